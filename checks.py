@@ -1,0 +1,176 @@
+"""From what a client sent to clean values: every field is looked at, then all wrong ones are named at once."""
+
+import json
+import re
+import unicodedata
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from messages import Refusal
+
+MAX_EXTRA_BYTES = 4000
+# Control, format (zero width, direction), surrogate, private and unassigned characters; line breaks.
+UNPRINTABLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+EMAIL = r"^[^@\s]+@[^@\s]+\.[^@\s]+$"
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class InvalidInput(Refusal):
+    """Some fields are wrong; `fields` names each."""
+
+    code = "invalid_input"
+
+
+def parse(model: type[Model], source: Any) -> Model:
+    """Return the clean values of a JSON object or form. Raises InvalidInput naming every wrong field."""
+    try:
+        return model.model_validate(source)
+    except ValidationError as error:
+        wrong = {}
+        for item in error.errors(include_url=False, include_input=False):
+            name = ".".join(str(part) for part in item["loc"]) or "body"
+            wrong.setdefault(name, (item["type"], item.get("ctx", {})))
+        raise InvalidInput(fields=wrong) from None
+
+
+def together(*steps: Callable[[], Any]) -> list[Any]:
+    """Return what each step returns, or raise InvalidInput with the wrong fields of all of them."""
+    results, wrong = [], {}
+    for step in steps:
+        try:
+            results.append(step())
+        except Refusal as refusal:
+            if refusal.code != "invalid_input":
+                raise
+            wrong |= refusal.fields
+    if wrong:
+        raise InvalidInput(fields=wrong)
+    return results
+
+
+def identity_key(text: str) -> str:
+    """Return what two spellings of one name or email have in common: no case, one Unicode form, no blanks."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return unicodedata.normalize("NFKC", folded).strip()[:255]
+
+
+# -- Kinds of values ----------------------------------------------------------------------------
+
+
+def one_form(text: Any) -> Any:
+    return unicodedata.normalize("NFKC", text).strip() if isinstance(text, str) else text
+
+
+def stripped(text: Any) -> Any:
+    return text.strip() if isinstance(text, str) else text
+
+
+def printable(text: str) -> str:
+    if any(unicodedata.category(character) in UNPRINTABLE for character in text):
+        raise PydanticCustomError("unprintable", "unprintable")
+    return text
+
+
+def prompt_text(text: str) -> str:
+    """Allow line breaks and the joiners of emoji and Indic scripts, but no other control characters."""
+    if any(unicodedata.category(c) in ("Cc", "Cs") and c not in "\t\n\r" for c in text):
+        raise PydanticCustomError("unprintable", "unprintable")
+    return text
+
+
+def email_address(text: str) -> str:
+    if not re.fullmatch(EMAIL, text):
+        raise PydanticCustomError("email", "email")
+    return printable(text)
+
+
+def number_only(value: Any) -> Any:
+    # pydantic would take true for 1 and "512" for 512; JSON Schema, and so our document, takes neither.
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
+        raise PydanticCustomError("number_type", "number")
+    return value
+
+
+def digits(value: Any) -> Any:
+    # int() would also take "+1", "1_0" and digits of other scripts.
+    if not re.fullmatch(r"[0-9]{1,100}", value):
+        raise PydanticCustomError("positive_integer", "positive_integer")
+    return int(value)
+
+
+Whole = BeforeValidator(number_only)
+Digits = BeforeValidator(digits)
+
+
+# -- Bodies -------------------------------------------------------------------------------------
+
+
+class PasswordInput(BaseModel):
+    password: str = Field(min_length=6, max_length=20)
+
+
+class RegisterInput(PasswordInput):
+    username: Annotated[str, BeforeValidator(one_form), AfterValidator(printable)] = Field(
+        min_length=3, max_length=20
+    )
+    email: Annotated[str, BeforeValidator(stripped), AfterValidator(email_address)] = Field(
+        max_length=120, json_schema_extra={"pattern": EMAIL}
+    )
+
+
+class LoginInput(BaseModel):
+    username: str = Field(min_length=1, max_length=200)
+    password: str = Field(min_length=1, max_length=1000)
+
+
+class TestParams(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    model: Literal["test_model"] = "test_model"
+    steps: Annotated[int, Whole] = Field(20, ge=1, le=150)
+    seed: Annotated[int, Whole] | None = Field(None, ge=-1, le=2**32 - 1)
+    width: Annotated[int, Whole] = Field(512, ge=64, le=1024)
+    height: Annotated[int, Whole] = Field(512, ge=64, le=1024)
+
+    @model_validator(mode="after")
+    def extras_are_small(self) -> "TestParams":
+        """Other params are kept in the record as they came, so they must fit there."""
+        try:
+            size = len(json.dumps(self.model_extra, ensure_ascii=False).encode())
+        except (UnicodeEncodeError, RecursionError):
+            raise PydanticCustomError("unprintable", "unprintable") from None
+        if size > MAX_EXTRA_BYTES:
+            raise PydanticCustomError("too_large", "too_large")
+        return self
+
+
+class GenerateTestInput(BaseModel):
+    prompt: Annotated[str, BeforeValidator(stripped), AfterValidator(prompt_text)] = Field(
+        min_length=1, max_length=2000
+    )
+    params: TestParams | None = None
+
+
+# -- Queries ------------------------------------------------------------------------------------
+
+
+class HistoryQuery(BaseModel):
+    page: Annotated[int, Digits] = Field(1, ge=1)
+    per_page: Annotated[int, Digits, AfterValidator(lambda wanted: min(wanted, 50))] = Field(10, ge=1)
+
+    @property
+    def offset(self) -> int:
+        # No database takes an offset beyond 64 bits, and no history is that long.
+        return min((self.page - 1) * self.per_page, 2**62)

@@ -1,0 +1,138 @@
+"""The operator's command line: `flask db …` for the schema, `flask user …` for accounts."""
+
+import time
+
+import click
+from flask import Flask
+from flask.cli import AppGroup
+
+import accounts
+import checks
+import db
+import migrations
+from messages import Refusal, error_text, field_text
+
+database = AppGroup("db", help="Look at the schema of the database, or bring it up to date.")
+users = AppGroup("user", help="Add, list, change and remove accounts.")
+CONNECT_SECONDS = 30
+
+
+def register(app: Flask) -> None:
+    app.cli.add_command(database)
+    app.cli.add_command(users)
+
+
+def fail(refusal: Refusal) -> None:
+    """End the command with what a client would be told, in English."""
+    sentences = [field_text(name, kind, values, "en") for name, (kind, values) in refusal.fields.items()]
+    raise click.ClickException("; ".join(sentences) or error_text(refusal.code, "en"))
+
+
+# -- flask db -----------------------------------------------------------------------------------
+
+
+@database.command("status")
+def db_status() -> None:
+    """List the migrations, and when each was applied."""
+    try:
+        for name, applied_at in migrations.status():
+            click.echo(f"{name:32} {applied_at or 'pending'}")
+    except db.Unavailable as refusal:
+        raise click.ClickException(f"the database is away: {refusal.__cause__}") from None
+
+
+@database.command("upgrade")
+def db_upgrade() -> None:
+    """Apply the pending migrations; waits half a minute for a database that is still starting."""
+    deadline = time.monotonic() + CONNECT_SECONDS
+    while True:
+        try:
+            applied = migrations.upgrade()
+            break
+        except db.Unavailable as refusal:
+            if time.monotonic() > deadline:
+                raise click.ClickException(f"the database is away: {refusal.__cause__}") from None
+            click.echo(f"Waiting for the database: {refusal.__cause__}", err=True)
+            time.sleep(1)
+    db.delete_old_attempts()
+    for name in applied:
+        click.echo(f"Applied {name}")
+
+
+# -- flask user ---------------------------------------------------------------------------------
+
+
+def account(username: str) -> db.Row:
+    user = db.get_user_for_login(checks.identity_key(username), accounts.legacy_key(username))
+    if not user:
+        raise click.ClickException(f"there is no account named {username}")
+    return user
+
+
+password_option = click.option(
+    "--password",
+    prompt=True,
+    hide_input=True,
+    confirmation_prompt=True,
+    help="Asked for when not given; given here, it ends up in the shell's history.",
+)
+
+
+@users.command("create")
+@click.argument("username")
+@click.argument("email")
+@password_option
+def user_create(username: str, email: str, password: str) -> None:
+    """Add an account."""
+    body = {"username": username, "email": email, "password": password}
+    try:
+        user = accounts.register(checks.parse(checks.RegisterInput, body))
+    except Refusal as refusal:
+        fail(refusal)
+    click.echo(f"Created account {user['id']}: {username}")
+
+
+@users.command("list")
+def user_list() -> None:
+    """List every account."""
+    for user in db.list_users():
+        state = "disabled" if user["is_disabled"] else user["role"]
+        click.echo(
+            f"{user['id']:>6}  {user['username']:22} {user['email']:32} {state:9} {user['created_at']}"
+        )
+
+
+@users.command("set-password")
+@click.argument("username")
+@password_option
+def user_set_password(username: str, password: str) -> None:
+    """Set a new password and end every session of the account."""
+    user = account(username)
+    try:
+        wanted = checks.parse(checks.PasswordInput, {"password": password})
+    except Refusal as refusal:
+        fail(refusal)
+    db.change_password(user["id"], accounts.hash_password(wanted.password))
+    click.echo(f"Changed the password of {user['username']}")
+
+
+@users.command("disable")
+@click.argument("username")
+@click.option("--undo", is_flag=True, help="Open the account again.")
+def user_disable(username: str, undo: bool) -> None:
+    """Close an account: no log-in, and its sessions end."""
+    user = account(username)
+    db.set_disabled(user["id"], is_disabled=not undo)
+    click.echo(f"{'Enabled' if undo else 'Disabled'} {user['username']}")
+
+
+@users.command("delete")
+@click.argument("username")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def user_delete(username: str, yes: bool) -> None:
+    """Delete an account with its avatar, history and images. There is no way back."""
+    user = account(username)
+    if not yes:
+        click.confirm(f"Delete {user['username']} and every image of theirs?", abort=True)
+    accounts.delete(user)
+    click.echo(f"Deleted {user['username']}")

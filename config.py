@@ -1,0 +1,213 @@
+"""Settings: the only reader of the environment and of `.env` (the environment wins).
+
+`load()` fills the one `settings` object, which every module reads at the moment it needs a value.
+A wrong value stops the start with one line that names the setting.
+"""
+
+import ipaddress
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values
+
+HERE = Path(__file__).resolve().parent
+PLACEHOLDERS = ("secret", "change", "your_", "your-", "example", "password")
+
+
+class SettingError(SystemExit):
+    """A setting is wrong. Uncaught, it ends the process with its one line and exit status 1."""
+
+
+# -- How one value is read; each raises ValueError with what would be right ---------------------
+
+
+def one_of(*allowed: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in allowed:
+            raise ValueError(f"must be one of {', '.join(allowed)}")
+        return text
+
+    return parse
+
+
+def number(kind: type, low: float, high: float) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not low <= value <= high:
+            raise ValueError(f"must be {'a whole' if kind is int else 'a'} number from {low} to {high}")
+        return value
+
+    return parse
+
+
+def origins(text: str) -> list[str]:
+    found = [part.strip().rstrip("/") for part in text.split(",") if part.strip()]
+    for origin in found:
+        parts = urlsplit(origin)
+        if origin != "*" and not (
+            parts.scheme in ("http", "https") and origin == f"{parts.scheme}://{parts.netloc}"
+        ):
+            raise ValueError(
+                f"{origin!r} is no origin; write them like https://example.com,http://localhost:5173"
+            )
+    return found
+
+
+def networks(text: str) -> list[Any]:
+    try:
+        return [ipaddress.ip_network(part.strip(), strict=False) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise ValueError("must be addresses or networks like 127.0.0.1,10.0.0.0/8") from None
+
+
+def folder(text: str) -> Path:
+    return (HERE / Path(text).expanduser()).resolve()
+
+
+def existing_file(text: str) -> str:
+    if not Path(text).is_file():
+        raise ValueError("must be the path of an existing file")
+    return text
+
+
+def password_hash(text: str) -> str:
+    if text.split(":")[0] not in ("scrypt", "pbkdf2"):
+        raise ValueError("must be a Werkzeug method such as scrypt:32768:8:1")
+    return text
+
+
+def setting(default: Any, parse: Callable[[str], Any] = str) -> Any:
+    return field(default_factory=lambda: default, metadata={"parse": parse})
+
+
+# -- The settings, in the order of .env.example --------------------------------------------------
+
+
+@dataclass
+class Settings:
+    FLASK_ENV: str = setting("development", one_of("development", "production"))
+    SECRET_KEY: str = setting("")
+    SECRET_KEY_PREVIOUS: str = setting("")
+    CORS_ORIGINS: list = setting([], origins)
+
+    DATABASE: str = setting("", one_of("sqlite", "mysql"))
+    MYSQL_HOST: str = setting("")
+    MYSQL_PORT: int = setting(3306, number(int, 1, 65535))
+    MYSQL_USER: str = setting("")
+    MYSQL_PASSWORD: str = setting("")
+    MYSQL_DB: str = setting("")
+    MYSQL_SSL_CA: str = setting("", existing_file)
+    DB_POOL_SIZE: int = setting(16, number(int, 1, 1000))
+    DB_POOL_WAIT_SECONDS: float = setting(3.0, number(float, 0.05, 60))
+
+    HOST: str = setting("127.0.0.1")
+    PORT: int = setting(8000, number(int, 1, 65535))
+    WEB_WORKERS: int = setting(0, number(int, 1, 64))
+    WEB_THREADS: int = setting(64, number(int, 2, 1000))
+    TRUSTED_PROXIES: list = setting([], networks)
+    X_ACCEL_PREFIX: str = setting("")
+    DATA_DIR: Path = setting(HERE, folder)
+    LOG_LEVEL: str = setting("info", one_of("debug", "info", "warning", "error"))
+
+    TOKEN_HOURS: float = setting(24.0, number(float, 0.0001, 24 * 365))
+    PASSWORD_HASH: str = setting("scrypt:32768:8:1", password_hash)
+    LOGIN_FAILURES_PER_ACCOUNT: int = setting(10, number(int, 1, 10**6))
+    LOGIN_FAILURES_PER_ADDRESS: int = setting(100, number(int, 1, 10**6))
+    LOGIN_WINDOW_SECONDS: int = setting(600, number(int, 1, 86400))
+    REGISTRATIONS_PER_ADDRESS: int = setting(1000, number(int, 1, 10**6))
+
+    @property
+    def is_production(self) -> bool:
+        return self.FLASK_ENV == "production"
+
+    @property
+    def uses_mysql(self) -> bool:
+        return bool(self.MYSQL_HOST)
+
+    @property
+    def instance_dir(self) -> Path:
+        return self.DATA_DIR / "instance"
+
+    @property
+    def uploads_dir(self) -> Path:
+        return self.DATA_DIR / "uploads"
+
+
+settings = Settings()
+
+
+def load(environ: Mapping[str, str] | None = None) -> Settings:
+    """Fill `settings` from `environ`, by default from `.env` and the process's environment.
+
+    Raises SettingError naming the first setting that is wrong. An empty value counts as not set.
+    """
+    if environ is None:
+        environ = {**dotenv_values(HERE / ".env"), **os.environ}
+    for item in fields(Settings):
+        text = (environ.get(item.name) or "").strip()
+        try:
+            value = item.metadata["parse"](text) if text else item.default_factory()
+        except ValueError as error:
+            raise SettingError(f"{item.name}: {error}") from None
+        setattr(settings, item.name, value)
+    check_database()
+    if not settings.is_production and not environ.get("CORS_ORIGINS"):
+        settings.CORS_ORIGINS = ["http://localhost:5173", "http://localhost:5174"]
+    # SQLite has one writer at a time, so a second process gains nothing there.
+    settings.WEB_WORKERS = settings.WEB_WORKERS or (2 if settings.uses_mysql else 1)
+    settings.SECRET_KEY = checked_key("SECRET_KEY", settings.SECRET_KEY) or development_key()
+    checked_key("SECRET_KEY_PREVIOUS", settings.SECRET_KEY_PREVIOUS)
+    return settings
+
+
+def check_database() -> None:
+    if settings.DATABASE == "sqlite" and settings.MYSQL_HOST:
+        raise SettingError("DATABASE: says sqlite while MYSQL_HOST is set; remove one of the two")
+    if settings.DATABASE == "mysql" and not settings.MYSQL_HOST:
+        raise SettingError("MYSQL_HOST: must be set when DATABASE is mysql")
+    if settings.is_production and not settings.MYSQL_HOST and not settings.DATABASE:
+        raise SettingError(
+            "MYSQL_HOST: must be set in production (or DATABASE=sqlite, to use SQLite on purpose)"
+        )
+    if settings.MYSQL_HOST:
+        for name in ("MYSQL_USER", "MYSQL_DB"):
+            if not getattr(settings, name):
+                raise SettingError(f"{name}: must be set when MYSQL_HOST is")
+
+
+def checked_key(name: str, key: str) -> str:
+    """Return the key if production may use it: 32 bytes or more, and no example's placeholder."""
+    if not settings.is_production or (not key and name != "SECRET_KEY"):
+        return key
+    advice = "make one with: python3 -c 'import secrets; print(secrets.token_hex(32))'"
+    if not key:
+        raise SettingError(f"{name}: must be set in production; {advice}")
+    if len(key.encode()) < 32 or len(set(key)) < 10 or any(word in key.lower() for word in PLACEHOLDERS):
+        raise SettingError(f"{name}: too weak for production (32 random characters or more); {advice}")
+    return key
+
+
+def development_key() -> str:
+    """Return the key kept in instance/, made at the first start; safe when several processes start at once."""
+    path = settings.instance_dir / "secret_key"
+    if not path.exists():
+        settings.instance_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        draft = path.with_name(f"secret_key.{secrets.token_hex(8)}")
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_hex(32))
+        try:
+            os.link(draft, path)  # unlike a rename, never replaces the key another process just made
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink()
+    return path.read_text().strip()

@@ -1,0 +1,43 @@
+"""How gunicorn serves the API; every value that one may want to change comes from config.py."""
+
+import socket
+import sys
+
+from config import load
+import logs
+
+settings = load()
+
+wsgi_app = "app:app"
+bind = f"[{settings.HOST}]:{settings.PORT}" if ":" in settings.HOST else f"{settings.HOST}:{settings.PORT}"
+workers = settings.WEB_WORKERS
+worker_class = "gthread"
+# Threads are made as they are needed. There are many because those of a burst of log-ins only wait.
+threads = settings.WEB_THREADS
+keepalive = 5
+graceful_timeout = 30
+# Its one fixed place in the home directory would be shared by every service of the same user.
+control_socket_disable = True
+# app.py works out the client's address itself, from TRUSTED_PROXIES.
+forwarded_allow_ips = ""
+logconfig_dict = logs.dict_config()
+# app.py writes one line for each request.
+accesslog = None
+
+
+def on_starting(server) -> None:
+    """Say plainly that the port is taken, before gunicorn tries five times."""
+    family = socket.AF_INET6 if ":" in settings.HOST else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.HOST, settings.PORT))
+        except OSError as error:
+            sys.exit(
+                f"Cannot listen on {bind}: {error.strerror}. Is it running already? Choose another PORT or HOST."
+            )
+
+
+def when_ready(server) -> None:
+    host = "localhost" if settings.HOST in ("127.0.0.1", "0.0.0.0", "::") else settings.HOST  # noqa: S104
+    print(f"Ready: http://{host}:{settings.PORT}/api/health  (documentation: /api/docs)", flush=True)

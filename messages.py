@@ -1,0 +1,122 @@
+"""Every sentence a client can read, in Chinese and English, and the refusal that carries one.
+
+A refusal is raised anywhere by its code; `app.py` alone turns it into an HTTP answer.
+"""
+
+# code: (HTTP status, Chinese, English). The codes are part of the API and listed in openapi.yaml.
+ERRORS = {
+    "bad_request": (400, "请求无效", "Bad request"),
+    "invalid_input": (400, "请求参数错误", "Some fields are not valid"),
+    "invalid_json": (
+        400,
+        "请求体必须是 JSON 对象，且 Content-Type 为 application/json",
+        "The body must be a JSON object sent with Content-Type: application/json",
+    ),
+    "token_missing": (401, "未授权：缺少登录令牌", "Log in first: no token was sent"),
+    "token_invalid": (401, "登录令牌无效，请重新登录", "The token is not valid; log in again"),
+    "token_expired": (401, "登录令牌已过期，请重新登录", "The token has expired; log in again"),
+    "wrong_credentials": (401, "用户名或密码错误", "Wrong user name or password"),
+    "account_disabled": (403, "该账号已被停用", "This account is disabled"),
+    "forbidden": (403, "无权访问", "You may not see this"),
+    "not_found": (404, "资源不存在", "Not found"),
+    "method_not_allowed": (405, "该地址不支持此请求方法", "This address does not take that method"),
+    "username_taken": (409, "用户名已存在", "That user name is taken"),
+    "email_taken": (409, "邮箱已被注册", "That email is already registered"),
+    "payload_too_large": (413, "请求体过大", "The request is too large"),
+    "range_not_satisfiable": (416, "请求的范围无效", "That range is not in the file"),
+    "too_many_attempts": (
+        429,
+        "登录失败次数过多，请稍后再试",
+        "Too many failed log-ins; try again later",
+    ),
+    "too_many_registrations": (
+        429,
+        "该地址注册次数过多，请稍后再试",
+        "Too many registrations from this address; try again later",
+    ),
+    "internal_error": (500, "服务器内部错误", "Something went wrong on our side"),
+    "database_unavailable": (503, "数据库暂时不可用，请稍后重试", "The database is away; try again soon"),
+    "server_busy": (503, "服务器繁忙，请稍后重试", "The server is busy; try again soon"),
+}
+
+# What can be wrong with one field. The names are pydantic's error types, and our own.
+FIELDS = {
+    "missing": ("缺少此字段", "is required"),
+    "extra_forbidden": ("不支持此字段", "is not a field of this call"),
+    "string_type": ("必须是字符串", "must be a string"),
+    "string_unicode": ("包含无效字符", "holds characters that are not valid Unicode"),
+    "string_too_short": ("至少 {min_length} 个字符", "must have at least {min_length} characters"),
+    "string_too_long": ("最多 {max_length} 个字符", "must have at most {max_length} characters"),
+    "unprintable": ("包含不可见或控制字符", "holds invisible or control characters"),
+    "blank": ("不能为空", "must not be blank"),
+    "email": ("格式不正确", "is not an email address"),
+    "number_type": ("必须是整数", "must be a whole number"),
+    "greater_than_equal": ("不能小于 {ge}", "must be at least {ge}"),
+    "less_than_equal": ("不能大于 {le}", "must be at most {le}"),
+    "literal_error": ("必须是 {expected} 之一", "must be one of {expected}"),
+    "dict_type": ("必须是 JSON 对象", "must be a JSON object"),
+    "model_type": ("必须是 JSON 对象", "must be a JSON object"),
+    "taken": ("已存在", "is taken"),
+    "too_large": ("内容过多", "holds too much"),
+    "positive_integer": ("必须是正整数", "must be a positive whole number"),
+    "avatar_not_a_file": (
+        "头像必须以 multipart/form-data 文件上传",
+        "must be a file sent as multipart/form-data",
+    ),
+    "avatar_too_large": ("头像不能超过 5 MB", "must be 5 MB or smaller"),
+    "picture_format": (
+        "必须是 png、jpg、jpeg、gif 或 webp 图片",
+        "must be a png, jpg, jpeg, gif or webp picture",
+    ),
+    "picture_pixels": ("图片像素过多", "has too many pixels"),
+    "picture_broken": ("图片已损坏或不完整", "is damaged or cut short"),
+}
+INVALID = ("格式不正确", "is not valid")
+
+# What each field is called in front of a sentence about it.
+LABELS = {
+    "username": ("用户名", "User name"),
+    "email": ("邮箱", "Email"),
+    "password": ("密码", "Password"),
+    "avatar": ("头像", "Avatar"),
+    "prompt": ("提示词", "Prompt"),
+}
+
+SUCCESS = {
+    "registered": ("注册成功", "Registered"),
+    "logged_in": ("登录成功", "Logged in"),
+    "generated": ("图像生成成功", "The image is ready"),
+}
+
+
+class Refusal(Exception):
+    """A request that cannot be granted: `code` is a key of ERRORS.
+
+    `fields` maps each wrong field to (key of FIELDS, values for its sentence); `retry_after` is in seconds.
+    """
+
+    code = "bad_request"
+
+    def __init__(
+        self, code: str | None = None, *, fields: dict | None = None, retry_after: int | None = None
+    ):
+        self.code = code or self.code
+        self.fields = fields or {}
+        self.retry_after = retry_after
+        super().__init__(self.code)
+
+
+def error_text(code: str, language: str) -> str:
+    return ERRORS[code][1 if language == "zh" else 2]
+
+
+def success_text(key: str, language: str) -> str:
+    return SUCCESS[key][0 if language == "zh" else 1]
+
+
+def field_text(name: str, kind: str, values: dict, language: str) -> str:
+    """Return the sentence about one wrong field, such as `用户名至少 3 个字符`."""
+    which = 0 if language == "zh" else 1
+    label = LABELS[name][which] if name in LABELS else name
+    space = " " if label.isascii() else ""
+    return label + space + FIELDS.get(kind, INVALID)[which].format(**values)

@@ -1,0 +1,145 @@
+"""The schema: numbered SQL files beside this one, and the runner that applies them.
+
+The runner may be started on several machines at once and may be killed at any moment: one process works
+at a time, every statement can be repeated, and a file counts as applied only after its last statement.
+"""
+
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pymysql
+from pymysql.constants import ER
+
+import accounts
+from config import settings
+from pool import Duplicate, MySQL, SQLite, connect
+
+FOLDER = Path(__file__).parent
+
+# A lock older than this belonged to a process that was killed. Should its owner only be slow, two
+# processes run the same statements for a while, which their being repeatable makes harmless.
+LOCK_SECONDS = 10
+
+MYSQL_WORDS = {
+    "{ID}": "INT AUTO_INCREMENT PRIMARY KEY",
+    "{KEY}": "VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NULL",
+    "{TABLE}": "ENGINE=InnoDB DEFAULT CHARSET=utf8mb4",
+    "{ON_UPDATE_NOW}": "ON UPDATE CURRENT_TIMESTAMP",
+}
+SQLITE_WORDS = {
+    "{ID}": "INTEGER PRIMARY KEY AUTOINCREMENT",
+    "{KEY}": "VARCHAR(255)",
+    "{TABLE}": "",
+    "{ON_UPDATE_NOW}": "",
+}
+
+# MySQL ends a transaction at each DDL statement, so a killed file is half done: what it did already
+# answers with one of these, and is passed over. SQLite rolls the whole file back.
+ALREADY_DONE = {ER.TABLE_EXISTS_ERROR, ER.DUP_FIELDNAME, ER.DUP_KEYNAME, ER.CANT_DROP_FIELD_OR_KEY}
+
+
+def upgrade() -> list[str]:
+    """Bring the database to this version of the code and return the names of the files applied.
+
+    Raises Unavailable if there is no database to speak to.
+    """
+    connection = connect(patient=True)
+    try:
+        create_own_tables(connection)
+        applied = []
+        if pending(connection):
+            with lock(connection):
+                for path in pending(connection):
+                    apply(connection, path)
+                    applied.append(path.stem)
+    finally:
+        connection.close()
+    accounts.fill_keys()
+    return applied
+
+
+def status() -> list[tuple[str, str | None]]:
+    """List every migration with the time it was applied, or None. Raises Unavailable."""
+    connection = connect()
+    try:
+        create_own_tables(connection)
+        times = applied_at(connection)
+    finally:
+        connection.close()
+    return [(path.stem, times.get(path.stem)) for path in files()]
+
+
+def files() -> list[Path]:
+    return sorted(FOLDER.glob("[0-9]*.sql"))
+
+
+def create_own_tables(connection: MySQL | SQLite) -> None:
+    connection.run(
+        "CREATE TABLE IF NOT EXISTS schema_migrations"
+        " (version VARCHAR(100) NOT NULL PRIMARY KEY, applied_at TIMESTAMP DEFAULT CURRENT_TIMESTAMP)"
+    )
+    connection.run(
+        "CREATE TABLE IF NOT EXISTS schema_lock"
+        " (id INT NOT NULL PRIMARY KEY, owner VARCHAR(100) NOT NULL, taken BIGINT NOT NULL)"
+    )
+
+
+def applied_at(connection: MySQL | SQLite) -> dict[str, str]:
+    found = connection.run("SELECT version, applied_at FROM schema_migrations").rows
+    return {row["version"]: row["applied_at"] for row in found}
+
+
+def pending(connection: MySQL | SQLite) -> list[Path]:
+    done = applied_at(connection)
+    return [path for path in files() if path.stem not in done]
+
+
+@contextmanager
+def lock(connection: MySQL | SQLite) -> Iterator[None]:
+    """Hold the schema lock. It is a row, because MySQL's GET_LOCK does not reach other nodes of a cluster."""
+    owner = f"{os.getpid()}-{secrets.token_hex(4)}"
+    while not take_lock(connection, owner):
+        time.sleep(0.1)
+    try:
+        yield
+    finally:
+        connection.run("DELETE FROM schema_lock WHERE owner = %s", (owner,))
+
+
+def take_lock(connection: MySQL | SQLite, owner: str) -> bool:
+    with suppress(Duplicate):
+        connection.run(
+            "INSERT INTO schema_lock (id, owner, taken) VALUES (1, %s, UNIX_TIMESTAMP())", (owner,)
+        )
+        return True
+    taken_over = connection.run(
+        "UPDATE schema_lock SET owner = %s, taken = UNIX_TIMESTAMP() WHERE taken < UNIX_TIMESTAMP() - %s",
+        (owner, LOCK_SECONDS),
+    )
+    return taken_over.count == 1
+
+
+def apply(connection: MySQL | SQLite, path: Path) -> None:
+    connection.run(connection.BEGIN)
+    for statement in statements(path):
+        try:
+            connection.run(statement)
+        except (pymysql.OperationalError, pymysql.InternalError, pymysql.ProgrammingError) as error:
+            if error.args[0] not in ALREADY_DONE:
+                raise
+    with suppress(Duplicate):
+        connection.run("INSERT INTO schema_migrations (version) VALUES (%s)", (path.stem,))
+    connection.run("COMMIT")
+
+
+def statements(path: Path) -> list[str]:
+    """Split a migration into its statements, written for the configured engine."""
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("--")]
+    text = "\n".join(lines)
+    for word, meaning in (MYSQL_WORDS if settings.uses_mysql else SQLITE_WORDS).items():
+        text = text.replace(word, meaning)
+    return [part.strip() for part in text.split(";\n") if part.strip()]

@@ -1,0 +1,26 @@
+#!/bin/sh
+# Make what is missing, bring the database up to date, then serve on HOST:PORT (127.0.0.1:8000).
+set -eu
+cd "$(dirname "$0")"
+
+python=$(command -v python3 || command -v python) || { echo "Python 3.11 or newer is needed; none was found." >&2; exit 1; }
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+    echo "Python 3.11 or newer is needed; $python is $("$python" -V 2>&1)." >&2
+    exit 1
+}
+
+# The stamp says which requirements the environment holds; it is written last, so an
+# installation that was broken off is made again.
+stamp=.venv/requirements.stamp
+if ! cmp -s requirements.txt "$stamp"; then
+    echo "Installing into .venv ..."
+    "$python" -m venv --clear .venv || {
+        echo "Python's venv module is missing. On Debian or Ubuntu: apt install python3-venv" >&2
+        exit 1
+    }
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+    cp requirements.txt "$stamp"
+fi
+
+.venv/bin/python -m flask db upgrade
+exec .venv/bin/python -m gunicorn

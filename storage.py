@@ -1,0 +1,50 @@
+"""Where bytes live: files under uploads/. A key is the path below it, a URL is /api/uploads/<key>."""
+
+import os
+import secrets
+import shutil
+from pathlib import Path
+
+from werkzeug.security import safe_join
+
+from config import settings
+
+URL_PREFIX = "/api/uploads/"
+
+
+def put_new(folder: str, data: bytes, extension: str) -> str:
+    """Store bytes under a new random name in the folder and return their URL."""
+    return put(f"{folder}/{secrets.token_hex(16)}.{extension}", data)
+
+
+def put(key: str, data: bytes) -> str:
+    """Store bytes under a key and return their URL. Never leaves a half-written file under that name."""
+    path = settings.uploads_dir / key
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with open(draft, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    return URL_PREFIX + key
+
+
+def find(key: str) -> Path | None:
+    """Return the path of a stored file, or None: also for a key that leads out of uploads/."""
+    found = safe_join(str(settings.uploads_dir), key)
+    return Path(found) if found and not Path(key).name.startswith(".") and os.path.isfile(found) else None
+
+
+def delete(url: str | None) -> None:
+    """Delete the file behind a URL; nothing happens if there is none."""
+    if url and url.startswith(URL_PREFIX) and (path := find(url.removeprefix(URL_PREFIX))):
+        path.unlink(missing_ok=True)
+
+
+def delete_folder(key: str) -> None:
+    shutil.rmtree(settings.uploads_dir / key, ignore_errors=True)

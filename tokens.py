@@ -1,0 +1,53 @@
+"""What proves who is asking: session tokens (JWT, HS256)."""
+
+import time
+from typing import Any
+
+import jwt
+
+from config import settings
+from messages import Refusal
+
+
+class BadToken(Refusal):
+    """The token is missing, forged, expired or revoked."""
+
+    code = "token_invalid"
+
+
+def make(user: dict[str, Any]) -> str:
+    """Return a session token for the account, good for TOKEN_HOURS or until its token_version changes."""
+    now = int(time.time())
+    claims = {
+        "sub": str(user["id"]),
+        "ver": user["token_version"],
+        "iat": now,
+        "exp": now + max(1, int(settings.TOKEN_HOURS * 3600)),
+    }
+    return jwt.encode(claims, settings.SECRET_KEY, algorithm="HS256")
+
+
+def read(token: str) -> tuple[int, int]:
+    """Return (user id, token version) of a token we signed. Raises BadToken."""
+    try:
+        claims = _decode(token)
+        return int(claims["sub"]), int(claims["ver"])
+    except jwt.ExpiredSignatureError:
+        raise BadToken("token_expired") from None
+    except (jwt.InvalidTokenError, KeyError, ValueError, TypeError):
+        raise BadToken from None
+
+
+def _decode(token: str) -> dict[str, Any]:
+    try:
+        return _decode_with(settings.SECRET_KEY, token)
+    except jwt.InvalidSignatureError:
+        if not settings.SECRET_KEY_PREVIOUS:
+            raise
+        return _decode_with(settings.SECRET_KEY_PREVIOUS, token)
+
+
+def _decode_with(key: str, token: str) -> dict[str, Any]:
+    # `iat` is not compared with our clock: another machine's may be a little ahead.
+    options = {"require": ["exp", "iat", "sub"], "verify_iat": False}
+    return jwt.decode(token, key, algorithms=["HS256"], options=options)
