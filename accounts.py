@@ -60,16 +60,12 @@ def register(wanted: RegisterInput, avatar: Picture | None = None, address: str 
     """Add an account and return {id, avatar_url}. Raises Taken, and Refusal when the address made too many."""
     username_key, email_key = identity_key(wanted.username), identity_key(wanted.email)
     refuse_taken(username_key, email_key)
-    limit = Limit(
-        f"register:{network(address)}", settings.REGISTRATIONS_PER_ADDRESS, 3600, "too_many_registrations"
-    )
+    limit = Limit(f"register:{network(address)}", settings.REGISTRATIONS_PER_ADDRESS, 3600, "too_many_registrations")
     limit.check()
     password_hash = cpu.run(hash_password, wanted.password)
     avatar_url = storage.put_new("avatars", avatar.data, avatar.extension) if avatar else None
     try:
-        user_id = db.create_user(
-            wanted.username, username_key, wanted.email, email_key, password_hash, avatar_url
-        )
+        user_id = db.create_user(wanted.username, username_key, wanted.email, email_key, password_hash, avatar_url)
     except db.Duplicate as error:
         storage.delete(avatar_url)
         raise Taken("email" if "email" in error.key else "username") from None

@@ -122,9 +122,7 @@ class PasswordInput(BaseModel):
 
 
 class RegisterInput(PasswordInput):
-    username: Annotated[str, BeforeValidator(one_form), AfterValidator(printable)] = Field(
-        min_length=3, max_length=20
-    )
+    username: Annotated[str, BeforeValidator(one_form), AfterValidator(printable)] = Field(min_length=3, max_length=20)
     email: Annotated[str, BeforeValidator(stripped), AfterValidator(email_address)] = Field(
         max_length=120, json_schema_extra={"pattern": EMAIL}
     )

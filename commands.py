@@ -97,9 +97,7 @@ def user_list() -> None:
     """List every account."""
     for user in db.list_users():
         state = "disabled" if user["is_disabled"] else user["role"]
-        click.echo(
-            f"{user['id']:>6}  {user['username']:22} {user['email']:32} {state:9} {user['created_at']}"
-        )
+        click.echo(f"{user['id']:>6}  {user['username']:22} {user['email']:32} {state:9} {user['created_at']}")
 
 
 @users.command("set-password")

@@ -52,12 +52,8 @@ def origins(text: str) -> list[str]:
     found = [part.strip().rstrip("/") for part in text.split(",") if part.strip()]
     for origin in found:
         parts = urlsplit(origin)
-        if origin != "*" and not (
-            parts.scheme in ("http", "https") and origin == f"{parts.scheme}://{parts.netloc}"
-        ):
-            raise ValueError(
-                f"{origin!r} is no origin; write them like https://example.com,http://localhost:5173"
-            )
+        if origin != "*" and not (parts.scheme in ("http", "https") and origin == f"{parts.scheme}://{parts.netloc}"):
+            raise ValueError(f"{origin!r} is no origin; write them like https://example.com,http://localhost:5173")
     return found
 
 
@@ -174,9 +170,7 @@ def check_database() -> None:
     if settings.DATABASE == "mysql" and not settings.MYSQL_HOST:
         raise SettingError("MYSQL_HOST: must be set when DATABASE is mysql")
     if settings.is_production and not settings.MYSQL_HOST and not settings.DATABASE:
-        raise SettingError(
-            "MYSQL_HOST: must be set in production (or DATABASE=sqlite, to use SQLite on purpose)"
-        )
+        raise SettingError("MYSQL_HOST: must be set in production (or DATABASE=sqlite, to use SQLite on purpose)")
     if settings.MYSQL_HOST:
         for name in ("MYSQL_USER", "MYSQL_DB"):
             if not getattr(settings, name):

@@ -11,6 +11,8 @@ from typing import Any
 
 from pool import Duplicate, Result, Unavailable, pool
 
+__all__ = ["Duplicate", "Unavailable"]  # what callers catch
+
 Row = dict[str, Any]
 
 _thread = threading.local()
@@ -176,9 +178,7 @@ def delete_user(user_id: int) -> bool:
 
 
 def list_users_without_keys(limit: int) -> list[Row]:
-    return rows(
-        "SELECT id, username, email FROM users WHERE username_key IS NULL ORDER BY id LIMIT %s", limit
-    )
+    return rows("SELECT id, username, email FROM users WHERE username_key IS NULL ORDER BY id LIMIT %s", limit)
 
 
 def set_user_keys(user_id: int, username_key: str, email_key: str) -> None:

@@ -3,8 +3,8 @@
 import socket
 import sys
 
-from config import load
 import logs
+from config import load
 
 settings = load()
 
@@ -33,9 +33,7 @@ def on_starting(server) -> None:
         try:
             probe.bind((settings.HOST, settings.PORT))
         except OSError as error:
-            sys.exit(
-                f"Cannot listen on {bind}: {error.strerror}. Is it running already? Choose another PORT or HOST."
-            )
+            sys.exit(f"Cannot listen on {bind}: {error.strerror}. Is it running already? Choose another PORT or HOST.")
 
 
 def when_ready(server) -> None:

@@ -84,15 +84,13 @@ def _fitted(image: Image.Image, side: int) -> Image.Image:
 def _animation(image: Image.Image, kind: str) -> bytes:
     frames, durations = [], []
     for frame in ImageSequence.Iterator(image):
-        durations.append(frame.info.get("duration", 100))
         frames.append(_fitted(frame, AVATAR_SIDE))
+        durations.append(frame.info.get("duration", 100))  # WebP knows it only once the frame is decoded
     return _encoded(frames, kind, durations, image.info.get("loop", 0))
 
 
 def _encoded(frames: list[Image.Image], kind: str, durations: list | None = None, loop: int = 0) -> bytes:
-    options: dict = {"JPEG": {"quality": 88}, "WEBP": {"quality": 85}, "PNG": {"optimize": True}}.get(
-        kind, {}
-    )
+    options: dict = {"JPEG": {"quality": 88}, "WEBP": {"quality": 85}, "PNG": {"optimize": True}}.get(kind, {})
     if len(frames) > 1:
         options |= {"save_all": True, "append_images": frames[1:], "duration": durations, "loop": loop}
     if kind == "GIF":

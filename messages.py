@@ -60,16 +60,16 @@ FIELDS = {
     "too_large": ("内容过多", "holds too much"),
     "positive_integer": ("必须是正整数", "must be a positive whole number"),
     "avatar_not_a_file": (
-        "头像必须以 multipart/form-data 文件上传",
+        "必须以 multipart/form-data 文件上传",
         "must be a file sent as multipart/form-data",
     ),
-    "avatar_too_large": ("头像不能超过 5 MB", "must be 5 MB or smaller"),
+    "avatar_too_large": ("不能超过 5 MB", "must be 5 MB or smaller"),
     "picture_format": (
         "必须是 png、jpg、jpeg、gif 或 webp 图片",
         "must be a png, jpg, jpeg, gif or webp picture",
     ),
-    "picture_pixels": ("图片像素过多", "has too many pixels"),
-    "picture_broken": ("图片已损坏或不完整", "is damaged or cut short"),
+    "picture_pixels": ("的像素过多", "has too many pixels"),
+    "picture_broken": ("已损坏或不完整", "is damaged or cut short"),
 }
 INVALID = ("格式不正确", "is not valid")
 
@@ -97,9 +97,7 @@ class Refusal(Exception):
 
     code = "bad_request"
 
-    def __init__(
-        self, code: str | None = None, *, fields: dict | None = None, retry_after: int | None = None
-    ):
+    def __init__(self, code: str | None = None, *, fields: dict | None = None, retry_after: int | None = None):
         self.code = code or self.code
         self.fields = fields or {}
         self.retry_after = retry_after

@@ -1,0 +1,265 @@
+"""How fast and how small the service is, beside the least code that could do the same. See README.md.
+
+    .venv/bin/python bench/run.py [profile] [history] [million] [memory] [start] [logins]
+
+Compared variants run in turns, ABABAB, and the medians are compared: on a busy machine read the ratios.
+"""
+
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import jwt
+import logins
+import pymysql
+from servers import SECRET_KEY, Server, call, environment, gunicorn, mariadb, program_path, upgrade
+from werkzeug.security import generate_password_hash
+
+ROUNDS = 7
+ROUND_SECONDS = 2
+CONNECTIONS = 8
+MILLION = 1_000_000
+PROFILE, HISTORY = "/api/auth/profile", "/api/v1/images/history"
+SMALL_USER, LARGE_USER = 1, 2  # with 10 and with 1,000,000 generations
+
+
+def main() -> None:
+    chosen = sys.argv[1:] or list(PARTS)
+    if set(chosen) - set(PARTS):
+        sys.exit(f"There is no such part; choose from: {' '.join(PARTS)}")
+    program_path("wrk", "wrk")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    print(f"{'':52}{'ours':>11}{'beside':>11}{'ratio':>8}   target")
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder, mariadb(Path(folder)) as environ:
+        upgrade(environ)
+        with mysql(environ) as connection, connection.cursor() as cursor:
+            add_users(cursor)
+            cursor.execute(SMALL_HISTORY.replace("{seconds}", "UNIX_TIMESTAMP()"))
+        for part in chosen:
+            PARTS[part](environ)
+
+
+# -- What is shown ------------------------------------------------------------------------------
+
+
+def report(what: str, ours: str, beside: str = "", ratio: float | None = None,
+           target: str = "", is_met: bool | None = None) -> None:  # fmt: skip
+    verdict = {True: "  ok", False: "  MISS", None: ""}[is_met]
+    shown = "" if ratio is None else f"{ratio:.2f}"
+    print(f"{what:52}{ours:>11}{beside:>11}{shown:>8}   {target}{verdict}", flush=True)
+
+
+# -- What is in the database --------------------------------------------------------------------
+
+GENERATION = "a fox in the snow, evening light, watercolour', '/api/uploads/generated_images/1/0123456789abcdef.png"
+COLUMNS = "(user_id, prompt_text, image_url, thumbnail_url, status, generation_params_json, created_at, updated_at)"
+VALUES = f"""
+    {{user}}, '{GENERATION}', '/api/uploads/generated_images/1/0123456789abcdef_thumbnail.webp', 'completed',
+    '{{"model_used": "painter-1", "seed": 1234567890, "steps": 20, "width": 512, "height": 512}}'
+"""
+SMALL_HISTORY = f"""
+    INSERT INTO image_generations {COLUMNS}
+    SELECT {VALUES.replace("{user}", str(SMALL_USER))}, CURRENT_TIMESTAMP, CURRENT_TIMESTAMP
+      FROM (SELECT 1 FROM users LIMIT 10) AS ten
+"""
+LARGE_VALUES = VALUES.replace("{user}", str(LARGE_USER))
+LARGE_MYSQL = f"""
+    INSERT INTO image_generations {COLUMNS}
+    SELECT {LARGE_VALUES}, FROM_UNIXTIME(1700000000 + seq), FROM_UNIXTIME(1700000000 + seq)
+      FROM seq_1_to_{MILLION}
+"""
+LARGE_SQLITE = f"""
+    INSERT INTO image_generations {COLUMNS}
+    WITH RECURSIVE numbers (seq) AS (SELECT 1 UNION ALL SELECT seq + 1 FROM numbers WHERE seq < {MILLION})
+    SELECT {LARGE_VALUES}, datetime(1700000000 + seq, 'unixepoch'), datetime(1700000000 + seq, 'unixepoch')
+      FROM numbers
+"""
+
+
+def mysql(environ: dict[str, str]) -> pymysql.Connection:
+    return pymysql.connect(
+        host="127.0.0.1", port=int(environ["MYSQL_PORT"]), user="bench", password="bench", database="bench",
+        autocommit=True, ssl_disabled=True,
+    )  # fmt: skip
+
+
+def add_users(cursor: pymysql.cursors.Cursor | sqlite3.Cursor) -> None:
+    """Add user1 … user64; all have the same password."""
+    password_hash = generate_password_hash(logins.PASSWORD)
+    for number in range(1, 65):
+        name, email = f"user{number}", f"user{number}@example.com"
+        cursor.execute(
+            "INSERT INTO users (username, username_key, email, email_key, password_hash)"
+            f" VALUES ('{name}', '{name}', '{email}', '{email}', '{password_hash}')"
+        )
+
+
+def token(user_id: int) -> str:
+    now = int(time.time())
+    claims = {"sub": str(user_id), "ver": 0, "iat": now, "exp": now + 86400}
+    return jwt.encode(claims, SECRET_KEY, algorithm="HS256")
+
+
+# -- Requests in a second -----------------------------------------------------------------------
+
+
+class Load(NamedTuple):
+    """Requests answered in a second, and the server's processor time for one."""
+
+    per_second: float
+    cpu_us: float
+
+
+def load(server: Server, path: str, user_id: int, connections: int, seconds: int) -> Load:
+    """Ask as fast as the answers come."""
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-H", f"Authorization: Bearer {token(user_id)}"]
+    before = server.cpu_seconds()
+    shown = subprocess.run(
+        [*command, f"http://127.0.0.1:{server.port}{path}"], check=True, capture_output=True, text=True
+    ).stdout
+    used = server.cpu_seconds() - before
+    if "Non-2xx" in shown or "Socket errors" in shown:
+        sys.exit(f"{path} was not answered:\n{shown}")
+    number = int(re.search(r"(\d+) requests in", shown)[1])
+    return Load(float(re.search(r"Requests/sec: +([\d.]+)", shown)[1]), used / number * 1e6)
+
+
+def against_limit(environ: dict[str, str], name: str, path: str, least: float) -> None:
+    with gunicorn(environ) as ours, gunicorn(environ, f"bench.limits:{name}") as limit:
+        for server in (ours, limit):
+            load(server, path, SMALL_USER, CONNECTIONS, 1)
+        rounds = [
+            [load(server, path, SMALL_USER, CONNECTIONS, ROUND_SECONDS) for server in (ours, limit)]
+            for _ in range(ROUNDS)
+        ]
+    mine, bare = (median(pair[side].per_second for pair in rounds) for side in (0, 1))
+    report(f"{name}: requests/s, beside a bare WSGI callable", f"{mine:,.0f}", f"{bare:,.0f}", mine / bare,
+           f">= {least}", mine / bare >= least)  # fmt: skip
+    mine, bare = (median(pair[side].cpu_us for pair in rounds) for side in (0, 1))
+    report("    processor time a request", f"{mine:.0f} us", f"{bare:.0f} us", mine / bare)
+
+
+def profile(environ: dict[str, str]) -> None:
+    against_limit(environ, "profile", PROFILE, 0.65)
+
+
+def history(environ: dict[str, str]) -> None:
+    against_limit(environ, "history", HISTORY, 0.65)
+
+
+# -- A long history -----------------------------------------------------------------------------
+
+
+def million(environ: dict[str, str]) -> None:
+    with mysql(environ) as connection, connection.cursor() as cursor:
+        cursor.execute(LARGE_MYSQL)
+    long_history(environ, "MariaDB")
+    with tempfile.TemporaryDirectory(dir=environ["DATA_DIR"]) as folder:
+        environ = environment(Path(folder), DATABASE="sqlite", WEB_WORKERS="1")
+        upgrade(environ)
+        with sqlite3.connect(Path(folder) / "instance" / "app.db") as connection:
+            add_users(connection.cursor())
+            connection.execute(SMALL_HISTORY)
+            connection.execute(LARGE_SQLITE)
+        connection.close()
+        long_history(environ, "SQLite")
+
+
+def long_history(environ: dict[str, str], database: str) -> None:
+    with gunicorn(environ) as server:
+        for user_id, number in ((SMALL_USER, 10), (LARGE_USER, MILLION)):
+            _, body = call(server.port, "GET", HISTORY, token(user_id))
+            if body["data"]["pagination"]["total"] != number or len(body["data"]["records"]) != 10:
+                sys.exit(f"user {user_id} has {body['data']['pagination']}")
+        rounds = [
+            [1000 / load(server, HISTORY, user_id, 1, 1).per_second for user_id in (LARGE_USER, SMALL_USER)]
+            for _ in range(ROUNDS)
+        ]
+        large, small = (median(times) for times in zip(*rounds))
+        report(f"history of 1,000,000, page 1, beside one of 10: {database}", f"{large:.2f} ms", f"{small:.2f} ms",
+               large / small, "<= 1.3", large / small <= 1.3)  # fmt: skip
+        for page in (2, 1000, 90_000):
+            report(f"    page {page:,}", f"{page_ms(server, page):.2f} ms")
+
+
+def page_ms(server: Server, page: int) -> float:
+    times = []
+    for _ in range(5):
+        started = time.perf_counter()
+        call(server.port, "GET", f"{HISTORY}?page={page}", token(LARGE_USER))
+        times.append((time.perf_counter() - started) * 1000)
+    return median(times)
+
+
+# -- Memory and start ---------------------------------------------------------------------------
+
+
+def memory(environ: dict[str, str]) -> None:
+    with gunicorn(environ) as ours, gunicorn(environ, "bench.limits:flask_app") as flask:
+        for server in (ours, flask):
+            warm(server)
+        mine, bare = ours.pss_mib(), flask.pss_mib()
+    report("memory at rest (PSS, 2 workers), beside bare Flask", f"{mine:.0f} MiB", f"{bare:.0f} MiB", mine / bare,
+           "<= 90 MiB", mine <= 90)  # fmt: skip
+
+
+def warm(server: Server) -> None:
+    """Ask for the profile and the history until every worker has opened its connection to the database."""
+    workers = server.pids()[1:]
+    before = {pid: logins.sockets(pid) for pid in workers}
+    for _ in range(500):
+        for path in (PROFILE, HISTORY):
+            call(server.port, "GET", path, token(SMALL_USER))
+        if all(logins.sockets(pid) > before[pid] for pid in workers):
+            return
+    sys.exit("One worker answered all of 1,000 requests.")
+
+
+def start(environ: dict[str, str]) -> None:
+    seconds = []
+    for _ in range(5):
+        pair = []
+        for application in ((), ("bench.limits:flask_app",)):
+            with gunicorn(environ, *application) as server:
+                pair.append(server.start_seconds)
+        seconds.append(pair)
+    mine, bare = (median(times) for times in zip(*seconds))
+    report("start to first answer, beside bare Flask", f"{mine:.2f} s", f"{bare:.2f} s", mine / bare,
+           "<= 1.0 s", mine <= 1.0)  # fmt: skip
+
+
+# -- Log-ins ------------------------------------------------------------------------------------
+
+
+def log_ins(environ: dict[str, str]) -> None:
+    for what, names in (("64 log-ins of one user", ["user1"] * 64), ("64 users", [f"user{n}" for n in range(1, 65)])):
+        added, answers = [], []
+        for _ in range(3):
+            with gunicorn(environ) as server:  # a new one each time: threads and heaps once made stay
+                warm(server)
+                peak, statuses = logins.peak_during_burst(server, names)
+                added.append(peak)
+                answers += statuses
+        report(f"{what} at once: memory added", f"{median(added):.0f} MiB", "", None, "<= 80 MiB", median(added) <= 80)
+        report("    of them answered with 200", f"{answers.count(200)}/{len(answers)}")
+        with gunicorn(environ) as server:
+            warm(server)
+            for pace in logins.PACES:
+                pairs = [logins.profile_p99s(server, names, token(SMALL_USER), pace) for _ in range(5)]
+                burst, quiet = (median(times) for times in zip(*pairs))
+                report(f"    p99 of profile meanwhile, {pace}", f"{burst:.1f} ms", f"{quiet:.1f} ms",
+                       burst / quiet, "<= 4", burst / quiet <= 4)  # fmt: skip
+
+
+PARTS = {"profile": profile, "history": history, "memory": memory, "start": start, "logins": log_ins,
+         "million": million}  # fmt: skip
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""What a measurement runs against: a private MariaDB and gunicorns on free ports of 127.0.0.1.
+
+Each is a `with` block that ends its own process by its pid; all they write lies in the folder they are given.
+"""
+
+import getpass
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pymysql
+
+ROOT = Path(__file__).resolve().parent.parent
+SECRET_KEY = "0123456789abcdef" * 4
+
+
+class Server(NamedTuple):
+    """A running gunicorn: its master's pid, its port, and how long it took to answer for the first time."""
+
+    pid: int
+    port: int
+    start_seconds: float
+
+    def pids(self) -> list[int]:
+        """List the master and its workers."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        return [self.pid, *map(int, children)]
+
+    def pss_mib(self) -> float:
+        """Return the memory of the whole tree, each page shared by n processes counted as 1/n."""
+        rollups = (Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in self.pids())
+        return sum(int(text.split("\nPss:")[1].split()[0]) for text in rollups) / 1024
+
+    def cpu_seconds(self) -> float:
+        stats = (Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in self.pids())
+        return sum(int(fields[11]) + int(fields[12]) for fields in stats) / os.sysconf("SC_CLK_TCK")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def running(command: list, log: Path, **options) -> Iterator[subprocess.Popen]:
+    """Run a program, its output in a file; at the end ask it to stop, and insist after half a minute."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, **options)
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+# -- The database -------------------------------------------------------------------------------
+
+
+@contextmanager
+def mariadb(folder: Path) -> Iterator[dict[str, str]]:
+    """Run a private MariaDB and yield the environment that leads the service to it."""
+    program = program_path("mariadbd", "mariadb-server")
+    port, path, log = free_port(), folder / "mariadb.sock", folder / "mariadb.log"
+    # Named even when it is root: mariadbd refuses to be root by accident.
+    common = ["--no-defaults", f"--user={getpass.getuser()}", f"--datadir={folder / 'mariadb'}"]
+    install = [program_path("mariadb-install-db", "mariadb-server"), *common, "--skip-test-db"]
+    subprocess.run([*install, "--auth-root-authentication-method=normal"], check=True, stdout=subprocess.DEVNULL)
+    options = [f"--socket={path}", f"--port={port}", "--bind-address=127.0.0.1", "--max-connections=400",
+               "--innodb-buffer-pool-size=512M", "--innodb-flush-log-at-trx-commit=0"]  # fmt: skip
+    with running([program, *common, *options], log) as process:
+        connection = first_connection(process, path, log)
+        with connection.cursor() as cursor:
+            cursor.execute("CREATE DATABASE bench CHARACTER SET utf8mb4")
+            cursor.execute("CREATE USER bench@'%' IDENTIFIED BY 'bench'")
+            cursor.execute("GRANT ALL ON bench.* TO bench@'%'")
+        connection.close()
+        yield environment(folder, MYSQL_HOST="127.0.0.1", MYSQL_PORT=str(port), MYSQL_USER="bench",
+                          MYSQL_PASSWORD="bench", MYSQL_DB="bench")  # fmt: skip
+
+
+def program_path(name: str, package: str) -> str:
+    found = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+    return found or sys.exit(f"{name} was not found. On Debian or Ubuntu: apt install {package}")
+
+
+def first_connection(process: subprocess.Popen, path: Path, log: Path) -> pymysql.Connection:
+    for _ in range(600):
+        if process.poll() is not None:
+            break
+        try:
+            return pymysql.connect(unix_socket=str(path), user="root", autocommit=True, ssl_disabled=True)
+        except pymysql.OperationalError:
+            time.sleep(0.1)
+    sys.exit(f"MariaDB did not start:\n{log.read_text(errors='replace')[-2000:]}")
+
+
+def environment(folder: Path, **database: str) -> dict[str, str]:
+    """Return the settings of a server with that database, two workers and its files in the folder."""
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith("MYSQL_")},
+        **{"FLASK_ENV": "production", "SECRET_KEY": SECRET_KEY, "DATA_DIR": str(folder), "LOG_LEVEL": "info"},
+        **{"WEB_WORKERS": "2", "HOST": "127.0.0.1", "CORS_ORIGINS": "https://app.test", **database},
+    }
+
+
+def upgrade(environ: dict[str, str]) -> None:
+    """Make the tables, with the service's own migrations."""
+    subprocess.run([sys.executable, "-m", "flask", "db", "upgrade"], env=environ, cwd=ROOT, check=True,
+                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+
+
+# -- The web servers ----------------------------------------------------------------------------
+
+
+@contextmanager
+def gunicorn(environ: dict[str, str], *application: str) -> Iterator[Server]:
+    """Serve the service, or another application in its place, by gunicorn.conf.py; yield once it has answered."""
+    port = free_port()
+    log = Path(environ["DATA_DIR"]) / f"gunicorn-{port}.log"
+    command = [sys.executable, "-m", "gunicorn", *application]
+    started = time.perf_counter()
+    with running(command, log, env={**environ, "PORT": str(port)}, cwd=ROOT) as process:
+        while not answers(port):
+            if process.poll() is not None or time.perf_counter() - started > 60:
+                sys.exit(f"gunicorn did not start:\n{log.read_text(errors='replace')[-2000:]}")
+            time.sleep(0.002)
+        yield Server(process.pid, port, time.perf_counter() - started)
+
+
+def answers(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    try:
+        connection.request("GET", "/api/health")
+        return connection.getresponse().status < 500
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+def call(port: int, method: str, path: str, token: str = "", body: dict | None = None) -> tuple[int, dict]:
+    """Make one request on its own connection and return (status, JSON)."""
+    headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    try:
+        connection.request(method, path, json.dumps(body) if body else None, headers)
+        response = connection.getresponse()
+        return response.status, json.loads(response.read())
+    finally:
+        connection.close()

@@ -1,0 +1,132 @@
+"""The cast and the stage: alice owns things, bob is a stranger, client is nobody; on SQLite and on MariaDB."""
+
+import copy
+import os
+import tempfile
+
+import pytest
+
+from tests.servers import MariaDB, Service, clean_environment, find_program
+
+# Before app.py is imported: it must not read the settings of whoever runs the tests.
+os.environ.update(clean_environment(DATA_DIR=tempfile.mkdtemp(prefix="image-generator-tests-")))
+
+import app as service
+import config
+import migrations
+from pool import pool
+
+DATABASES = ["sqlite", "mariadb"]
+
+
+@pytest.fixture(scope="session")
+def mariadb(tmp_path_factory):
+    """A MariaDB server shared by all tests."""
+    if not find_program("mariadbd"):
+        if os.environ.get("CI"):
+            pytest.fail("mariadb-server is not installed, and CI must not skip half of the tests")
+        pytest.skip("mariadb-server is not installed: the tests on MariaDB are left out")
+    server = MariaDB(tmp_path_factory.mktemp("mariadb"))
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def settings(tmp_path):
+    """The settings, put back after the test. Data goes to a folder of the test's own."""
+    before = copy.copy(config.settings.__dict__)
+    config.settings.DATA_DIR = tmp_path
+    config.settings.PASSWORD_HASH = "pbkdf2:sha256:1000"  # the default would take half of the suite's time
+    config.settings.SECRET_KEY = "a key for the tests, long enough for HS256"
+    yield config.settings
+    config.settings.__dict__.update(before)
+
+
+@pytest.fixture(params=DATABASES)
+def empty_database(request, settings):
+    """An empty database without tables; gives the engine's name. Each test runs once on each engine."""
+    if request.param == "mariadb":
+        server = request.getfixturevalue("mariadb")
+        server.run("DROP DATABASE IF EXISTS service", "CREATE DATABASE service CHARACTER SET utf8mb4")
+        for name, text in server.settings("service").items():
+            setattr(settings, name, int(text) if name == "MYSQL_PORT" else text)
+    pool.close()
+    yield request.param
+    pool.close()
+
+
+@pytest.fixture
+def database(empty_database):
+    """A database with today's tables."""
+    migrations.upgrade()
+    return empty_database
+
+
+class Person:
+    """Someone who calls the API; what is called on them goes to Flask's test client, with their token."""
+
+    def __init__(self, name: str | None = None):
+        self.http = service.app.test_client()
+        self.name, self.headers = name, {}
+        if name:
+            self.http.post("/api/auth/register", data=form(name))
+            self.log_in()
+
+    def log_in(self, password: str = "secret1") -> None:
+        response = self.http.post("/api/auth/login", json={"username": self.name, "password": password})
+        self.token = response.json["data"]["token"]
+        self.headers = {"Authorization": f"Bearer {self.token}"}
+        self.id = self.get("/api/auth/profile").json["data"]["id"]
+
+    def open(self, method: str, path: str, headers: dict | None = None, **options):
+        return self.http.open(path, method=method, headers={**self.headers, **(headers or {})}, **options)
+
+    def get(self, path: str, **options):
+        return self.open("GET", path, **options)
+
+    def post(self, path: str, **options):
+        return self.open("POST", path, **options)
+
+    def generate(self, prompt: str = "a fox", **params):
+        body = {"prompt": prompt, "params": {"width": 64, "height": 64, "steps": 1, **params}}
+        return self.post("/api/v1/images/generate-test", json=body)
+
+    def history(self, query: str = "") -> dict:
+        return self.get(f"/api/v1/images/history{query}").json["data"]
+
+
+def form(name: str, **changes) -> dict:
+    """Return the fields of a good registration."""
+    return {"username": name, "email": f"{name}@example.com", "password": "secret1", **changes}
+
+
+@pytest.fixture
+def client(database):
+    return Person()
+
+
+@pytest.fixture
+def alice(database):
+    return Person("alice")
+
+
+@pytest.fixture
+def bob(database):
+    return Person("bob")
+
+
+@pytest.fixture
+def live(request, empty_database, settings, tmp_path):
+    """Start the service as real processes on the test's database: `live(WEB_WORKERS="2")`."""
+    started = []
+
+    def start(**changes: str) -> Service:
+        mysql = {}
+        if empty_database == "mariadb":
+            mysql = request.getfixturevalue("mariadb").settings("service")
+        started.append(Service(tmp_path, **{**mysql, "PASSWORD_HASH": settings.PASSWORD_HASH, **changes}))
+        return started[-1].start()
+
+    yield start
+    for server in started:
+        server.stop()

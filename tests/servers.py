@@ -1,0 +1,140 @@
+"""Real servers for the tests: a private MariaDB, and the service under gunicorn. All on 127.0.0.1, in temporary folders."""
+
+import getpass
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pymysql
+import requests
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_until(is_true, seconds: float = 30, what: str = "the server"):
+    deadline = time.monotonic() + seconds
+    while not (result := is_true()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what} did not come up in {seconds} s")
+        time.sleep(0.05)
+    return result
+
+
+def find_program(name: str) -> str | None:
+    return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+
+
+class MariaDB:
+    """A MariaDB of our own that can be killed and started again."""
+
+    def __init__(self, folder: Path, *options: str):
+        self.folder, self.options, self.port = folder, options, free_port()
+        folder.mkdir(parents=True, exist_ok=True)
+        subprocess.run(
+            [
+                find_program("mariadb-install-db"), "--no-defaults", f"--datadir={folder}/data",
+                "--auth-root-authentication-method=normal", "--skip-test-db", f"--user={getpass.getuser()}",
+            ],
+            check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        self.start()
+
+    def start(self) -> None:
+        self.log = open(self.folder / "log", "ab")  # noqa: SIM115
+        self.process = subprocess.Popen(
+            [
+                find_program("mariadbd"), "--no-defaults", f"--datadir={self.folder}/data",
+                f"--socket={self.folder}/s", f"--port={self.port}", "--bind-address=127.0.0.1",
+                f"--user={getpass.getuser()}", "--innodb-flush-log-at-trx-commit=0",
+                "--innodb-buffer-pool-size=64M", *self.options,
+            ],
+            stdout=self.log, stderr=self.log,
+        )  # fmt: skip
+        wait_until(self.answers, what="MariaDB")
+
+    def answers(self) -> bool:
+        if self.process.poll() is not None:
+            raise RuntimeError((self.folder / "log").read_text()[-3000:])
+        try:
+            self.connect().close()
+        except pymysql.OperationalError:
+            return False
+        return True
+
+    def connect(self, database: str | None = None) -> pymysql.Connection:
+        return pymysql.connect(
+            host="127.0.0.1", port=self.port, user="root", database=database, autocommit=True, ssl_disabled=True,
+            charset="utf8mb4",
+        )  # fmt: skip
+
+    def run(self, *statements: str, database: str | None = None) -> list[tuple]:
+        """Run statements as root and return the rows of the last one."""
+        with self.connect(database) as connection, connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+            return list(cursor.fetchall())
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+        self.log.close()
+
+    def settings(self, database: str) -> dict[str, str]:
+        return {"MYSQL_HOST": "127.0.0.1", "MYSQL_PORT": str(self.port), "MYSQL_USER": "root", "MYSQL_DB": database}
+
+
+class Service:
+    """The service as ./start.sh runs it: migrated, then under gunicorn, with the given settings."""
+
+    def __init__(self, data_dir: Path, **settings: str):
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.environment = clean_environment(DATA_DIR=str(data_dir), PORT=str(self.port), **settings)
+        self.log_path = data_dir / f"service-{self.port}.log"
+        data_dir.mkdir(parents=True, exist_ok=True)
+
+    def start(self) -> "Service":
+        subprocess.run(
+            [sys.executable, "-m", "flask", "db", "upgrade"],
+            cwd=ROOT, env=self.environment, check=True, capture_output=True,
+        )  # fmt: skip
+        self.log = open(self.log_path, "ab")  # noqa: SIM115
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "gunicorn"], cwd=ROOT, env=self.environment, stdout=self.log, stderr=self.log
+        )
+        wait_until(self.answers, what="the service")
+        return self
+
+    def answers(self) -> bool:
+        if self.process.poll() is not None:
+            raise RuntimeError(self.log_path.read_text()[-3000:])
+        try:
+            return requests.get(f"{self.url}/api/health", timeout=2).ok
+        except requests.ConnectionError:
+            return False
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(40)
+        self.log.close()
+
+
+def clean_environment(**settings: str) -> dict[str, str]:
+    """Return this process's environment with these settings and no others, whatever .env says."""
+    import dataclasses
+
+    import config
+
+    blank = {item.name: "" for item in dataclasses.fields(config.Settings)}
+    return {**os.environ, **blank, **settings}

@@ -1,0 +1,101 @@
+import pytest
+
+import app as service
+import db
+import storage
+from tests.conftest import Person
+
+
+@pytest.fixture
+def flask(database):
+    """Run `flask …` and return its result."""
+    runner = service.app.test_cli_runner()
+    return lambda *words, **options: runner.invoke(args=words, **options)
+
+
+def test_db_status_names_each_migration_and_when_it_was_applied(flask):
+    lines = flask("db", "status").output.splitlines()
+
+    assert [line.split()[0] for line in lines][:2] == ["0001_published_tables", "0002_accounts"]
+    assert "pending" not in "".join(lines)
+
+
+def test_db_upgrade_of_a_current_database_says_nothing(flask):
+    result = flask("db", "upgrade")
+
+    assert (result.exit_code, result.output) == (0, "")
+
+
+def test_user_create_makes_an_account_that_can_log_in(flask):
+    result = flask("user", "create", "carol", "carol@example.com", input="secret1\nsecret1\n")
+
+    assert result.exit_code == 0
+    Person("carol")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["al", "al@example.com"], "User name must have at least 3 characters"),
+        (["alice", "nonsense"], "Email is not an email address"),
+    ],
+)
+def test_user_create_says_what_is_wrong(flask, arguments, complaint):
+    result = flask("user", "create", *arguments, "--password", "secret1")
+
+    assert result.exit_code == 1 and complaint in result.output
+
+
+def test_user_create_refuses_a_taken_name(flask, alice):
+    result = flask("user", "create", "ALICE", "new@example.com", "--password", "secret1")
+
+    assert result.exit_code == 1 and "is taken" in result.output
+
+
+def test_user_list_shows_everyone_but_no_hash(flask, alice, bob):
+    output = flask("user", "list").output
+
+    assert "alice@example.com" in output and "bob" in output and "pbkdf2" not in output
+
+
+def test_user_set_password_ends_the_sessions(flask, alice):
+    flask("user", "set-password", "Alice", "--password", "secret2")
+
+    assert alice.get("/api/auth/profile").status_code == 401
+    alice.log_in("secret2")
+    assert alice.get("/api/auth/profile").status_code == 200
+
+
+def test_user_disable_and_undo(flask, alice):
+    flask("user", "disable", "alice")
+    refused = alice.post("/api/auth/login", json={"username": "alice", "password": "secret1"})
+    flask("user", "disable", "alice", "--undo")
+
+    alice.log_in()
+    assert refused.json["code"] == "account_disabled"
+
+
+def test_user_delete_leaves_nothing_behind(flask, alice, bob, settings):
+    alice.generate()
+    bob.generate()
+    storage.put(f"generated_images/{alice.id}/stray.png", b"x")
+
+    result = flask("user", "delete", "alice", "--yes")
+
+    assert result.exit_code == 0
+    assert [path.name for path in (settings.uploads_dir / "generated_images").iterdir()] == [str(bob.id)]
+    assert [user["username"] for user in db.list_users()] == ["bob"]
+    assert len(bob.history()["records"]) == 1
+
+
+def test_user_delete_asks_first(flask, alice):
+    result = flask("user", "delete", "alice", input="n\n")
+
+    assert result.exit_code == 1
+    assert alice.get("/api/auth/profile").status_code == 200
+
+
+def test_a_name_nobody_has_is_said_plainly(flask):
+    result = flask("user", "disable", "nobody")
+
+    assert result.exit_code == 1 and "there is no account named nobody" in result.output

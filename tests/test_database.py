@@ -1,0 +1,202 @@
+"""Connections and transactions: one behaviour on both engines, whatever happens to the server."""
+
+import threading
+
+import pytest
+
+import db
+import pool as pools
+from pool import pool
+from tests.conftest import Person
+from tests.servers import MariaDB, wait_until
+
+
+@pytest.fixture(scope="module")
+def own_server(tmp_path_factory, mariadb):
+    """A MariaDB that a test may kill."""
+    server = MariaDB(tmp_path_factory.mktemp("own"), "--innodb-flush-log-at-trx-commit=1")
+    server.run("CREATE DATABASE service CHARACTER SET utf8mb4")
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def killable(own_server, settings):
+    import migrations
+
+    for name, text in own_server.settings("service").items():
+        setattr(settings, name, int(text) if name == "MYSQL_PORT" else text)
+    own_server.run("DROP DATABASE service", "CREATE DATABASE service CHARACTER SET utf8mb4")
+    pool.close()
+    migrations.upgrade()
+    yield own_server
+    pool.close()
+
+
+def add_user(name: str = "ann") -> int:
+    return db.create_user(name, name, f"{name}@x.de", f"{name}@x.de", "hash")
+
+
+def names() -> list[str]:
+    return [user["username"] for user in db.list_users()]
+
+
+def test_a_transaction_is_all_or_nothing(database):
+    with pytest.raises(ZeroDivisionError), db.transaction():
+        add_user("ann")
+        raise ZeroDivisionError
+
+    with db.transaction():
+        add_user("ben")
+
+    assert names() == ["ben"]
+
+
+def test_a_second_row_of_the_same_name_is_a_duplicate(database):
+    add_user("ann")
+
+    with pytest.raises(db.Duplicate) as refused:
+        add_user("ann")
+
+    assert refused.value.key.startswith("users")
+
+
+def test_an_update_counts_the_rows_it_matched(database):
+    user_id = add_user("ann")
+
+    counts = [db.execute("UPDATE users SET role = 'user' WHERE id = %s", user_id).count for _ in range(2)]
+
+    assert counts == [1, 1]
+
+
+def test_a_failed_transaction_gives_its_connection_back(database, settings):
+    settings.DB_POOL_SIZE = 1
+    pool.close()
+
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError), db.transaction():
+            raise ZeroDivisionError
+
+    assert names() == []
+
+
+def test_a_mistake_in_a_statement_is_not_hidden_as_an_outage(database):
+    with pytest.raises(Exception) as raised:
+        db.execute("SELECT nothing FROM nowhere")
+
+    assert not isinstance(raised.value, db.Unavailable)
+
+
+def test_an_exhausted_pool_is_an_outage_that_passes(database, settings):
+    settings.DB_POOL_SIZE, settings.DB_POOL_WAIT_SECONDS = 1, 0.05
+    pool.close()
+    held = pool.take()
+
+    with pytest.raises(db.Unavailable):
+        names()
+    pool.give_back(held)
+
+    assert names() == []
+
+
+def test_threads_share_a_small_pool(database, settings):
+    settings.DB_POOL_SIZE = 2
+    pool.close()
+
+    threads = [threading.Thread(target=add_user, args=(f"user{number}",)) for number in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(names()) == 12 and len(pool.idle) <= 2
+
+
+def test_counters_counted_by_many_threads_lose_no_hit(database):
+    seen = []
+    threads = [threading.Thread(target=lambda: seen.append(db.count_attempt("x", 60)[0])) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(seen) == list(range(1, 17))
+
+
+def test_counters_that_ran_out_are_deleted(database):
+    db.count_attempt("old", 60)
+    db.execute("UPDATE attempts SET expires_at = 1")
+    db.count_attempt("new", 60)
+
+    assert db.delete_old_attempts() == 1
+    assert db.get_attempts("new")["hits"] == 1
+
+
+def test_a_connection_the_server_closed_is_replaced_before_use(killable):
+    pool.close()
+    add_user("ann")
+    identifiers = killable.run("SELECT id FROM information_schema.processlist WHERE db = 'service'")
+
+    killable.run(*(f"KILL {row[0]}" for row in identifiers))
+    gone = "SELECT COUNT(*) FROM information_schema.processlist WHERE db = 'service'"
+    wait_until(lambda: killable.run(gone)[0][0] == 0, what="the end of the connections")
+
+    assert names() == ["ann"]
+
+
+def test_a_server_away_is_503_and_its_return_is_noticed_at_once(killable):
+    alice = Person("alice")
+    killable.kill()
+
+    away = alice.get("/api/auth/profile")
+    killable.start()
+    back = alice.get("/api/auth/profile")
+
+    assert (away.status_code, away.json["code"]) == (503, "database_unavailable")
+    assert int(away.headers["Retry-After"]) > 0
+    assert back.status_code == 200
+
+
+def test_a_restart_between_two_requests_is_not_noticed(killable):
+    alice = Person("alice")
+    killable.kill()
+    killable.start()
+
+    assert alice.get("/api/auth/profile").status_code == 200
+
+
+def test_a_statement_whose_answer_was_lost_is_not_sent_again(killable, monkeypatch):
+    sent = []
+    real_run = pools.MySQL.run
+
+    def run_and_lose_the_answer(self, sql, values=()):
+        real_run(self, sql, values)
+        if sql.lstrip().startswith("INSERT INTO users"):
+            sent.append(sql)
+            raise pools.Unavailable
+
+    monkeypatch.setattr(pools.MySQL, "run", run_and_lose_the_answer)
+    with pytest.raises(db.Unavailable):
+        add_user("ann")
+    monkeypatch.undo()
+
+    assert len(sent) == 1 and names() == ["ann"]
+
+
+@pytest.mark.parametrize("zone", ["+08:00", "-11:00"])
+def test_times_are_utc_whatever_the_servers_zone(killable, zone):
+    killable.run(f"SET GLOBAL time_zone = '{zone}'")
+    pool.close()
+
+    user_id = add_user("ann")
+
+    skew = "SELECT ABS(TIMESTAMPDIFF(SECOND, created_at, UTC_TIMESTAMP())) FROM users WHERE id = %s"
+    assert db.value(skew, user_id) < 5
+
+
+def test_a_lenient_server_is_made_strict(killable):
+    killable.run("SET GLOBAL sql_mode = ''")
+    pool.close()
+
+    with pytest.raises(Exception, match="too long"):
+        add_user("x" * 65)

@@ -1,0 +1,131 @@
+"""Every answer that is not a success has one shape."""
+
+import json
+
+import pytest
+
+import app as service
+import db
+
+LOGIN = "/api/auth/login"
+
+
+def assert_error(response, status: int, code: str) -> None:
+    assert (response.status_code, response.json["code"]) == (status, code)
+    assert response.json["status"] == "error" and response.json["message"]
+    assert response.headers["X-Request-Id"]
+
+
+def test_an_unknown_address(client):
+    assert_error(client.get("/api/none"), 404, "not_found")
+
+
+def test_a_wrong_method_names_the_right_ones(client):
+    response = client.get(LOGIN)
+
+    assert_error(response, 405, "method_not_allowed")
+    assert "POST" in response.headers["Allow"]
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b"null", b'"x"', b"5", b"\xff\xfe", b"[" * 100_000, b'{"a":' * 50_000, b"NaN"]
+)
+def test_a_body_that_is_no_json_object(client, body):
+    assert_error(client.post(LOGIN, data=body, content_type="application/json"), 400, "invalid_json")
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "", "application/xml"])
+def test_json_under_another_content_type(client, kind):
+    body = json.dumps({"username": "alice", "password": "secret1"})
+
+    assert_error(client.post(LOGIN, data=body, content_type=kind), 400, "invalid_json")
+
+
+def test_too_large_a_body(client):
+    response = client.post(LOGIN, data=b" " * (9 * 1024 * 1024), content_type="application/json")
+
+    assert_error(response, 413, "payload_too_large")
+
+
+def test_too_large_a_form_field(client):
+    response = client.post("/api/auth/register", data={"username": "x" * 600_000, "avatar": (b"", "")})
+
+    assert response.status_code in (400, 413)
+    assert response.json["status"] == "error"
+
+
+def test_a_broken_multipart_body(client):
+    kind = "multipart/form-data; boundary=x"
+
+    response = client.post("/api/auth/register", data=b"--x\r\nnonsense", content_type=kind)
+
+    assert_error(response, 400, "invalid_input")
+
+
+def test_a_surprise_is_logged_but_not_shown(client, monkeypatch, caplog):
+    monkeypatch.setattr(service.accounts, "log_in", lambda *arguments: {}["secret detail"])
+
+    response = client.post(LOGIN, json={"username": "alice", "password": "secret1"})
+
+    assert_error(response, 500, "internal_error")
+    assert "secret detail" not in response.text and "KeyError" in caplog.text
+
+
+def test_a_database_that_is_away(client, monkeypatch):
+    def away(*arguments):
+        raise db.Unavailable
+
+    monkeypatch.setattr(db, "get_user_for_login", away)
+
+    response = client.post(LOGIN, json={"username": "alice", "password": "secret1"})
+
+    assert_error(response, 503, "database_unavailable")
+    assert int(response.headers["Retry-After"]) > 0
+
+
+def test_health_needs_no_database(client, monkeypatch):
+    monkeypatch.setattr(db.pool, "take", lambda: 1 / 0)
+
+    response = client.get("/api/health")
+
+    assert response.status_code == 200
+    assert response.json == {"message": "API服务运行正常", "status": "success", "version": "1.0.0"}
+
+
+@pytest.mark.parametrize(
+    ("accepted", "message"),
+    [
+        (None, "资源不存在"),
+        ("zh-CN,zh;q=0.9,en;q=0.8", "资源不存在"),
+        ("en-US,en;q=0.9,zh;q=0.8", "Not found"),
+        ("en", "Not found"),
+        ("fr", "资源不存在"),
+        ("*", "资源不存在"),
+        ("nonsense;;q=x", "资源不存在"),
+    ],
+)
+def test_messages_follow_accept_language(client, accepted, message):
+    headers = {"Accept-Language": accepted} if accepted else {}
+
+    assert client.get("/api/none", headers=headers).json["message"] == message
+
+
+def test_english_names_the_field_too(client):
+    response = client.post(LOGIN, json={}, headers={"Accept-Language": "en"})
+
+    assert response.json["fields"] == {"username": "User name is required", "password": "Password is required"}
+
+
+def test_chinese_is_not_escaped(client):
+    assert "资源不存在".encode() in client.get("/api/none").data
+
+
+def test_every_message_exists_in_both_languages():
+    sentences = [
+        *(texts[1:] for texts in service.messages.ERRORS.values()),
+        *service.messages.FIELDS.values(),
+        *service.messages.SUCCESS.values(),
+        *service.messages.LABELS.values(),
+    ]
+
+    assert all(not zh.isascii() and en.isascii() for zh, en in sentences)

@@ -1,0 +1,120 @@
+import json
+
+import pytest
+
+import db
+
+
+def add(person, number: int = 1, **columns) -> None:
+    for index in range(number):
+        db.create_generation(person.id, **{"prompt_text": f"image {index}", "status": "completed", **columns})
+
+
+def prompts(page: dict) -> list[str]:
+    return [record["prompt"] for record in page["records"]]
+
+
+def test_history_answers_as_published(alice):
+    alice.generate(seed=1)
+
+    page = alice.history()
+
+    assert set(page) == {"records", "pagination"}
+    assert page["pagination"] == {"total": 1, "page": 1, "perPage": 10, "totalPages": 1}
+    assert set(page["records"][0]) == {
+        "id", "prompt", "imageUrl", "thumbnailUrl", "status", "createdAt", "updatedAt", "params", "errorMessage",
+    }  # fmt: skip
+
+
+def test_an_empty_history_has_no_pages(alice):
+    assert alice.history() == {
+        "records": [],
+        "pagination": {"total": 0, "page": 1, "perPage": 10, "totalPages": 0},
+    }
+
+
+def test_the_newest_comes_first(alice):
+    add(alice, prompt_text="old", created_at="2020-01-01 00:00:00")
+    add(alice, prompt_text="oldest", created_at="2019-01-01 00:00:00")
+    add(alice, prompt_text="new", created_at="2021-01-01 00:00:00")
+    add(alice, prompt_text="newer", created_at="2021-01-01 00:00:00")
+
+    assert prompts(alice.history()) == ["newer", "new", "old", "oldest"]
+
+
+def test_pages_follow_each_other(alice):
+    add(alice, 5)
+
+    pages = [alice.history(f"?page={page}&per_page=2") for page in (1, 2, 3, 4)]
+
+    assert [prompts(page) for page in pages] == [["image 4", "image 3"], ["image 2", "image 1"], ["image 0"], []]
+    assert pages[3]["pagination"] == {"total": 5, "page": 4, "perPage": 2, "totalPages": 3}
+
+
+def test_per_page_is_capped_at_50(alice):
+    add(alice, 51)
+
+    page = alice.history("?per_page=1000")
+
+    assert (len(page["records"]), page["pagination"]["perPage"]) == (50, 50)
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "1.5", "x", "", "1e3", "１", "+1", "1_0", " 1", "9" * 101])
+@pytest.mark.parametrize("name", ["page", "per_page"])
+def test_a_number_that_is_not_positive_is_named(alice, name, value):
+    response = alice.get("/api/v1/images/history", query_string={name: value})
+
+    assert response.status_code == 400
+    assert list(response.json["fields"]) == [name]
+
+
+def test_a_page_far_past_the_end_is_empty(alice):
+    add(alice)
+
+    page = alice.history("?page=" + "9" * 60)
+
+    assert page["records"] == [] and page["pagination"]["total"] == 1
+
+
+def test_everyone_sees_only_their_own(alice, bob):
+    add(alice, prompt_text="mine")
+
+    assert bob.history()["records"] == []
+    assert bob.history()["pagination"]["total"] == 0
+
+
+def test_the_total_stays_right_as_a_long_history_is_settled(alice, monkeypatch):
+    monkeypatch.setattr(db, "SETTLE_AFTER", 3)
+    totals = []
+    for number in (4, 1, 0, 5):
+        add(alice, number)
+        totals.append(alice.history()["pagination"]["total"])
+
+    assert totals == [4, 5, 5, 10]
+    assert db.one("SELECT settled_count FROM users WHERE id = %s", alice.id)["settled_count"] > 0
+
+
+@pytest.mark.parametrize("stored", [None, "", "not json", "[1]", "null"])
+def test_params_of_old_rows_always_have_model_and_seed(alice, stored):
+    add(alice, generation_params_json=stored)
+
+    assert alice.history()["records"][0]["params"] == {"model_used": None, "seed": None}
+
+
+def test_params_of_old_rows_are_shown_as_they_are(alice):
+    params = {"model_used": "test_model_v1", "seed": 12345, "steps": 50, "备注": "中文"}
+    add(alice, generation_params_json=json.dumps(params))
+
+    assert alice.history()["records"][0]["params"] == params
+
+
+def test_a_failed_generation_says_why(alice):
+    add(alice, status="failed", error_message="内容被拒绝")
+
+    record = alice.history()["records"][0]
+
+    assert (record["status"], record["errorMessage"], record["imageUrl"]) == ("failed", "内容被拒绝", None)
+
+
+def test_a_stranger_needs_to_log_in(client):
+    assert client.get("/api/v1/images/history").status_code == 401

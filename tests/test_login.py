@@ -1,0 +1,168 @@
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import requests
+
+import accounts
+import db
+from tests.conftest import Person, form
+
+
+def log_in(client, username="alice", password="secret1", **options):
+    return client.post("/api/auth/login", json={"username": username, "password": password}, **options)
+
+
+def test_login_answers_as_published(alice):
+    response = log_in(alice)
+
+    assert response.status_code == 200
+    assert response.json["message"] == "登录成功"
+    assert set(response.json["data"]) == {"token", "user"}
+    assert response.json["data"]["user"] == {"username": "alice", "email": "alice@example.com", "avatarUrl": None}
+
+
+@pytest.mark.parametrize("name", ["ALICE", " alice", "ａlice"])
+def test_a_name_logs_in_in_any_form(alice, name):
+    assert log_in(alice, name).status_code == 200
+
+
+def test_an_unknown_name_and_a_wrong_password_get_one_answer(alice):
+    unknown, wrong = log_in(alice, "nobody"), log_in(alice, password="secret2")
+
+    assert (unknown.status_code, unknown.json) == (wrong.status_code, wrong.json)
+    assert (wrong.status_code, wrong.json["message"]) == (401, "用户名或密码错误")
+
+
+def test_an_unknown_name_costs_a_hash_of_todays_parameters(client, monkeypatch):
+    compared = []
+    monkeypatch.setattr(accounts, "check_password_hash", lambda stored, password: compared.append(stored))
+
+    log_in(client, "nobody")
+
+    assert [stored.split("$")[0] for stored in compared] == ["pbkdf2:sha256:1000"]
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"username": "alice"}, {"username": 1, "password": []}, {"username": "", "password": ""}]
+)
+def test_missing_or_mistyped_fields_are_named(client, body):
+    response = client.post("/api/auth/login", json=body)
+
+    assert response.status_code == 400
+    assert "password" in response.json["fields"]
+
+
+def test_sql_in_a_name_is_only_a_name(alice):
+    response = log_in(alice, "alice' OR '1'='1", "x' OR '1'='1")
+
+    assert response.status_code == 401
+
+
+def test_too_many_failures_on_one_account_are_refused(alice, settings):
+    settings.LOGIN_FAILURES_PER_ACCOUNT = 3
+    for _ in range(3):
+        assert log_in(alice, password="wrong").status_code == 401
+
+    response = log_in(alice, "ALICE", environ_base={"REMOTE_ADDR": "10.9.9.9"})
+
+    assert (response.status_code, response.json["code"]) == (429, "too_many_attempts")
+    assert 0 < int(response.headers["Retry-After"]) <= settings.LOGIN_WINDOW_SECONDS
+
+
+def test_too_many_failures_from_one_address_are_refused(alice, settings):
+    settings.LOGIN_FAILURES_PER_ADDRESS = 3
+    for name in ("ann", "ben", "cleo"):
+        log_in(alice, name)
+
+    assert log_in(alice).status_code == 429
+    assert log_in(alice, environ_base={"REMOTE_ADDR": "10.9.9.9"}).status_code == 200
+
+
+def test_an_unknown_name_is_limited_like_a_known_one(alice, settings):
+    settings.LOGIN_FAILURES_PER_ACCOUNT = 2
+    log_in(alice, "nobody")
+    log_in(alice, "nobody")
+
+    assert log_in(alice, "nobody").status_code == 429
+
+
+def test_good_log_ins_are_not_counted(alice, settings):
+    settings.LOGIN_FAILURES_PER_ACCOUNT = settings.LOGIN_FAILURES_PER_ADDRESS = 2
+
+    statuses = [log_in(alice).status_code for _ in range(5)]
+
+    assert statuses == [200] * 5
+
+
+def test_attempts_begin_anew_after_the_window(alice, settings):
+    settings.LOGIN_FAILURES_PER_ACCOUNT = 1
+    log_in(alice, password="wrong")
+    db.execute("UPDATE attempts SET expires_at = 1")
+
+    assert log_in(alice).status_code == 200
+
+
+def test_failures_sent_at_once_to_several_processes_are_counted_right(live):
+    service = live(WEB_WORKERS="3", LOGIN_FAILURES_PER_ACCOUNT="5")
+    requests.post(f"{service.url}/api/auth/register", data=form("alice"))
+
+    with ThreadPoolExecutor(24) as threads:
+        body = {"username": "alice", "password": "wrong1"}
+        calls = [threads.submit(requests.post, f"{service.url}/api/auth/login", json=body) for _ in range(24)]
+
+    assert sorted(call.result().status_code for call in calls) == [401] * 5 + [429] * 19
+
+
+def test_what_was_typed_as_a_name_is_not_stored(client):
+    log_in(client, "my-secret-password")
+
+    assert "my-secret-password" not in str(db.rows("SELECT name FROM attempts"))
+
+
+def test_ipv6_addresses_of_one_customer_count_as_one():
+    assert accounts.network("2001:db8:1:2::1") == accounts.network("2001:db8:1:2:ffff::9")
+    assert accounts.network("2001:db8:1:2::1") != accounts.network("2001:db8:1:3::1")
+
+
+def test_a_hash_of_older_parameters_is_renewed_at_log_in(alice, settings):
+    settings.PASSWORD_HASH = "pbkdf2:sha256:1001"
+
+    log_in(alice)
+
+    stored = db.one("SELECT password_hash FROM users")["password_hash"]
+    assert stored.startswith("pbkdf2:sha256:1001$")
+    assert log_in(alice).status_code == 200
+
+
+def test_a_hash_in_an_unknown_form_matches_nothing(alice):
+    db.execute("UPDATE users SET password_hash = 'md5$nonsense$00'")
+
+    assert log_in(alice).status_code == 401
+
+
+def test_a_disabled_account_hears_so_only_with_its_password(alice):
+    db.set_disabled(alice.id, is_disabled=True)
+
+    assert log_in(alice).json["code"] == "account_disabled"
+    assert log_in(alice, password="wrong1").json["code"] == "wrong_credentials"
+
+
+def test_only_a_fixed_number_of_hashes_run_at_once(database, monkeypatch):
+    import threading
+    import time
+
+    running, most = [], []
+
+    def slow_check(stored, password):
+        running.append(1)
+        most.append(len(running))
+        time.sleep(0.02)
+        running.pop()
+        return False
+
+    monkeypatch.setattr(accounts, "check_password_hash", slow_check)
+    threads = [threading.Thread(target=log_in, args=(Person(), f"user{i}")) for i in range(12)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+
+    assert len(most) == 12 and max(most) <= __import__("os").cpu_count()

@@ -1,0 +1,192 @@
+"""Databases old and new are brought to today's schema, whatever happens on the way."""
+
+import subprocess
+import sys
+
+import pytest
+from werkzeug.security import generate_password_hash
+
+import accounts
+import db
+import migrations
+import pool
+from tests.conftest import Person, form
+from tests.servers import ROOT, clean_environment
+
+# What people made by hand from the published description, on MySQL.
+PUBLISHED = (
+    """
+    CREATE TABLE users (
+        id INT AUTO_INCREMENT PRIMARY KEY, username VARCHAR(64) UNIQUE NOT NULL,
+        email VARCHAR(120) UNIQUE NOT NULL, password_hash VARCHAR(256) NOT NULL,
+        avatar_url VARCHAR(256), created_at TIMESTAMP DEFAULT CURRENT_TIMESTAMP
+    ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4
+    """,
+    """
+    CREATE TABLE image_generations (
+        id INT AUTO_INCREMENT PRIMARY KEY, user_id INT NOT NULL, prompt_text TEXT NOT NULL,
+        image_filename VARCHAR(256), image_url VARCHAR(256), thumbnail_url VARCHAR(256),
+        status VARCHAR(20) NOT NULL DEFAULT 'pending',
+        created_at TIMESTAMP DEFAULT CURRENT_TIMESTAMP,
+        updated_at TIMESTAMP DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP,
+        generation_params_json TEXT, error_message TEXT, FOREIGN KEY (user_id) REFERENCES users (id)
+    ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4
+    """,
+)
+
+
+@pytest.fixture
+def published(mariadb, request, settings):
+    """A database made by hand, in use: two accounts and a history, on a server in another time zone."""
+    mariadb.run("DROP DATABASE IF EXISTS published", "CREATE DATABASE published CHARACTER SET utf8mb4")
+    mariadb.run(*PUBLISHED, database="published")
+    for name, text in mariadb.settings("published").items():
+        setattr(settings, name, int(text) if name == "MYSQL_PORT" else text)
+    pool.pool.close()
+    alice, bob = (
+        generate_password_hash(word, method="pbkdf2:sha256:1000") for word in ("secret1", "a much longer one than 20")
+    )
+    mariadb.run(
+        "SET time_zone = '+08:00'",
+        f"INSERT INTO users VALUES (1, 'Alice', 'Alice@example.com', '{alice}', '/api/uploads/avatars/a.jpg',"
+        " '2023-05-30 20:34:56')",
+        f"INSERT INTO users VALUES (7, '测试用户', 'bob@example.com', '{bob}', NULL, '2023-06-01 00:00:00')",
+        "INSERT INTO image_generations VALUES (3, 1, 'A beautiful sunset', 'x.png',"
+        " '/api/uploads/generated_images/1/x.png', '/api/uploads/generated_images/1/x.png', 'completed',"
+        " '2023-10-28 20:00:00', '2023-10-28 20:00:05',"
+        ' \'{"model_used":"test_model_v1","seed":12345,"steps":50}\', NULL)',
+        "INSERT INTO image_generations VALUES (9, 1, '日落', NULL, NULL, NULL, 'failed',"
+        " '2023-10-29 00:00:00', '2023-10-29 00:00:00', NULL, 'out of memory')",
+        database="published",
+    )
+    yield mariadb
+    pool.pool.close()
+
+
+def test_an_empty_database_gets_every_migration_once(empty_database):
+    first, second = migrations.upgrade(), migrations.upgrade()
+
+    assert first == [path.stem for path in migrations.files()] and second == []
+    assert all(applied_at for _, applied_at in migrations.status())
+
+
+def test_old_accounts_still_log_in_by_name_in_any_case(published):
+    migrations.upgrade()
+
+    alice, bob = Person(), Person()
+    answers = [
+        alice.post("/api/auth/login", json={"username": "alice", "password": "secret1"}),
+        bob.post("/api/auth/login", json={"username": "测试用户", "password": "a much longer one than 20"}),
+    ]
+
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert answers[0].json["data"]["user"] == {
+        "username": "Alice", "email": "Alice@example.com", "avatarUrl": "/api/uploads/avatars/a.jpg",
+    }  # fmt: skip
+
+
+def test_old_rows_are_shown_as_they_were_and_their_times_in_utc(published):
+    migrations.upgrade()
+    alice = Person()
+    alice.name = "Alice"
+    alice.log_in()
+
+    page = alice.history()
+
+    assert page["pagination"]["total"] == 2
+    assert page["records"][0]["errorMessage"] == "out of memory"
+    assert page["records"][1] == {
+        "id": 3, "prompt": "A beautiful sunset", "status": "completed",
+        "imageUrl": "/api/uploads/generated_images/1/x.png", "thumbnailUrl": "/api/uploads/generated_images/1/x.png",
+        "createdAt": "2023-10-28T12:00:00Z", "updatedAt": "2023-10-28T12:00:05Z",
+        "params": {"model_used": "test_model_v1", "seed": 12345, "steps": 50}, "errorMessage": None,
+    }  # fmt: skip
+    assert alice.get("/api/auth/profile").json["data"]["created_at"] == "2023-05-30T12:34:56Z"
+
+
+def test_old_names_are_taken(published):
+    migrations.upgrade()
+
+    response = Person().post("/api/auth/register", data=form("alice", email="new@example.com"))
+
+    assert response.json["code"] == "username_taken"
+
+
+def test_an_upgrade_killed_at_any_statement_is_resumed(published):
+    every = [statement for path in migrations.files() for statement in migrations.statements(path)]
+    connection = pool.connect()
+    for path in migrations.files():
+        # As if killed after the first statement of each file, and the lock left behind.
+        connection.run(migrations.statements(path)[0])
+    migrations.create_own_tables(connection)
+    connection.run("INSERT INTO schema_lock VALUES (1, 'killed', UNIX_TIMESTAMP() - 3600)")
+    connection.close()
+
+    applied = migrations.upgrade()
+
+    assert applied == [path.stem for path in migrations.files()] and len(every) > len(applied)
+    assert db.one("SELECT username_key FROM users WHERE id = 1")["username_key"] == "alice"
+
+
+def test_many_upgrades_at_once_apply_each_file_once(published):
+    environment = clean_environment(**published.settings("published"))
+    command = [sys.executable, "-m", "flask", "db", "upgrade"]
+
+    processes = [
+        subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(4)
+    ]
+    outputs = [process.communicate()[0] for process in processes]
+
+    assert [process.returncode for process in processes] == [0] * 4
+    assert sorted("".join(outputs).split()) == sorted(
+        word for path in migrations.files() for word in ("Applied", path.stem)
+    )
+
+
+def test_many_upgrades_of_a_new_sqlite_file_at_once_succeed(tmp_path):
+    environment = clean_environment(DATA_DIR=str(tmp_path))
+    command = [sys.executable, "-m", "flask", "db", "upgrade"]
+
+    processes = [
+        subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(4)
+    ]
+    outputs = [process.communicate()[0] for process in processes]
+
+    assert [process.returncode for process in processes] == [0] * 4
+    assert "".join(outputs).count("Applied") == len(migrations.files())
+
+
+def test_accounts_that_differ_only_in_unicode_form_both_keep_working(published):
+    bob = generate_password_hash("secret2", method="pbkdf2:sha256:1000")
+    # utf8mb4_general_ci of the hand-made table tells these from 'Alice'; our key does not.
+    published.run(
+        f"INSERT INTO users VALUES (8, 'Ａlice', 'Ａlice@example.com', '{bob}', NULL, NOW())", database="published"
+    )
+
+    migrations.upgrade()
+
+    logins = [("Alice", "secret1"), ("Ａlice", "secret2")]
+    bodies = [{"username": name, "password": password} for name, password in logins]
+    answers = [Person().post("/api/auth/login", json=body) for body in bodies]
+    assert [answer.json["data"]["user"]["username"] for answer in answers] == ["Alice", "Ａlice"]
+
+
+def test_rows_without_times_get_some(published):
+    published.run("ALTER TABLE image_generations MODIFY created_at TIMESTAMP NULL, MODIFY updated_at TIMESTAMP NULL",
+                  "UPDATE image_generations SET created_at = NULL WHERE id = 9", database="published")  # fmt: skip
+
+    migrations.upgrade()
+
+    rows = db.rows("SELECT id, created_at FROM image_generations ORDER BY id")
+    assert rows[0]["created_at"] == "2023-10-28 12:00:00" and rows[1]["created_at"]
+
+
+def test_accounts_added_by_an_older_version_get_their_keys_at_the_next_start(published):
+    migrations.upgrade()
+    published.run(
+        "INSERT INTO users (username, email, password_hash) VALUES ('Old', 'o@x.de', 'x')", database="published"
+    )
+
+    accounts.fill_keys()
+
+    assert db.one("SELECT username_key FROM users WHERE username = 'Old'")["username_key"] == "old"

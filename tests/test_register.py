@@ -1,0 +1,183 @@
+import io
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import requests
+
+import db
+from tests.conftest import form
+from tests.pictures import opened, photo_with_gps, picture
+
+
+def register(client, **changes):
+    return client.post("/api/auth/register", data=form("alice", **changes))
+
+
+def avatar(data: bytes, name: str = "me.png"):
+    return (io.BytesIO(data), name)
+
+
+def test_register_answers_as_published(client):
+    response = register(client)
+
+    assert response.status_code == 200
+    assert response.json == {"status": "success", "message": "注册成功", "data": {"avatarUrl": None}}
+
+
+def test_register_with_an_avatar_stores_it(client):
+    response = register(client, avatar=avatar(picture("JPEG"), "me.jpg"))
+
+    url = response.json["data"]["avatarUrl"]
+    assert url.startswith("/api/uploads/avatars/") and url.endswith(".jpg")
+    assert opened(client.get(url).data).size == (40, 30)
+
+
+def test_a_stored_avatar_is_upright_and_holds_no_metadata(client):
+    response = register(client, avatar=avatar(photo_with_gps(), "me.jpg"))
+
+    stored = client.get(response.json["data"]["avatarUrl"]).data
+    assert opened(stored).size == (20, 40)
+    assert b"SecretCamera" not in stored and not opened(stored).getexif()
+
+
+@pytest.mark.parametrize("name", ["../../evil.png", "a/b\\c.png", "x" * 300 + ".png", "evil.php", "头像.png"])
+def test_the_file_name_of_an_avatar_does_not_matter(client, name):
+    response = register(client, avatar=avatar(picture("PNG"), name))
+
+    stored = response.json["data"]["avatarUrl"].removeprefix("/api/uploads/avatars/")
+    assert len(stored) == len("0" * 32 + ".png") and stored.endswith(".png")
+
+
+@pytest.mark.parametrize("body", [{"avatar": None}, {"avatar": ""}, {}])
+def test_register_takes_json_without_an_avatar(client, body):
+    response = client.post("/api/auth/register", json={**form("alice"), **body})
+
+    assert response.status_code == 200
+    assert response.json["data"] == {"avatarUrl": None}
+
+
+def test_a_file_that_json_cannot_carry_is_not_lost_silently(client):
+    response = client.post("/api/auth/register", json={**form("alice"), "avatar": {}})
+
+    assert response.status_code == 400
+    assert response.json["fields"] == {"avatar": "头像必须以 multipart/form-data 文件上传"}
+
+
+@pytest.mark.parametrize("text", ["", "null", "undefined"])
+def test_what_a_browser_makes_of_no_file_is_no_avatar(client, text):
+    assert register(client, avatar=text).json["data"] == {"avatarUrl": None}
+
+
+def test_a_file_field_left_empty_in_a_browser_is_no_avatar(client):
+    response = register(client, avatar=avatar(b"", ""))
+
+    assert response.json["data"] == {"avatarUrl": None}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("username", "al", "用户名至少 3 个字符"),
+        ("username", "  al  ", "用户名至少 3 个字符"),
+        ("username", "a" * 21, "用户名最多 20 个字符"),
+        ("username", "a\0lice", "用户名包含不可见或控制字符"),
+        ("username", "ali\u200bce", "用户名包含不可见或控制字符"),
+        ("email", "alice", "邮箱格式不正确"),
+        ("email", "a@b c.de", "邮箱格式不正确"),
+        ("email", "a@" + "b" * 120 + ".de", "邮箱最多 120 个字符"),
+        ("password", "12345", "密码至少 6 个字符"),
+        ("password", "1" * 21, "密码最多 20 个字符"),
+        ("avatar", "text", "头像必须以 multipart/form-data 文件上传"),
+    ],
+)
+def test_a_wrong_field_is_named(client, field, value, message):
+    response = register(client, **{field: value})
+
+    assert response.status_code == 400
+    assert response.json["code"] == "invalid_input"
+    assert response.json["fields"] == {field: message}
+
+
+def test_every_wrong_field_is_named_at_once(client):
+    response = client.post("/api/auth/register", data={"username": "al", "avatar": avatar(b"text", "a.png")})
+
+    assert set(response.json["fields"]) == {"username", "email", "password", "avatar"}
+
+
+@pytest.mark.parametrize("value", [None, 5, True, [], {}, "\ud800lice"])
+def test_json_of_the_wrong_type_is_refused(client, value):
+    body = json.dumps({**form("alice"), "username": value})
+
+    response = client.post("/api/auth/register", data=body, content_type="application/json")
+
+    assert response.status_code == 400
+    assert set(response.json["fields"]) == {"username"}
+
+
+@pytest.mark.parametrize("name", ["alice", "ALICE", " alice ", "ａｌｉｃｅ", "ALıCE".replace("ı", "i")])
+def test_a_name_is_taken_in_any_case_and_unicode_form(client, name):
+    register(client)
+
+    response = client.post("/api/auth/register", data=form("other", username=name))
+
+    assert response.status_code == 409
+    assert (response.json["code"], response.json["message"]) == ("username_taken", "用户名已存在")
+
+
+@pytest.mark.parametrize("email", ["alice@example.com", "ALICE@Example.com", " alice@example.com "])
+def test_an_email_is_taken_in_any_case(client, email):
+    register(client)
+
+    response = client.post("/api/auth/register", data=form("bob", email=email))
+
+    assert response.status_code == 409
+    assert response.json["fields"] == {"email": "邮箱已存在"}
+
+
+def test_a_refused_registration_leaves_no_file(client, settings):
+    register(client)
+
+    register(client, avatar=avatar(picture()))
+
+    assert not list(settings.uploads_dir.glob("avatars/*"))
+
+
+@pytest.mark.parametrize("name", ["测试用户", "O'Brien", "a b c", "<b>x</b>", "renée", "😀😀😀", "'; DROP TABLE--"])
+def test_unusual_names_are_kept_as_they_are(client, name):
+    client.post("/api/auth/register", data=form("x", username=name))
+
+    response = client.post("/api/auth/login", json={"username": name, "password": "secret1"})
+
+    assert response.json["data"]["user"]["username"] == name
+
+
+def test_too_many_registrations_from_one_address_are_refused(client, settings):
+    settings.REGISTRATIONS_PER_ADDRESS = 2
+    client.post("/api/auth/register", data=form("ann"))
+    client.post("/api/auth/register", data=form("ben"))
+
+    response = client.post("/api/auth/register", data=form("cleo"))
+
+    assert (response.status_code, response.json["code"]) == (429, "too_many_registrations")
+    assert 0 < int(response.headers["Retry-After"]) <= 3600
+
+
+def test_twenty_registrations_of_one_name_at_once_make_one_account(live):
+    service = live(WEB_WORKERS="2")
+
+    with ThreadPoolExecutor(20) as threads:
+        calls = [
+            threads.submit(requests.post, f"{service.url}/api/auth/register", data=form("alice", email=f"{i}@x.de"))
+            for i in range(20)
+        ]
+
+    assert sorted(call.result().status_code for call in calls) == [200] + [409] * 19
+
+
+def test_the_password_is_stored_as_a_hash_only(client):
+    register(client)
+
+    stored = db.rows("SELECT password_hash FROM users")
+
+    assert stored[0]["password_hash"].startswith("pbkdf2:") and "secret1" not in stored[0]["password_hash"]
