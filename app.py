@@ -170,7 +170,8 @@ def error_body(error: Refusal) -> dict:
         name: messages.field_text(name, kind, values, language()) for name, (kind, values) in error.fields.items()
     }
     # The sentences about the fields are more use to a reader than that there are some.
-    details = "；".join(fields.values()) if error.code == "invalid_input" else ""
+    separator = "；" if language() == "zh" else "; "
+    details = separator.join(fields.values()) if error.code == "invalid_input" else ""
     message = details or messages.error_text(error.code, language())
     body = {"status": "error", "message": message, "code": error.code}
     return {**body, "fields": fields} if fields else body

@@ -9,17 +9,18 @@ python=$(command -v python3 || command -v python) || { echo "Python 3.11 or newe
     exit 1
 }
 
-# The stamp says which requirements the environment holds; it is written last, so an
-# installation that was broken off is made again.
+# The stamp says what the environment holds, and is written last: an installation that was
+# broken off, or made by another Python, is made again.
 stamp=.venv/requirements.stamp
-if ! cmp -s requirements.txt "$stamp"; then
+contents() { "$python" -V; cat requirements.txt; }
+if ! contents | cmp -s - "$stamp"; then
     echo "Installing into .venv ..."
-    "$python" -m venv --clear .venv || {
+    "$python" -m venv .venv || {
         echo "Python's venv module is missing. On Debian or Ubuntu: apt install python3-venv" >&2
         exit 1
     }
     .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-    cp requirements.txt "$stamp"
+    contents > "$stamp"
 fi
 
 .venv/bin/python -m flask db upgrade

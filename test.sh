@@ -5,12 +5,13 @@ cd "$(dirname "$0")"
 
 python=$(command -v python3 || command -v python) || { echo "Python 3.11 or newer is needed; none was found." >&2; exit 1; }
 stamp=.venv/requirements-test.stamp
-if ! cat requirements.txt requirements-test.txt | cmp -s - "$stamp"; then
+contents() { "$python" -V; cat requirements.txt; }
+if ! { contents; cat requirements-test.txt; } | cmp -s - "$stamp"; then
     echo "Installing into .venv ..."
-    [ -x .venv/bin/python ] || "$python" -m venv .venv
+    "$python" -m venv .venv
     .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-test.txt
-    cp requirements.txt .venv/requirements.stamp
-    cat requirements.txt requirements-test.txt > "$stamp"
+    contents > .venv/requirements.stamp
+    { contents; cat requirements-test.txt; } > "$stamp"
 fi
 
 # Half of the tests need a MariaDB; tests/mariadb.py starts a private one from these binaries.

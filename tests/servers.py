@@ -1,4 +1,4 @@
-"""Real servers for the tests: a private MariaDB, and the service under gunicorn. All on 127.0.0.1, in temporary folders."""
+"""Real servers for the tests, on 127.0.0.1 and in temporary folders: a private MariaDB, and the service itself."""
 
 import getpass
 import os
