@@ -76,8 +76,10 @@ def mariadb(folder: Path) -> Iterator[dict[str, str]]:
     """Run a private MariaDB and yield the environment that leads the service to it."""
     program = program_path("mariadbd", "mariadb-server")
     port, path, log = free_port(), folder / "mariadb.sock", folder / "mariadb.log"
-    # Named even when it is root: mariadbd refuses to be root by accident.
-    common = ["--no-defaults", f"--user={getpass.getuser()}", f"--datadir={folder / 'mariadb'}"]
+    # A tmpdir of its own, because a mariadbd that starts empties it of everyone's temporary tables.
+    scratch = folder / "scratch"
+    scratch.mkdir()
+    common = ["--no-defaults", f"--user={getpass.getuser()}", f"--datadir={folder / 'mariadb'}", f"--tmpdir={scratch}"]
     install = [program_path("mariadb-install-db", "mariadb-server"), *common, "--skip-test-db"]
     subprocess.run([*install, "--auth-root-authentication-method=normal"], check=True, stdout=subprocess.DEVNULL)
     options = [f"--socket={path}", f"--port={port}", "--bind-address=127.0.0.1", "--max-connections=400",
