@@ -4,7 +4,6 @@ Reads top to bottom: setup, before and after each request, errors, who is asking
 """
 
 import ipaddress
-import json
 import logging
 import logging.config
 import re
@@ -32,6 +31,7 @@ import jobs
 import logs
 import media
 import messages
+import models
 import storage
 import tokens
 from config import settings
@@ -50,6 +50,7 @@ app.json.ensure_ascii = False
 app.json.sort_keys = False
 # Room for a 5 MB avatar and the other fields of a form.
 app.config["MAX_CONTENT_LENGTH"] = 8 * 1024 * 1024
+models.offered()  # a wrong models file stops the start
 commands.register(app)
 CORS(
     app,
@@ -329,33 +330,187 @@ def profile():
 # -----------------------------------------------------------------------------------------------
 
 
+@app.get("/api/v1/models")
+def list_models():
+    """List the models on offer, with the limits and defaults of their parameters."""
+    return success({"models": [public_model(model) for model in models.offered().values()]})
+
+
+def public_model(model: models.Model) -> dict:
+    ranges = {name: getattr(model, name) for name in models.RANGED}
+    return {
+        "name": model.name,
+        "label": model.label_zh or model.label if language() == "zh" else model.label,
+        "engine": model.engine,
+        "capabilities": {"negativePrompt": model.negative_prompt, "seed": True, "n": 4},
+        "parameters": {name: limits.model_dump() for name, limits in ranges.items() if limits},
+    }
+
+
 @app.post("/api/v1/images/generate-test")
 @login_required
 def generate_test():
     """Draw an image with the built-in engine while the caller waits."""
     wanted = checks.parse(checks.GenerateTestInput, json_body())
-    generation = jobs.draw_now(g.user, wanted)
-    shown = {"id": generation["id"], "imageUrl": generation["image_url"], "status": generation["status"]}
-    return success(shown, "generated")
+    record = jobs.generate_test(g.user, wanted)
+    if record["status"] != "completed":
+        raise Refusal("generation_failed")
+    return success({"id": record["id"], "imageUrl": record["image_url"], "status": "completed"}, "generated")
+
+
+@app.post("/api/v1/images/generate")
+@login_required
+def generate():
+    """Queue generations for the caller; workers make them later.
+
+    400 names each wrong field, 409 a key used for another request, 429 too many unfinished ones or a spent
+    quota, 503 a full queue.
+    """
+    wanted = checks.parse(checks.GenerateInput, json_body())
+    records = jobs.submit(g.user, wanted, idempotency_key())
+    return submitted(records)
+
+
+def idempotency_key() -> str | None:
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not re.fullmatch(r"[\x21-\x7e]{1,100}", key):
+        raise checks.InvalidInput(fields={"Idempotency-Key": ("idempotency_key", {})})
+    return key
+
+
+def submitted(records: list[db.Row]) -> tuple[dict, int, dict]:
+    body, status = success({"records": public_records(records)}, "submitted", status=202)
+    location = f"/api/v1/images/{records[0]['id']}" if records else "/api/v1/images/history"
+    return body, status, {"Location": location, "Retry-After": POLL_SECONDS}
+
+
+@app.get("/api/v1/images/<int:generation_id>")
+@login_required
+def image(generation_id: int):
+    """Show one generation."""
+    return watched([owned(generation_id)], lambda records: records[0])
+
+
+@app.get("/api/v1/images")
+@login_required
+def images():
+    """Show up to 50 generations at once, for a page that watches several; ids of others are left out."""
+    query = checks.parse(checks.IdsQuery, request.args.to_dict())
+    return watched(db.list_owned(g.user["id"], query.ids), lambda records: {"records": records})
+
+
+def owned(generation_id: int) -> db.Row:
+    """Return the caller's generation. Raises Refusal: 410 for a deleted one, 404 for no or another's."""
+    found = db.list_owned(g.user["id"], [generation_id])
+    if not found:
+        raise Refusal("image_deleted" if db.was_deleted(g.user["id"], generation_id) else "not_found")
+    return found[0]
+
+
+# How often a client may look again while something is unfinished.
+POLL_SECONDS = "2"
+
+
+def watched(generations: list[db.Row], shape: Callable[[list[dict]], Any]) -> Response:
+    """Answer with generations and an ETag; 304 if the client has them already."""
+    response = app.json.response(success(shape(public_records(generations)))[0])
+    response.headers["Cache-Control"] = "private, no-cache"
+    if any(row["status"] in db.UNFINISHED for row in generations):
+        response.headers["Retry-After"] = POLL_SECONDS
+    response.add_etag()
+    return response.make_conditional(request)
+
+
+@app.post("/api/v1/images/<int:generation_id>/cancel")
+@login_required
+def cancel(generation_id: int):
+    """Cancel a generation that is not finished; 409 if it is."""
+    jobs.cancel(g.user, owned(generation_id))
+    return success(public_records([owned(generation_id)])[0], "canceled")
+
+
+@app.post("/api/v1/images/<int:generation_id>/retry")
+@login_required
+def retry(generation_id: int):
+    """Queue a new generation with the same parameters, and a new seed if asked for; refuses as generate does."""
+    wanted = checks.parse(checks.RetryInput, json_body() if request.data else {})
+    return submitted(jobs.retry(g.user, owned(generation_id), wanted.seed == "new"))
+
+
+@app.patch("/api/v1/images/<int:generation_id>")
+@login_required
+def change_image(generation_id: int):
+    """Mark a generation as a favorite, or no longer."""
+    wanted = checks.parse(checks.FavoriteInput, json_body())
+    db.set_favorite(g.user["id"], owned(generation_id)["id"], wanted.favorite)
+    return success(public_records([owned(generation_id)])[0])
+
+
+@app.delete("/api/v1/images/<int:generation_id>")
+@login_required
+def delete_image(generation_id: int):
+    """Delete a generation with its image and thumbnail."""
+    return success({"deleted": jobs.delete(g.user, [owned(generation_id)["id"]])}, "deleted")
+
+
+@app.post("/api/v1/images/delete")
+@login_required
+def delete_images():
+    """Delete up to 100 generations; says which there were."""
+    wanted = checks.parse(checks.DeleteInput, json_body())
+    return success({"deleted": jobs.delete(g.user, wanted.ids)}, "deleted")
+
+
+@app.get("/api/v1/images/quota")
+@login_required
+def quota():
+    """Show what is left of today's images, and of the places for unfinished ones."""
+    state = db.get_quota(g.user["id"])
+    midnight = (state["now"] // 86400 + 1) * 86400
+    return success(
+        {
+            "limit": settings.DAILY_IMAGES,
+            "used": state["used"],
+            "remaining": max(0, settings.DAILY_IMAGES - state["used"]),
+            "resetsAt": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(midnight)),
+            "active": state["active"],
+            "activeLimit": settings.MAX_ACTIVE_JOBS,
+        }
+    )
 
 
 @app.get("/api/v1/images/history")
 @login_required
 def history():
-    """Show one page of the caller's generations, newest first."""
+    """Show one page of the caller's generations, newest first, filtered if asked for."""
     query = checks.parse(checks.HistoryQuery, request.args.to_dict())
-    generations, total = db.list_generations(g.user, query.per_page, query.offset)
+    generations, total = db.list_generations(g.user, query.per_page, query.offset, query.cursor, query.filters)
     pagination = {
         "total": total,
         "page": query.page,
         "perPage": query.per_page,
         "totalPages": -(-total // query.per_page),
+        "nextCursor": next_cursor(generations, query.per_page),
     }
-    return success({"records": [public_record(row) for row in generations], "pagination": pagination})
+    return success({"records": public_records(generations), "pagination": pagination})
 
 
-def public_record(generation: db.Row) -> dict:
-    """Return a generation as every answer shows it."""
+def next_cursor(generations: list[db.Row], per_page: int) -> str | None:
+    """Return the cursor of the page after this one; a page that is not full is the last."""
+    if len(generations) < per_page:
+        return None
+    return checks.make_cursor(generations[-1]["created_at"], generations[-1]["id"])
+
+
+def public_records(generations: list[db.Row]) -> list[dict]:
+    """Return generations as every answer shows them."""
+    queue = jobs.queue() if any(row["status"] == "pending" for row in generations) else None
+    return [public_record(row, queue if row["status"] == "pending" else None) for row in generations]
+
+
+def public_record(generation: db.Row, queue: jobs.Queue | None) -> dict:
+    position = queue.position(generation["user_id"]) if queue else None
+    code = generation["error_code"]
     return {
         "id": generation["id"],
         "prompt": generation["prompt_text"],
@@ -364,18 +519,25 @@ def public_record(generation: db.Row) -> dict:
         "status": generation["status"],
         "createdAt": iso_time(generation["created_at"]),
         "updatedAt": iso_time(generation["updated_at"]),
-        "params": public_params(generation["generation_params_json"]),
-        "errorMessage": generation["error_message"],
+        "params": {"model_used": None, "seed": None, **jobs.stored_params(generation)},
+        "errorMessage": messages.job_text(code, language()) if code else generation["error_message"],
+        "errorCode": code,
+        "progress": 100 if generation["status"] == "completed" else generation["progress"],
+        "queuePosition": position,
+        "etaSeconds": queue.eta_seconds(position) if queue else None,
+        "model": generation["model"],
+        "width": generation["width"],
+        "height": generation["height"],
+        "favorite": bool(generation["favorite"]),
+        "startedAt": iso_time(generation["started_at"]),
+        "finishedAt": iso_time(generation["finished_at"]),
+        "signedImageUrl": signed(generation["image_url"]),
+        "signedThumbnailUrl": signed(generation["thumbnail_url"]),
     }
 
 
-def public_params(text: str | None) -> dict:
-    """Return recorded params; rows older than this service may hold none, or something else."""
-    try:
-        params = json.loads(text or "{}")
-    except ValueError:
-        params = {}
-    return {"model_used": None, "seed": None, **(params if isinstance(params, dict) else {})}
+def signed(url: str | None) -> str | None:
+    return tokens.sign_link(url, g.user["token_version"]) if url else None
 
 
 def iso_time(text: str | None) -> str | None:
@@ -404,12 +566,27 @@ def avatar_file(filename: str):
 
 
 @app.get("/api/uploads/generated_images/<user_id>/<filename>")
-@login_required
 def generated_file(user_id: str, filename: str):
-    """Serve an image or thumbnail to its owner; 403 for anyone else, whether it exists or not."""
+    """Serve an image or thumbnail to its owner, or to whoever has a signed link of theirs.
+
+    401 without either, 403 for anyone else's, whether it exists or not.
+    """
+    if "sig" in request.args:
+        g.user = link_owner(user_id)
+    else:
+        g.user = current_user()
     if user_id != str(g.user["id"]):
         raise Refusal("forbidden")
     return stored_file(f"generated_images/{user_id}/{filename}", "private, max-age=31536000, immutable")
+
+
+def link_owner(user_id: str) -> db.Row:
+    """Return the account that signed the link of this request. Raises Refusal."""
+    owner = db.get_user(int(user_id)) if re.fullmatch(r"[0-9]{1,9}", user_id) else None
+    expires, signature = request.args.get("expires", ""), request.args["sig"]
+    if not owner or not tokens.link_is_good(request.path, expires, signature, owner["token_version"]):
+        raise Refusal("link_invalid")
+    return owner
 
 
 def stored_file(key: str, cache_control: str) -> Response:

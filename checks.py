@@ -1,9 +1,12 @@
 """From what a client sent to clean values: every field is looked at, then all wrong ones are named at once."""
 
 import json
+import math
 import re
 import unicodedata
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
@@ -20,6 +23,7 @@ from pydantic_core import PydanticCustomError
 from messages import Refusal
 
 MAX_EXTRA_BYTES = 4000
+MAX_SEED = 2**32 - 1
 # Control, format (zero width, direction), surrogate, private and unassigned characters; line breaks.
 UNPRINTABLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 EMAIL = r"^[^@\s]+@[^@\s]+\.[^@\s]+$"
@@ -103,6 +107,48 @@ def number_only(value: Any) -> Any:
     return value
 
 
+def real_number(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise PydanticCustomError("real_type", "number")
+    return value
+
+
+def true_or_false(value: str) -> bool:
+    if value not in ("true", "false"):
+        raise PydanticCustomError("bool_type", "bool")
+    return value == "true"
+
+
+def utc_time(value: str) -> str:
+    """Read an ISO 8601 date or time, UTC unless it says otherwise, as the database writes it."""
+    try:
+        moment = datetime.fromisoformat(value)
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise PydanticCustomError("time_type", "time") from None
+    return moment.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def make_cursor(created_at: str, generation_id: int) -> str:
+    return urlsafe_b64encode(f"{created_at}|{generation_id}".encode()).decode().rstrip("=")
+
+
+def read_cursor(value: str) -> tuple[str, int]:
+    """Read what make_cursor() made."""
+    try:
+        created_at, _, number = urlsafe_b64decode(value + "=" * (-len(value) % 4)).decode().partition("|")
+        datetime.strptime(created_at, "%Y-%m-%d %H:%M:%S")
+        return created_at, int(number) % 2**63
+    except ValueError:
+        raise PydanticCustomError("cursor_type", "cursor") from None
+
+
+def id_list(value: str) -> list[int]:
+    if not re.fullmatch(r"[0-9]{1,18}(,[0-9]{1,18}){0,49}", value):
+        raise PydanticCustomError("id_list", "ids")
+    return [int(part) for part in value.split(",")]
+
+
 def digits(value: Any) -> Any:
     # int() would also take "+1", "1_0" and digits of other scripts.
     if not re.fullmatch(r"[0-9]{1,100}", value):
@@ -112,6 +158,9 @@ def digits(value: Any) -> Any:
 
 Whole = BeforeValidator(number_only)
 Digits = BeforeValidator(digits)
+Prompt = Annotated[str, BeforeValidator(stripped), AfterValidator(prompt_text)]
+# Like other image servers, take -1 for "any seed".
+Seed = Annotated[Annotated[int, Whole] | None, Field(ge=-1, le=MAX_SEED)]
 
 
 # -- Bodies -------------------------------------------------------------------------------------
@@ -138,7 +187,7 @@ class TestParams(BaseModel):
 
     model: Literal["test_model"] = "test_model"
     steps: Annotated[int, Whole] = Field(20, ge=1, le=150)
-    seed: Annotated[int, Whole] | None = Field(None, ge=-1, le=2**32 - 1)
+    seed: Seed = None
     width: Annotated[int, Whole] = Field(512, ge=64, le=1024)
     height: Annotated[int, Whole] = Field(512, ge=64, le=1024)
 
@@ -155,10 +204,42 @@ class TestParams(BaseModel):
 
 
 class GenerateTestInput(BaseModel):
-    prompt: Annotated[str, BeforeValidator(stripped), AfterValidator(prompt_text)] = Field(
-        min_length=1, max_length=2000
-    )
+    prompt: Prompt = Field(min_length=1, max_length=2000)
     params: TestParams | None = None
+
+
+class GenerateInput(BaseModel):
+    """What may be asked for; the limits of a model are checked by models.fill()."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    prompt: Prompt = Field(min_length=1, max_length=2000)
+    negative_prompt: Prompt = Field("", max_length=2000)
+    model: str | None = Field(None, max_length=64)
+    width: Annotated[int, Whole] | None = None
+    height: Annotated[int, Whole] | None = None
+    steps: Annotated[int, Whole] | None = None
+    seed: Seed = None
+    guidance: Annotated[float, BeforeValidator(real_number)] | None = None
+    n: Annotated[int, Whole] = Field(1, ge=1, le=4)
+
+
+class RetryInput(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    seed: Literal["new"] | None = None
+
+
+class FavoriteInput(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    favorite: Annotated[bool, Field(strict=True)]
+
+
+class DeleteInput(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    ids: list[Annotated[int, Whole, Field(ge=1)]] = Field(min_length=1, max_length=100)
 
 
 # -- Queries ------------------------------------------------------------------------------------
@@ -167,8 +248,23 @@ class GenerateTestInput(BaseModel):
 class HistoryQuery(BaseModel):
     page: Annotated[int, Digits] = Field(1, ge=1)
     per_page: Annotated[int, Digits, AfterValidator(lambda wanted: min(wanted, 50))] = Field(10, ge=1)
+    cursor: Annotated[tuple[str, int], BeforeValidator(read_cursor)] | None = None
+    status: Literal["pending", "processing", "completed", "failed", "canceled"] | None = None
+    q: str | None = Field(None, max_length=200)
+    favorite: Annotated[bool, BeforeValidator(true_or_false)] | None = None
+    model: str | None = Field(None, max_length=64)
+    since: Annotated[str, BeforeValidator(utc_time)] | None = None
+    until: Annotated[str, BeforeValidator(utc_time)] | None = None
 
     @property
     def offset(self) -> int:
         # No database takes an offset beyond 64 bits, and no history is that long.
         return min((self.page - 1) * self.per_page, 2**62)
+
+    @property
+    def filters(self) -> dict[str, Any]:
+        return self.model_dump(include={"status", "q", "favorite", "model", "since", "until"}, exclude_none=True)
+
+
+class IdsQuery(BaseModel):
+    ids: Annotated[list[int], BeforeValidator(id_list)]

@@ -64,7 +64,11 @@ def networks(text: str) -> list[Any]:
         raise ValueError("must be addresses or networks like 127.0.0.1,10.0.0.0/8") from None
 
 
-def folder(text: str) -> Path:
+def words(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def path(text: str) -> Path:
     return (HERE / Path(text).expanduser()).resolve()
 
 
@@ -110,8 +114,16 @@ class Settings:
     WEB_THREADS: int = setting(64, number(int, 2, 1000))
     TRUSTED_PROXIES: list = setting([], networks)
     X_ACCEL_PREFIX: str = setting("")
-    DATA_DIR: Path = setting(HERE, folder)
+    DATA_DIR: Path = setting(HERE, path)
     LOG_LEVEL: str = setting("info", one_of("debug", "info", "warning", "error"))
+
+    MODELS_FILE: Path = setting(HERE / "models.toml", path)
+    JOB_WORKERS: int = setting(1, number(int, 1, 64))
+    WORKER_MODELS: list = setting([], words)
+    WORKER_GRACE_SECONDS: int = setting(20, number(int, 0, 3600))
+    MAX_ACTIVE_JOBS: int = setting(20, number(int, 1, 10**6))
+    DAILY_IMAGES: int = setting(500, number(int, 1, 10**9))
+    MAX_QUEUE: int = setting(1000, number(int, 1, 10**6))
 
     TOKEN_HOURS: float = setting(24.0, number(float, 0.0001, 24 * 365))
     PASSWORD_HASH: str = setting("scrypt:32768:8:1", password_hash)
@@ -191,17 +203,17 @@ def checked_key(name: str, key: str) -> str:
 
 def development_key() -> str:
     """Return the key kept in instance/, made at the first start; safe when several processes start at once."""
-    path = settings.instance_dir / "secret_key"
-    if not path.exists():
+    key = settings.instance_dir / "secret_key"
+    if not key.exists():
         settings.instance_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        draft = path.with_name(f"secret_key.{secrets.token_hex(8)}")
+        draft = key.with_name(f"secret_key.{secrets.token_hex(8)}")
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(secrets.token_hex(32))
         try:
-            os.link(draft, path)  # unlike a rename, never replaces the key another process just made
+            os.link(draft, key)  # unlike a rename, never replaces the key another process just made
         except FileExistsError:
             pass
         finally:
             draft.unlink()
-    return path.read_text().strip()
+    return key.read_text().strip()

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from config import settings
+from messages import Refusal
 from pool import Duplicate, Result, Unavailable, pool
 
 __all__ = ["Duplicate", "Unavailable"]  # what callers catch
@@ -248,47 +250,89 @@ def delete_old_attempts() -> int:
 SETTLE_AFTER = 200
 
 
-def create_generation(user_id: int, **columns: Any) -> int:
-    """Add a generation and return its id."""
-    names = ", ".join(["user_id", *columns])
-    places = ", ".join(["%s"] * (len(columns) + 1))
-    with transaction():
-        # Every insert takes its user's row first. While settle_generations() holds it, no row of
-        # this user can be on its way with a lower id than the ones already seen.
-        one("SELECT id FROM users WHERE id = %s FOR UPDATE", user_id)
-        sql = "INSERT INTO image_generations (" + names + ") VALUES (" + places + ")"  # noqa: S608 our names
-        return execute(sql, user_id, *columns.values()).new_id
+RECORD = """
+       g.id, g.user_id, g.prompt_text, g.image_filename, g.image_url, g.thumbnail_url, g.status, g.created_at,
+       g.updated_at, g.generation_params_json, g.error_message, g.error_code, g.model, g.width, g.height,
+       g.progress, g.favorite, g.started_at, g.finished_at
+"""
+
+HISTORY_FILTERS = {
+    "status": "status = %s",
+    "favorite": "favorite = %s",
+    "model": "model = %s",
+    "since": "created_at >= %s",
+    "until": "created_at <= %s",
+    "q": "prompt_text LIKE %s ESCAPE '!'",
+}
+# A filtered history is counted up to here; beyond, a client learns only that there are more.
+COUNT_AT_MOST = 1000
 
 
-def list_generations(user: Row, limit: int, offset: int) -> tuple[list[Row], int]:
-    """Return one page of the user's generations, newest first, and how many there are in all."""
+def list_generations(user: Row, limit: int, offset: int = 0, after: tuple[str, int] | None = None,
+                     filters: Row | None = None) -> tuple[list[Row], int]:  # fmt: skip
+    """Return one page of the user's generations, newest first, and how many there are on all pages.
+
+    The page begins at the offset, or after a (created_at, id). With filters the count ends at COUNT_AT_MOST.
+    """
+    where, values = _history_where(user, filters or {})
+    total_sql, total_values = _total_sql(user, where, values) if filters else _settled_sql(user)
+    if after:
+        where += " AND created_at <= %s AND (created_at < %s OR id < %s)"
+        values = [*values, after[0], after[0], after[1]]
+    ids = "SELECT id FROM image_generations WHERE " + where + " ORDER BY created_at DESC, id DESC LIMIT %s OFFSET %s"
     page = rows(
-        """
-          SELECT g.id, g.prompt_text, g.image_url, g.thumbnail_url, g.status, g.created_at, g.updated_at,
-                 g.generation_params_json, g.error_message,
-                 (SELECT COUNT(*) FROM image_generations WHERE user_id = %s AND id > %s) AS unsettled
-            FROM (SELECT id
-                    FROM image_generations
-                   WHERE user_id = %s
-                ORDER BY created_at DESC, id DESC
-                   LIMIT %s OFFSET %s) AS page
-            JOIN image_generations AS g ON g.id = page.id
-        ORDER BY g.created_at DESC, g.id DESC
-        """,
-        user["id"], user["settled_id"], user["id"], limit, offset,
+        "SELECT " + RECORD + ", " + total_sql + " AS total"
+        " FROM (" + ids + ") AS page JOIN image_generations AS g ON g.id = page.id"
+        " ORDER BY g.created_at DESC, g.id DESC",
+        *total_values, *values, limit, offset,
     )  # fmt: skip
-    unsettled = page[0]["unsettled"] if page else count_unsettled(user)
-    if unsettled > SETTLE_AFTER:
+    total = page[0]["total"] if page else value("SELECT " + total_sql, *total_values)
+    if not filters and total - user["settled_count"] > SETTLE_AFTER:
         settle_generations(user["id"])
-    return page, user["settled_count"] + unsettled
+    return page, total
 
 
-def count_unsettled(user: Row) -> int:
-    return value(
-        "SELECT COUNT(*) FROM image_generations WHERE user_id = %s AND id > %s",
-        user["id"],
-        user["settled_id"],
-    )
+def _history_where(user: Row, filters: Row) -> tuple[str, list[Any]]:
+    """Return our own clauses for the filters a client picked, and their values."""
+    values = dict(filters)
+    if "q" in values:
+        text = values["q"].replace("!", "!!").replace("%", "!%").replace("_", "!_")
+        values["q"] = "%" + text + "%"
+    clauses = ["user_id = %s", *(HISTORY_FILTERS[name] for name in values)]
+    return " AND ".join(clauses), [user["id"], *values.values()]
+
+
+def _settled_sql(user: Row) -> tuple[str, list[Any]]:
+    newer = "(SELECT COUNT(*) FROM image_generations WHERE user_id = %s AND id > %s)"
+    return "%s + " + newer, [user["settled_count"], user["id"], user["settled_id"]]
+
+
+def _total_sql(user: Row, where: str, values: list[Any]) -> tuple[str, list[Any]]:
+    few = "SELECT 1 AS found FROM image_generations WHERE " + where + " LIMIT %s"
+    return "(SELECT COUNT(*) FROM (" + few + ") AS few)", [*values, COUNT_AT_MOST]
+
+
+def list_owned(user_id: int, ids: list[int]) -> list[Row]:
+    """Return those of the generations that are the user's. Every answer about single ones comes from here."""
+    places = ", ".join(["%s"] * len(ids))
+    return rows(
+        "SELECT " + RECORD + " FROM image_generations AS g WHERE g.user_id = %s AND g.id IN (" + places + ")"
+        " ORDER BY g.id",
+        user_id, *ids,
+    )  # fmt: skip
+
+
+def was_deleted(user_id: int, generation_id: int) -> bool:
+    return bool(one("SELECT id FROM deleted_generations WHERE id = %s AND user_id = %s", generation_id, user_id))
+
+
+def set_favorite(user_id: int, generation_id: int, favorite: bool) -> bool:
+    return bool(
+        execute(
+            "UPDATE image_generations SET favorite = %s, updated_at = CURRENT_TIMESTAMP WHERE id = %s AND user_id = %s",
+            int(favorite), generation_id, user_id,
+        ).count
+    )  # fmt: skip
 
 
 def settle_generations(user_id: int) -> None:
@@ -306,12 +350,381 @@ def settle_generations(user_id: int) -> None:
             )  # fmt: skip
 
 
-def list_filenames(user_id: int) -> list[str]:
-    """List the image files of a user's generations, thumbnails not included."""
-    return [
-        row["image_filename"]
-        for row in rows(
-            "SELECT image_filename FROM image_generations WHERE user_id = %s AND image_filename IS NOT NULL",
-            user_id,
-        )
-    ]
+def delete_generations(user_id: int, ids: list[int]) -> list[Row]:
+    """Delete those of the generations that are the user's, and return what they were.
+
+    Their files are doomed with them; the caller removes them at once, and a sweep makes up for a crash.
+    """
+    with transaction():
+        user = _lock_user(user_id)
+        found = list_owned(user_id, ids)
+        for row in found:
+            if row["status"] in UNFINISHED:
+                _refund(row["id"], user_id)
+            execute("DELETE FROM image_generations WHERE id = %s", row["id"])
+            execute("INSERT INTO deleted_generations (id, user_id) VALUES (%s, %s)", row["id"], user_id)
+            doom_files(file_keys(row), 0)
+        settled = sum(row["id"] <= user["settled_id"] for row in found)
+        execute("UPDATE users SET settled_count = settled_count - %s WHERE id = %s", settled, user_id)
+    return found
+
+
+def file_keys(generation: Row) -> list[str]:
+    """Return the storage keys of an image and its thumbnail, which an old row may have as one file."""
+    urls = {generation["image_url"], generation["thumbnail_url"]} - {None, ""}
+    return sorted(url.partition("/uploads/")[2][:190] for url in urls)
+
+
+# -- The queue: pending rows of image_generations -------------------------------------------------
+
+UNFINISHED = ("pending", "processing")
+KEY_SECONDS = 7 * 86400
+
+
+class TooManyActive(Refusal):
+    code = "too_many_active_jobs"
+
+
+class QuotaSpent(Refusal):
+    code = "quota_spent"
+
+
+class QueueFull(Refusal):
+    code = "queue_full"
+
+
+class KeyReused(Refusal):
+    code = "key_reused"
+
+
+def _lock_user(user_id: int) -> Row:
+    """Lock the user's row until the end of the transaction. It is always locked first: no deadlocks."""
+    return one(
+        """
+        SELECT id, settled_id, quota_day, quota_used, UNIX_TIMESTAMP() AS now
+          FROM users
+         WHERE id = %s
+           FOR UPDATE
+        """,
+        user_id,
+    )
+
+
+def submit_generations(user_id: int, generations: list[Row], key: str | None, body_hash: str,
+                       hold_seconds: int = 0) -> list[Row]:  # fmt: skip
+    """Queue generations, all or none, and return their records; for a key used before, those it made.
+
+    Raises KeyReused, TooManyActive, QuotaSpent, QueueFull, all decided while the user's row is locked, so that
+    requests at the same moment cannot share a last place.
+    """
+    with transaction():
+        user = _lock_user(user_id)
+        if key and (earlier := _earlier(user_id, key, body_hash)):
+            return list_owned(user_id, earlier)
+        today = user["now"] // 86400
+        _check_room(user, len(generations), today)
+        common = {"quota_day": today, "not_before": user["now"] + hold_seconds if hold_seconds else 0}
+        ids = [_insert_generation(user_id, {**columns, **common}) for columns in generations]
+        execute(
+            "UPDATE users SET quota_used = CASE WHEN quota_day = %s THEN quota_used ELSE 0 END + %s, quota_day = %s"
+            " WHERE id = %s",
+            today, len(ids), today, user_id,
+        )  # fmt: skip
+        if key:
+            execute(
+                "INSERT INTO idempotency_keys (user_id, idempotency_key, body_hash, generation_ids, expires_at)"
+                " VALUES (%s, %s, %s, %s, %s)",
+                user_id, key, body_hash, ",".join(str(number) for number in ids), user["now"] + KEY_SECONDS,
+            )  # fmt: skip
+        return list_owned(user_id, ids)
+
+
+def _earlier(user_id: int, key: str, body_hash: str) -> list[int]:
+    used = one(
+        "SELECT body_hash, generation_ids FROM idempotency_keys WHERE user_id = %s AND idempotency_key = %s",
+        user_id, key,
+    )  # fmt: skip
+    if used and used["body_hash"] != body_hash:
+        raise KeyReused
+    return [int(number) for number in used["generation_ids"].split(",")] if used else []
+
+
+def _check_room(user: Row, wanted: int, today: int) -> None:
+    active, waiting = _load(user["id"])
+    used = user["quota_used"] if user["quota_day"] == today else 0
+    if waiting + wanted > settings.MAX_QUEUE - 100:
+        # Near the end of the queue its places are given out one by one, to all users.
+        one("SELECT id FROM queue_gate WHERE id = 1 FOR UPDATE")
+        active, waiting = _load(user["id"])
+    if active + wanted > settings.MAX_ACTIVE_JOBS:
+        raise TooManyActive(retry_after=5)
+    if used + wanted > settings.DAILY_IMAGES:
+        raise QuotaSpent(retry_after=(today + 1) * 86400 - user["now"])
+    if waiting + wanted > settings.MAX_QUEUE:
+        raise QueueFull(retry_after=30)
+
+
+def _load(user_id: int) -> tuple[int, int]:
+    """Return how many unfinished generations the user has, and how many of all users wait."""
+    counts = one(
+        """
+        SELECT (SELECT COUNT(*)
+                  FROM image_generations
+                 WHERE user_id = %s AND status IN ('pending', 'processing') AND model IS NOT NULL) AS active,
+               (SELECT COUNT(*)
+                  FROM (SELECT 1 AS found
+                          FROM image_generations
+                         WHERE status = 'pending' AND model IS NOT NULL
+                         LIMIT %s) AS waiting) AS waiting
+        """,
+        user_id, settings.MAX_QUEUE,
+    )  # fmt: skip
+    return counts["active"], counts["waiting"]
+
+
+def _insert_generation(user_id: int, columns: Row) -> int:
+    names = ", ".join(["user_id", *columns])
+    places = ", ".join(["%s"] * (len(columns) + 1))
+    sql = "INSERT INTO image_generations (" + names + ") VALUES (" + places + ")"
+    return execute(sql, user_id, *columns.values()).new_id
+
+
+def get_quota(user_id: int) -> Row:
+    """Return {used, active, now}: today's images, unfinished generations, the database's clock in seconds."""
+    user = one("SELECT quota_day, quota_used, UNIX_TIMESTAMP() AS now FROM users WHERE id = %s", user_id)
+    used = user["quota_used"] if user["quota_day"] == user["now"] // 86400 else 0
+    return {"used": used, "active": _load(user_id)[0], "now": user["now"]}
+
+
+def next_generation(models: list[str]) -> Row | None:
+    """Return the pending generation whose turn it is.
+
+    It is of the user with the fewest in work, then of the one served longest ago, then the oldest.
+    """
+    places = ", ".join(["%s"] * len(models))
+    return one(
+        """
+           SELECT MIN(g.id) AS id, g.user_id
+             FROM image_generations AS g
+             JOIN users AS u ON u.id = g.user_id
+        LEFT JOIN (SELECT user_id, COUNT(*) AS number
+                     FROM image_generations
+                    WHERE status = 'processing' AND model IS NOT NULL
+                 GROUP BY user_id) AS working ON working.user_id = g.user_id
+            WHERE g.status = 'pending' AND g.not_before <= UNIX_TIMESTAMP() AND g.model IN (""" + places + """)
+         GROUP BY g.user_id, u.served_at, working.number
+         ORDER BY COALESCE(working.number, 0), u.served_at, id
+            LIMIT 1
+        """,
+        *models,
+    )  # fmt: skip
+
+
+def get_job(generation_id: int) -> Row | None:
+    """Return what a worker needs to know of a generation."""
+    return one(
+        """
+        SELECT id, user_id, prompt_text, generation_params_json, model, width, height, status, attempt
+          FROM image_generations
+         WHERE id = %s
+        """,
+        generation_id,
+    )
+
+
+def claim_generation(job: Row, claim: str, lease_seconds: int, deadline_seconds: int, served_at: float) -> bool:
+    """Take a pending generation for this claim, unless somebody else just did."""
+    taken = execute(
+        """
+        UPDATE image_generations
+           SET status = 'processing', claim = %s, attempt = attempt + 1, progress = 0,
+               lease_until = UNIX_TIMESTAMP() + %s, deadline_at = UNIX_TIMESTAMP() + %s,
+               started_at = CURRENT_TIMESTAMP, updated_at = CURRENT_TIMESTAMP
+         WHERE id = %s AND status = 'pending'
+        """,
+        claim, lease_seconds, deadline_seconds, job["id"],
+    ).count  # fmt: skip
+    if taken:
+        execute("UPDATE users SET served_at = %s WHERE id = %s", served_at, job["user_id"])
+    return bool(taken)
+
+
+# Every write of a worker holds only while the generation is in processing under the worker's claim;
+# False means that it was canceled, deleted or given to another worker, and that nothing was written.
+
+
+def renew_lease(generation_id: int, claim: str, lease_seconds: int, progress: int) -> bool:
+    """Heartbeat, progress and the question whether to go on, in one statement."""
+    return bool(
+        execute(
+            """
+            UPDATE image_generations
+               SET updated_at = CASE WHEN progress = %s THEN updated_at ELSE CURRENT_TIMESTAMP END,
+                   progress = %s, lease_until = UNIX_TIMESTAMP() + %s
+             WHERE id = %s AND claim = %s AND status = 'processing'
+            """,
+            progress, progress, lease_seconds, generation_id, claim,
+        ).count
+    )  # fmt: skip
+
+
+class NotOurs(Exception):
+    """The generation was taken from this claim in the middle of a transaction, which is undone."""
+
+
+def complete_generation(generation_id: int, claim: str, result: Row, file_keys: list[str]) -> bool:
+    """Record the result and take its files over from the doomed ones. May be repeated after a lost answer."""
+    try:
+        with transaction():
+            if not _end(generation_id, claim, "completed", result):
+                return _is_completed(generation_id, claim)
+            for key in file_keys:
+                if not execute("DELETE FROM doomed_files WHERE file_key = %s", key).count:
+                    raise NotOurs  # we slept so long that a sweep has removed the files
+        return True
+    except NotOurs:
+        return False
+
+
+def _end(generation_id: int, claim: str, status: str, columns: Row) -> bool:
+    places = "".join(", " + name + " = %s" for name in columns)
+    return bool(
+        execute(
+            "UPDATE image_generations SET status = %s, finished_at = CURRENT_TIMESTAMP,"
+            " updated_at = CURRENT_TIMESTAMP" + places + " WHERE id = %s AND claim = %s AND status = 'processing'",
+            status, *columns.values(), generation_id, claim,
+        ).count
+    )  # fmt: skip
+
+
+def _is_completed(generation_id: int, claim: str) -> bool:
+    sql = "SELECT id FROM image_generations WHERE id = %s AND claim = %s AND status = 'completed'"
+    return bool(one(sql, generation_id, claim))
+
+
+def fail_generation(generation_id: int, user_id: int, claim: str, code: str, message: str) -> bool:
+    """Record why there is no image, and give its place in the quota back."""
+    with transaction():
+        _lock_user(user_id)
+        failed = _end(generation_id, claim, "failed", {"error_code": code, "error_message": message})
+        if failed:
+            _refund(generation_id, user_id)
+    return failed
+
+
+def release_generation(generation_id: int, claim: str, delay_seconds: int = 0, attempts_back: int = 0) -> bool:
+    """Put a generation back into the queue, to be taken after the delay."""
+    return bool(
+        execute(
+            """
+            UPDATE image_generations
+               SET status = 'pending', claim = NULL, lease_until = NULL, deadline_at = NULL, progress = 0,
+                   attempt = attempt - %s, not_before = UNIX_TIMESTAMP() + %s, updated_at = CURRENT_TIMESTAMP
+             WHERE id = %s AND claim = %s AND status = 'processing'
+            """,
+            attempts_back, delay_seconds, generation_id, claim,
+        ).count
+    )  # fmt: skip
+
+
+def cancel_generation(generation_id: int, user_id: int) -> bool:
+    """Cancel a generation that is not finished; its worker notices at the next heartbeat."""
+    with transaction():
+        _lock_user(user_id)
+        canceled = execute(
+            """
+            UPDATE image_generations
+               SET status = 'canceled', finished_at = CURRENT_TIMESTAMP, updated_at = CURRENT_TIMESTAMP
+             WHERE id = %s AND user_id = %s AND status IN ('pending', 'processing')
+            """,
+            generation_id, user_id,
+        ).count  # fmt: skip
+        if canceled:
+            _refund(generation_id, user_id)
+    return bool(canceled)
+
+
+def _refund(generation_id: int, user_id: int) -> None:
+    """Give one image back to the quota of the day it was submitted; a later day has its own."""
+    execute(
+        """
+        UPDATE users
+           SET quota_used = quota_used - 1
+         WHERE id = %s AND quota_used > 0
+           AND quota_day = (SELECT quota_day FROM image_generations WHERE id = %s)
+        """,
+        user_id, generation_id,
+    )  # fmt: skip
+
+
+# -- Sweeping: what processes that died left behind ------------------------------------------------
+
+
+def list_abandoned() -> list[Row]:
+    """List the generations whose worker let the lease or the model's deadline pass."""
+    return rows(
+        """
+        SELECT id, user_id, claim, attempt, CASE WHEN deadline_at <= UNIX_TIMESTAMP() THEN 1 ELSE 0 END AS is_late
+          FROM image_generations
+         WHERE status = 'processing' AND model IS NOT NULL
+           AND (lease_until < UNIX_TIMESTAMP() OR deadline_at <= UNIX_TIMESTAMP())
+         LIMIT 100
+        """
+    )
+
+
+def doom_files(file_keys: list[str], seconds: int) -> None:
+    """Enter files to be removed after a time, unless a finished generation takes them over before."""
+    for key in file_keys:
+        with suppress(Duplicate):
+            execute("INSERT INTO doomed_files (file_key, due_at) VALUES (%s, UNIX_TIMESTAMP() + %s)", key, seconds)
+
+
+def list_due_files() -> list[str]:
+    found = rows("SELECT file_key FROM doomed_files WHERE due_at <= UNIX_TIMESTAMP() LIMIT 200")
+    return [row["file_key"] for row in found]
+
+
+def forget_file(file_key: str) -> None:
+    """Strike a file off the doomed ones, once it is gone."""
+    execute("DELETE FROM doomed_files WHERE file_key = %s", file_key)
+
+
+def delete_old_keys() -> int:
+    return execute("DELETE FROM idempotency_keys WHERE expires_at < UNIX_TIMESTAMP()").count
+
+
+def note_worker(name: str, models: str, run_seconds: float) -> None:
+    """Say that a worker is alive, for which models, and how long its last images took it on average."""
+    sql = "UPDATE workers SET seen_at = UNIX_TIMESTAMP(), models = %s, run_seconds = %s WHERE name = %s"
+    if not execute(sql, models, run_seconds, name).count:
+        with suppress(Duplicate):
+            execute(
+                "INSERT INTO workers (name, models, run_seconds, seen_at) VALUES (%s, %s, %s, UNIX_TIMESTAMP())",
+                name, models, run_seconds,
+            )  # fmt: skip
+
+
+def forget_worker(name: str) -> None:
+    execute("DELETE FROM workers WHERE name = %s", name)
+
+
+def delete_old_workers() -> int:
+    return execute("DELETE FROM workers WHERE seen_at < UNIX_TIMESTAMP() - 3600").count
+
+
+def get_crew(seconds: int) -> Row:
+    """Return {workers, run_seconds}: how many were seen in the last seconds, and their average for one image."""
+    return one(
+        "SELECT COUNT(*) AS workers, AVG(run_seconds) AS run_seconds"
+        "  FROM workers WHERE seen_at > UNIX_TIMESTAMP() - %s",
+        seconds,
+    )  # fmt: skip
+
+
+def count_pending_by_user() -> dict[int, int]:
+    found = rows(
+        "SELECT user_id, COUNT(*) AS number FROM image_generations"
+        " WHERE status = 'pending' AND model IS NOT NULL GROUP BY user_id"
+    )
+    return {row["user_id"]: row["number"] for row in found}

@@ -17,11 +17,20 @@ ERRORS = {
     "token_expired": (401, "登录令牌已过期，请重新登录", "The token has expired; log in again"),
     "wrong_credentials": (401, "用户名或密码错误", "Wrong user name or password"),
     "account_disabled": (403, "该账号已被停用", "This account is disabled"),
+    "link_invalid": (403, "链接无效或已过期", "The link is not valid, or no longer"),
     "forbidden": (403, "无权访问", "You may not see this"),
     "not_found": (404, "资源不存在", "Not found"),
     "method_not_allowed": (405, "该地址不支持此请求方法", "This address does not take that method"),
     "username_taken": (409, "用户名已存在", "That user name is taken"),
     "email_taken": (409, "邮箱已被注册", "That email is already registered"),
+    "key_reused": (
+        409,
+        "该 Idempotency-Key 已用于另一个请求",
+        "That Idempotency-Key was used for another request",
+    ),
+    "already_finished": (409, "该任务已结束", "That generation is finished already"),
+    "still_running": (409, "该任务尚未结束", "That generation is not finished yet"),
+    "image_deleted": (410, "图像已删除", "That image was deleted"),
     "payload_too_large": (413, "请求体过大", "The request is too large"),
     "range_not_satisfiable": (416, "请求的范围无效", "That range is not in the file"),
     "too_many_attempts": (
@@ -34,8 +43,16 @@ ERRORS = {
         "该地址注册次数过多，请稍后再试",
         "Too many registrations from this address; try again later",
     ),
+    "too_many_active_jobs": (
+        429,
+        "未完成的任务过多，请等待其中一些完成",
+        "Too many unfinished generations; wait for some to finish",
+    ),
+    "quota_spent": (429, "今日的生成额度已用完", "Today's quota of images is used up"),
     "internal_error": (500, "服务器内部错误", "Something went wrong on our side"),
+    "generation_failed": (500, "图像生成失败", "The image could not be made"),
     "database_unavailable": (503, "数据库暂时不可用，请稍后重试", "The database is away; try again soon"),
+    "queue_full": (503, "排队任务已满，请稍后重试", "The queue is full; try again later"),
     "server_busy": (503, "服务器繁忙，请稍后重试", "The server is busy; try again soon"),
 }
 
@@ -56,6 +73,17 @@ FIELDS = {
     "literal_error": ("必须是 {expected} 之一", "must be one of {expected}"),
     "dict_type": ("必须是 JSON 对象", "must be a JSON object"),
     "model_type": ("必须是 JSON 对象", "must be a JSON object"),
+    "real_type": ("必须是数字", "must be a number"),
+    "bool_type": ("必须是 true 或 false", "must be true or false"),
+    "list_type": ("必须是数组", "must be an array"),
+    "too_short": ("至少包含 {min_length} 项", "must have at least {min_length} items"),
+    "too_long": ("最多包含 {max_length} 项", "must have at most {max_length} items"),
+    "time_type": ("必须是 ISO 8601 时间", "must be an ISO 8601 time"),
+    "cursor_type": ("不是有效的游标", "is no cursor of ours"),
+    "id_list": ("必须是以逗号分隔的 1 至 50 个编号", "must be 1 to 50 ids separated by commas"),
+    "not_offered": ("该模型不支持此参数", "is not offered by this model"),
+    "out_of_range": ("必须在 {low:g} 到 {high:g} 之间", "must be from {low:g} to {high:g}"),
+    "idempotency_key": ("须为 1 至 100 个可见 ASCII 字符", "must be 1 to 100 visible ASCII characters"),
     "taken": ("已存在", "is taken"),
     "too_large": ("内容过多", "holds too much"),
     "positive_integer": ("必须是正整数", "must be a positive whole number"),
@@ -85,7 +113,21 @@ LABELS = {
 SUCCESS = {
     "registered": ("注册成功", "Registered"),
     "logged_in": ("登录成功", "Logged in"),
+    "submitted": ("任务已提交", "Submitted"),
+    "canceled": ("任务已取消", "Canceled"),
+    "deleted": ("删除成功", "Deleted"),
     "generated": ("图像生成成功", "The image is ready"),
+}
+
+
+# Why a generation failed, by its error code; told to its owner.
+JOB_ERRORS = {
+    "engine_error": ("图像生成失败", "The image could not be made"),
+    "engine_unavailable": ("生成引擎暂时不可用", "The engine was away"),
+    "bad_picture": ("生成引擎返回的不是有效图片", "The engine's answer was no picture"),
+    "timeout": ("生成超时", "It took too long"),
+    "worker_lost": ("任务多次中断", "It was interrupted too many times"),
+    "model_gone": ("该模型已下线", "The model is no longer on offer"),
 }
 
 
@@ -110,6 +152,10 @@ def error_text(code: str, language: str) -> str:
 
 def success_text(key: str, language: str) -> str:
     return SUCCESS[key][0 if language == "zh" else 1]
+
+
+def job_text(code: str, language: str) -> str:
+    return JOB_ERRORS.get(code, JOB_ERRORS["engine_error"])[0 if language == "zh" else 1]
 
 
 def field_text(name: str, kind: str, values: dict, language: str) -> str:

@@ -105,6 +105,8 @@ class MySQL:
             )
         except (pymysql.MySQLError, OSError) as error:
             raise Unavailable from error
+        # Each statement sees what was committed before it, and no gap between rows is ever locked.
+        self.run("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
         # poll() has no limit on descriptor numbers, unlike select().
         self.poll = select.poll()
         self.poll.register(self.driver._sock, select.POLLIN)

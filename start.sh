@@ -24,4 +24,4 @@ if ! contents | cmp -s - "$stamp"; then
 fi
 
 .venv/bin/python -m flask db upgrade
-exec .venv/bin/python -m gunicorn
+exec .venv/bin/python serve.py "$@"

@@ -126,6 +126,8 @@ def apply(connection: MySQL | SQLite, path: Path) -> None:
     for statement in statements(path):
         try:
             connection.run(statement)
+        except Duplicate:
+            pass  # a row it adds is there already
         except (pymysql.OperationalError, pymysql.InternalError, pymysql.ProgrammingError) as error:
             if error.args[0] not in ALREADY_DONE:
                 raise

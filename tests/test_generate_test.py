@@ -1,7 +1,6 @@
 import pytest
 
-import db
-import jobs
+from engines import painter
 from tests.pictures import opened
 
 
@@ -118,10 +117,12 @@ def test_a_stranger_needs_to_log_in(client):
     assert client.post("/api/v1/images/generate-test", json={"prompt": "x"}).status_code == 401
 
 
-def test_no_record_is_made_when_drawing_fails(alice, monkeypatch, settings):
-    monkeypatch.setattr(jobs.painter, "make", lambda job: 1 / 0)
+def test_a_drawing_that_fails_is_a_failed_record_and_costs_no_quota(alice, monkeypatch):
+    monkeypatch.setattr(painter, "make", lambda job, on_progress: 1 / 0)
 
     response = alice.generate()
 
-    assert (response.status_code, response.json["code"]) == (500, "internal_error")
-    assert db.value("SELECT COUNT(*) FROM image_generations") == 0
+    assert (response.status_code, response.json["code"]) == (500, "generation_failed")
+    record = alice.history()["records"][0]
+    assert (record["status"], record["errorCode"], record["errorMessage"]) == ("failed", "engine_error", "图像生成失败")
+    assert alice.get("/api/v1/images/quota").json["data"]["used"] == 0

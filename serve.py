@@ -1,0 +1,87 @@
+"""What ./start.sh runs: the web server and the workers, each started again when it dies, ended together.
+
+`serve.py web` and `serve.py worker` run one kind alone. In production systemd may look after this process.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import config
+
+COMMANDS = {"web": ["-m", "gunicorn"], "worker": ["worker.py"]}
+RESTART_SECONDS = 1
+# A process that ends sooner than this after its start has not worked; a web server that cannot start ends it all.
+FAILED_START_SECONDS = 3
+PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent() -> None:
+    """Ask Linux to end this child if its parent is killed, so that nothing is left running; elsewhere do nothing."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+class Child:
+    """One process that is kept running."""
+
+    def __init__(self, kind: str):
+        self.kind = kind
+        self.start()
+
+    def start(self) -> None:
+        self.started = time.monotonic()
+        # A session of its own: Ctrl-C reaches this process alone, which then tells the others.
+        self.process = subprocess.Popen(
+            [sys.executable, *COMMANDS[self.kind]], preexec_fn=die_with_parent, start_new_session=True
+        )
+
+    def look_after(self) -> None:
+        status = self.process.poll()
+        if status is None:
+            return
+        if self.kind == "web" and status == 1 and time.monotonic() - self.started < FAILED_START_SECONDS:
+            raise SystemExit(1)  # it has said why
+        print(f"{self.kind} process {self.process.pid} ended with {status}; starting another", file=sys.stderr)
+        time.sleep(RESTART_SECONDS)
+        self.start()
+
+
+def main() -> None:
+    settings = config.load()
+    kinds = {"web": ["web"], "worker": ["worker"] * settings.JOB_WORKERS}
+    wanted = sys.argv[1:] or ["web", "worker"]
+    children = []
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
+    try:
+        children += [Child(kind) for name in wanted for kind in kinds[name]]
+        while True:
+            for child in children:
+                child.look_after()
+            time.sleep(0.2)
+    finally:
+        stop(children)
+
+
+def end(number: int, frame: object) -> None:
+    raise SystemExit(0)
+
+
+def stop(children: list[Child]) -> None:
+    """Ask all to finish what they are at, and wait for them; a second signal does not cut them short."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for child in children:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child.process.pid, signal.SIGTERM)
+    for child in children:
+        child.process.wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""The process that makes images: takes jobs from the queue one at a time and keeps their leases.
+
+Two threads: the main one takes and runs, the keeper renews the lease every second, notices cancels, deadlines and
+signals, and sweeps. An engine hears of all that the next time it reports progress.
+"""
+
+import logging
+import logging.config
+import os
+import signal
+import socket
+import threading
+import time
+
+import config
+import db
+import jobs
+import logs
+import models
+from config import settings
+
+POLL_SECONDS = 0.25
+SWEEP_SECONDS = 10
+# An engine that has not stopped this long after it was told to is ended with its process.
+STUBBORN_SECONDS = 5
+RUN_SECONDS_AT_FIRST = 5.0
+
+log = logging.getLogger("worker")
+
+
+class Worker:
+    def __init__(self, served: list[str]):
+        self.name = f"{socket.gethostname()[:60]}-{os.getpid()}"
+        self.served = served
+        self.job: db.Row | None = None
+        self.progress = 0
+        self.stop_job = ""  # why the running job must stop: "lost", "timeout" or "shutdown"
+        self.stopping = threading.Event()
+        self.stopped_at = self.told_at = self.started = 0.0
+        self.average = RUN_SECONDS_AT_FIRST
+
+    # -- The main thread ----------------------------------------------------------------------
+
+    def work(self) -> None:
+        """Take and run jobs until told to stop."""
+        keeper = threading.Thread(target=self.keep, daemon=True)
+        keeper.start()
+        while not self.stopping.is_set():
+            try:
+                job = jobs.take(self.served)
+            except db.Unavailable as refusal:
+                log.warning("the database is away", extra={"details": {"cause": str(refusal.__cause__)}})
+                self.stopping.wait(1)
+                continue
+            if job:
+                self.run(job)
+            else:
+                self.stopping.wait(POLL_SECONDS)
+        self.try_to(db.forget_worker, self.name)
+
+    def run(self, job: db.Row) -> None:
+        self.progress, self.stop_job, self.started = 0, "", time.monotonic()
+        self.job = job
+        outcome = "ended"
+        try:
+            jobs.run(job, self.on_progress)
+        except jobs.Stopped:
+            outcome = "stopped"
+            if self.stop_job == "shutdown":
+                self.try_to(jobs.give_back, job)
+        except db.Unavailable:
+            outcome = "unrecorded"  # the lease runs out, and the job is made again
+        finally:
+            self.job = None
+        seconds = time.monotonic() - self.started
+        self.average += (seconds - self.average) / 5
+        details = {"generation": job["id"], "attempt": job["attempt"], "seconds": round(seconds, 2)}
+        log.info(outcome, extra={"details": details})
+
+    def on_progress(self, done: int, total: int) -> None:
+        self.progress = min(99, 100 * done // max(1, total))
+        if self.stop_job:
+            raise jobs.Stopped
+
+    # -- The keeper ---------------------------------------------------------------------------
+
+    def keep(self) -> None:
+        swept = 0.0
+        while True:
+            if self.job:
+                self.try_to(self.keep_job, self.job)
+            if time.monotonic() - swept > SWEEP_SECONDS:
+                swept = time.monotonic()
+                self.try_to(db.note_worker, self.name, ",".join(self.served), self.average)
+                self.try_to(jobs.sweep)
+            time.sleep(1)
+
+    def keep_job(self, job: db.Row) -> None:
+        """Renew the lease of the running job, or see to it that it stops."""
+        running = time.monotonic() - self.started
+        deadline = models.offered()[job["model"]].deadline_seconds
+        if self.stop_job:
+            self.end_if_stubborn(job)
+        elif running > deadline:
+            self.stop("timeout")
+            jobs.fail(job, "timeout")
+        elif self.stopping.is_set() and time.monotonic() - self.stopped_at > settings.WORKER_GRACE_SECONDS:
+            self.stop("shutdown")
+        elif not db.renew_lease(job["id"], job["claim"], jobs.LEASE_SECONDS, self.progress):
+            self.stop("lost")
+
+    def stop(self, reason: str) -> None:
+        self.stop_job, self.told_at = reason, time.monotonic()
+
+    def end_if_stubborn(self, job: db.Row) -> None:
+        if time.monotonic() - self.told_at < STUBBORN_SECONDS or self.job is not job:
+            return
+        if self.stop_job == "shutdown":
+            self.try_to(jobs.give_back, job)
+        log.error("the engine does not stop; ending this process", extra={"details": {"generation": job["id"]}})
+        os._exit(70)
+
+    def try_to(self, function, *arguments) -> None:
+        """Call what may fail and is tried again later, or made up for by a sweep."""
+        try:
+            function(*arguments)
+        except db.Unavailable:
+            log.warning("the database is away")
+        except Exception:
+            log.exception("unexpected error")
+
+    def on_signal(self, number: int, frame: object) -> None:
+        self.stopped_at = time.monotonic()
+        self.stopping.set()
+
+
+def main() -> None:
+    config.load()
+    logging.config.dictConfig(logs.dict_config())
+    offered = models.offered()
+    served = settings.WORKER_MODELS or list(offered)
+    for name in served:
+        if name not in offered:
+            raise config.SettingError(f"WORKER_MODELS: {name} is not in {settings.MODELS_FILE.name}")
+    worker = Worker(served)
+    signal.signal(signal.SIGTERM, worker.on_signal)
+    signal.signal(signal.SIGINT, worker.on_signal)
+    log.info("ready", extra={"details": {"worker": worker.name, "models": served}})
+    worker.work()
+
+
+if __name__ == "__main__":
+    main()
