@@ -60,6 +60,7 @@ CORS(
     expose_headers=["ETag", "Retry-After", "X-Request-Id"],
     max_age=600,
     always_send=False,
+    vary_header=False,
 )
 
 # -----------------------------------------------------------------------------------------------
@@ -85,6 +86,8 @@ def begin() -> None:
 @app.after_request
 def finish(response: Response) -> Response:
     """Add the headers every answer has, and write the request's one log line."""
+    drain_body()
+    response.headers.add("Vary", "Origin")  # without Origin too, or a cache gives a page an answer without CORS
     for name, value in SECURITY_HEADERS.items():
         response.headers.setdefault(name, value)
     response.headers["X-Request-Id"] = logs.request_id.get()
@@ -99,6 +102,16 @@ def finish(response: Response) -> Response:
         details["user_id"] = g.user["id"]
     log.info("request", extra={"details": details})
     return response
+
+
+def drain_body() -> None:
+    """Read what a refusal left unread of the body: gunicorn resets a connection with more than 64 KB of it,
+    and the client, or nginx, then never sees the answer."""
+    if not request.environ.get("CONTENT_LENGTH") and "HTTP_TRANSFER_ENCODING" not in request.environ:
+        return
+    left = app.config["MAX_CONTENT_LENGTH"]
+    while left > 0 and (data := request.environ["wsgi.input"].read(65536)):
+        left -= len(data)
 
 
 def client_address() -> str:

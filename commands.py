@@ -1,8 +1,11 @@
 """The operator's command line: `flask db …` for the schema, `flask user …` for accounts."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import click
+import pymysql
 from flask import Flask
 from flask.cli import AppGroup
 
@@ -31,17 +34,27 @@ def fail(refusal: Refusal) -> None:
 # -- flask db -----------------------------------------------------------------------------------
 
 
-@database.command("status")
-def db_status() -> None:
-    """List the migrations, and when each was applied."""
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """End the command with one line if the database is away, or refuses, as when a grant is missing."""
     try:
-        for name, applied_at in migrations.status():
-            click.echo(f"{name:32} {applied_at or 'pending'}")
+        yield
     except db.Unavailable as refusal:
         raise click.ClickException(f"the database is away: {refusal.__cause__}") from None
+    except pymysql.MySQLError as error:
+        raise click.ClickException(f"the database refuses: {error.args[-1]}") from None
+
+
+@database.command("status")
+@plain_errors()
+def db_status() -> None:
+    """List the migrations, and when each was applied."""
+    for name, applied_at in migrations.status():
+        click.echo(f"{name:32} {applied_at or 'pending'}")
 
 
 @database.command("upgrade")
+@plain_errors()
 def db_upgrade() -> None:
     """Apply the pending migrations; waits half a minute for a database that is still starting."""
     deadline = time.monotonic() + CONNECT_SECONDS
@@ -51,7 +64,7 @@ def db_upgrade() -> None:
             break
         except db.Unavailable as refusal:
             if time.monotonic() > deadline:
-                raise click.ClickException(f"the database is away: {refusal.__cause__}") from None
+                raise
             click.echo(f"Waiting for the database: {refusal.__cause__}", err=True)
             time.sleep(1)
     db.delete_old_attempts()

@@ -72,6 +72,10 @@ def path(text: str) -> Path:
     return (HERE / Path(text).expanduser()).resolve()
 
 
+def url_prefix(text: str) -> str:
+    return f"/{text.strip('/')}/"
+
+
 def existing_file(text: str) -> str:
     if not Path(text).is_file():
         raise ValueError("must be the path of an existing file")
@@ -113,7 +117,7 @@ class Settings:
     WEB_WORKERS: int = setting(0, number(int, 1, 64))
     WEB_THREADS: int = setting(64, number(int, 2, 1000))
     TRUSTED_PROXIES: list = setting([], networks)
-    X_ACCEL_PREFIX: str = setting("")
+    X_ACCEL_PREFIX: str = setting("", url_prefix)
     DATA_DIR: Path = setting(HERE, path)
     LOG_LEVEL: str = setting("info", one_of("debug", "info", "warning", "error"))
 

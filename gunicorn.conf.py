@@ -3,6 +3,8 @@
 import socket
 import sys
 
+from gunicorn import util
+
 import logs
 from config import load
 
@@ -39,3 +41,13 @@ def on_starting(server) -> None:
 def when_ready(server) -> None:
     host = "localhost" if settings.HOST in ("127.0.0.1", "0.0.0.0", "::") else settings.HOST  # noqa: S104
     print(f"Ready: http://{host}:{settings.PORT}/api/health  (documentation: /api/docs)", flush=True)
+
+
+def write_json_error(client, status: int, reason: str, detail: str) -> None:
+    """Answer what never reached the application, such as headers too long, in the shape of every other error."""
+    body = '{"status":"error","message":"请求无效","code":"bad_request"}\n'.encode()
+    head = f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/json\r\n"
+    util.write_nonblock(client, f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+
+
+util.write_error = write_json_error

@@ -16,7 +16,7 @@ contents() { "$python" -V; cat requirements.txt; }
 if ! contents | cmp -s - "$stamp"; then
     echo "Installing into .venv ..."
     "$python" -m venv .venv || {
-        echo "Python's venv module is missing. On Debian or Ubuntu: apt install python3-venv" >&2
+        echo "Could not make .venv. If Python's venv module is missing, on Debian or Ubuntu: apt install python3-venv" >&2
         exit 1
     }
     .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt

@@ -14,11 +14,12 @@ if ! { contents; cat requirements-test.txt; } | cmp -s - "$stamp"; then
     { contents; cat requirements-test.txt; } > "$stamp"
 fi
 
-# Half of the tests need a MariaDB; tests/mariadb.py starts a private one from these binaries.
-if ! command -v mariadbd >/dev/null && [ ! -x /usr/sbin/mariadbd ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    echo "Installing mariadb-server ..."
-    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qqy mariadb-server; } >/dev/null 2>&1 ||
-        echo "mariadb-server could not be installed." >&2
+# What the tests drive beside Python: a private MariaDB, and nginx with the site file of deploy/.
+missing=$(PATH=$PATH:/usr/sbin; for name in mariadbd nginx openssl; do command -v "$name" >/dev/null || echo "$name"; done)
+if [ -n "$missing" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    echo "Installing mariadb-server, nginx and openssl ..."
+    { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y mariadb-server nginx openssl; } >/dev/null 2>&1 ||
+        echo "They could not be installed; the tests that need them are left out." >&2
 fi
 
 .venv/bin/ruff check .

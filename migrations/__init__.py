@@ -6,6 +6,7 @@ at a time, every statement can be repeated, and a file counts as applied only af
 
 import os
 import secrets
+import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -49,7 +50,6 @@ def upgrade() -> list[str]:
     """
     connection = connect(patient=True)
     try:
-        create_own_tables(connection)
         applied = []
         if pending(connection):
             with lock(connection):
@@ -66,7 +66,6 @@ def status() -> list[tuple[str, str | None]]:
     """List every migration with the time it was applied, or None. Raises Unavailable."""
     connection = connect()
     try:
-        create_own_tables(connection)
         times = applied_at(connection)
     finally:
         connection.close()
@@ -77,20 +76,25 @@ def files() -> list[Path]:
     return sorted(FOLDER.glob("[0-9]*.sql"))
 
 
+def applied_at(connection: MySQL | SQLite) -> dict[str, str]:
+    try:
+        found = connection.run("SELECT version, applied_at FROM schema_migrations").rows
+    except (pymysql.ProgrammingError, sqlite3.OperationalError):  # no such table
+        create_own_tables(connection)
+        return {}
+    return {row["version"]: row["applied_at"] for row in found}
+
+
 def create_own_tables(connection: MySQL | SQLite) -> None:
-    connection.run(
-        "CREATE TABLE IF NOT EXISTS schema_migrations"
-        " (version VARCHAR(100) NOT NULL PRIMARY KEY, applied_at TIMESTAMP DEFAULT CURRENT_TIMESTAMP)"
-    )
+    """Create what the runner itself needs; only where it is missing, as a start may have no right to create."""
     connection.run(
         "CREATE TABLE IF NOT EXISTS schema_lock"
         " (id INT NOT NULL PRIMARY KEY, owner VARCHAR(100) NOT NULL, taken BIGINT NOT NULL)"
     )
-
-
-def applied_at(connection: MySQL | SQLite) -> dict[str, str]:
-    found = connection.run("SELECT version, applied_at FROM schema_migrations").rows
-    return {row["version"]: row["applied_at"] for row in found}
+    connection.run(
+        "CREATE TABLE IF NOT EXISTS schema_migrations"
+        " (version VARCHAR(100) NOT NULL PRIMARY KEY, applied_at TIMESTAMP DEFAULT CURRENT_TIMESTAMP)"
+    )
 
 
 def pending(connection: MySQL | SQLite) -> list[Path]:

@@ -1,9 +1,13 @@
+import subprocess
+import sys
+
 import pytest
 
 import app as service
 import db
 import storage
 from tests.conftest import Person
+from tests.servers import ROOT, clean_environment
 
 
 @pytest.fixture
@@ -99,3 +103,18 @@ def test_a_name_nobody_has_is_said_plainly(flask):
     result = flask("user", "disable", "nobody")
 
     assert result.exit_code == 1 and "there is no account named nobody" in result.output
+
+
+def test_a_missing_grant_is_one_line(mariadb, settings):
+    mariadb.run(
+        "CREATE DATABASE IF NOT EXISTS bare", "CREATE USER IF NOT EXISTS poor@'127.0.0.1'",
+        "GRANT SELECT ON bare.* TO poor@'127.0.0.1'",
+    )  # fmt: skip
+    environment = clean_environment(**{**mariadb.settings("bare"), "MYSQL_USER": "poor"})
+
+    ended = subprocess.run(
+        [sys.executable, "-m", "flask", "db", "upgrade"], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+
+    assert ended.returncode == 1
+    assert "the database refuses: CREATE command denied" in ended.stderr and "Traceback" not in ended.stderr

@@ -1,8 +1,10 @@
 """Every answer that is not a success has one shape."""
 
 import json
+import socket
 
 import pytest
+import requests
 
 import app as service
 import db
@@ -129,3 +131,23 @@ def test_every_message_exists_in_both_languages():
     ]
 
     assert all(not zh.isascii() and en.isascii() for zh, en in sentences)
+
+
+@pytest.mark.parametrize("request_line", ["GET /" + "x" * 9000 + " HTTP/1.1", "NONSENSE", "GET /api/health HTTP/9.9"])
+def test_what_never_reaches_the_application_is_refused_in_the_same_shape(live, request_line):
+    service = live()
+
+    with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
+        connection.sendall(f"{request_line}\r\nHost: x\r\n\r\n".encode())
+        head, _, body = connection.makefile("rb").read().partition(b"\r\n\r\n")
+
+    assert head.startswith(b"HTTP/1.1 4") and b"application/json" in head
+    assert json.loads(body)["code"] == "bad_request"
+
+
+def test_a_refusal_arrives_though_the_body_was_not_read(live):
+    service = live()
+
+    response = requests.post(f"{service.url}/api/none", data=b"x" * 7_000_000)
+
+    assert (response.status_code, response.json()["code"]) == (404, "not_found")

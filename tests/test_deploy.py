@@ -1,0 +1,395 @@
+"""deploy/nginx-site.conf in a real nginx, in front of the real service."""
+
+import getpass
+import os
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+import requests
+
+import app
+from tests.conftest import form
+from tests.servers import ROOT, Service, find_program, free_port, wait_until
+
+SITE = ROOT / "deploy" / "nginx-site.conf"
+UNIT = ROOT / "deploy" / "image-generator.service"
+ORIGIN = "https://www.example.com"
+PREFIX = "/protected-uploads/"
+SMALL = {"prompt": "a fox", "params": {"width": 64, "height": 64, "steps": 1}}
+
+MAIN = """
+daemon off;
+user {user};
+worker_processes 1;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log;
+events {{ worker_connections 256; }}
+http {{
+    include mime.types;
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    include site.conf;
+}}
+"""
+
+
+class Nginx:
+    """The site file, with ports, certificate and folders of our own; `changes` are further replacements."""
+
+    def __init__(self, folder: Path, backend_port: int, data_dir: Path, certificate: Path, **changes: str):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.port, self.plain_port = folder, free_port(), free_port()
+        self.url = f"https://localhost:{self.port}"
+        self.http = requests.Session()
+        self.http.trust_env, self.http.verify = False, str(certificate)
+        site = replaced(
+            SITE.read_text(),
+            {
+                "127.0.0.1:8000": f"127.0.0.1:{backend_port}",
+                "listen 80;": f"listen 127.0.0.1:{self.plain_port};",
+                "listen 443 ssl http2;": f"listen 127.0.0.1:{self.port} ssl http2;",
+                "listen [::]:80;": "",
+                "listen [::]:443 ssl http2;": "",
+                "/etc/letsencrypt/live/api.example.com/fullchain.pem": str(certificate),
+                "/etc/letsencrypt/live/api.example.com/privkey.pem": str(certificate.with_name("key.pem")),
+                "/var/lib/image-generator/uploads/": f"{data_dir}/uploads/",
+                **changes,
+            },
+        )
+        (folder / "site.conf").write_text(site)
+        (folder / "nginx.conf").write_text(MAIN.format(folder=folder, user=getpass.getuser()))
+        (folder / "mime.types").write_text("types { text/html html; image/png png; }")
+
+    def start(self) -> "Nginx":
+        self.log = open(self.folder / "output.log", "ab")  # noqa: SIM115
+        self.process = subprocess.Popen(
+            [find_program("nginx"), "-p", self.folder, "-c", self.folder / "nginx.conf"],
+            stdout=self.log, stderr=self.log,
+        )  # fmt: skip
+        wait_until(self.listens, what="nginx")
+        return self
+
+    def listens(self) -> bool:
+        if self.process.poll() is not None:
+            raise RuntimeError((self.folder / "output.log").read_text()[-3000:])
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def stop(self) -> None:
+        self.http.close()
+        self.process.terminate()
+        self.process.wait(30)
+        self.log.close()
+
+    def get(self, path: str, **options) -> requests.Response:
+        return self.http.get(self.url + path, timeout=30, **options)
+
+    def post(self, path: str, **options) -> requests.Response:
+        return self.http.post(self.url + path, timeout=30, **options)
+
+
+def replaced(text: str, changes: dict[str, str]) -> str:
+    for old, new in changes.items():
+        assert old in text, f"{SITE.name} no longer says {old!r}"
+        text = text.replace(old, new)
+    return text
+
+
+def behind_nginx(**settings: str) -> dict[str, str]:
+    return {
+        "TRUSTED_PROXIES": "127.0.0.1",
+        "X_ACCEL_PREFIX": PREFIX,
+        "CORS_ORIGINS": ORIGIN,
+        "PASSWORD_HASH": "pbkdf2:sha256:1000",
+        **settings,
+    }
+
+
+# -- The stage ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """A certificate for localhost, its key beside it. Skips, or in CI fails, where nginx or openssl is missing."""
+    for program in ("nginx", "openssl"):
+        if not find_program(program):
+            if os.environ.get("CI"):
+                pytest.fail(f"{program} is not installed, and CI must not skip the tests of deploy/")
+            pytest.skip(f"{program} is not installed: the tests of deploy/nginx-site.conf are left out")
+    folder = tmp_path_factory.mktemp("certificate")
+    subprocess.run(
+        [
+            "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+            "-addext", "subjectAltName=DNS:localhost", "-keyout", folder / "key.pem", "-out", folder / "cert.pem",
+        ],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return folder / "cert.pem"
+
+
+@pytest.fixture(scope="module")
+def service(certificate, tmp_path_factory):
+    """The service, configured as behind nginx."""
+    data_dir = tmp_path_factory.mktemp("data")
+    server = Service(data_dir, **behind_nginx()).start()
+    server.data_dir = data_dir
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def site(service, certificate, tmp_path_factory):
+    """nginx in front of the service."""
+    nginx = Nginx(tmp_path_factory.mktemp("nginx"), service.port, service.data_dir, certificate).start()
+    yield nginx
+    nginx.stop()
+
+
+@pytest.fixture
+def start_nginx(certificate, tmp_path):
+    """Start nginx in front of any port: `start_nginx(port)`."""
+    started = []
+
+    def start(port: int, **changes: str) -> Nginx:
+        started.append(Nginx(tmp_path / "nginx", port, tmp_path, certificate, **changes))
+        return started[-1].start()
+
+    yield start
+    for nginx in started:
+        nginx.stop()
+
+
+@pytest.fixture
+def site_alone(start_nginx):
+    """nginx whose service is away."""
+    return start_nginx(free_port())
+
+
+@pytest.fixture(scope="module")
+def alice(service):
+    """The headers of someone with an account."""
+    requests.post(f"{service.url}/api/auth/register", data=form("alice"), timeout=30)
+    body = {"username": "alice", "password": "secret1"}
+    token = requests.post(f"{service.url}/api/auth/login", json=body, timeout=30).json()["data"]["token"]
+    return {"Authorization": f"Bearer {token}", "Origin": ORIGIN}
+
+
+@pytest.fixture
+def image(site, alice):
+    """The path of an image of alice's."""
+    return site.post("/api/v1/images/generate-test", json=SMALL, headers=alice).json()["data"]["imageUrl"]
+
+
+# -- HTTPS --------------------------------------------------------------------------------------
+
+
+def test_https_reaches_the_service(site):
+    response = site.get("/api/health", headers={"X-Request-Id": "mine"})
+
+    assert response.json() == {"message": "API服务运行正常", "status": "success", "version": "1.0.0"}
+    assert response.headers["Strict-Transport-Security"] == "max-age=31536000"
+    assert response.headers["X-Request-Id"] == "mine"
+
+
+def test_http_leads_to_https(site):
+    plain = f"http://localhost:{site.plain_port}/api/health?x=1"
+
+    response = requests.post(plain, allow_redirects=False, timeout=30)
+
+    assert response.status_code == 308
+    assert response.headers["Location"] == "https://localhost/api/health?x=1"
+
+
+def test_errors_of_the_service_pass_unchanged(site):
+    wrong = {"username": "nobody", "password": "secret1"}
+
+    response = site.post("/api/auth/login", json=wrong, headers={"Origin": ORIGIN})
+
+    assert response.status_code == 401
+    assert response.json() == {"status": "error", "message": "用户名或密码错误", "code": "wrong_credentials"}
+    assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
+
+
+def test_refusal_arrives_though_the_body_was_not_read(site):
+    big = b"x" * 7_000_000
+
+    statuses = {site.post("/api/v1/images/generate-test", data=big).status_code for _ in range(20)}
+
+    assert statuses == {401}
+
+
+# -- Errors of nginx itself -----------------------------------------------------------------------
+
+
+def test_too_large_a_body_is_refused_in_the_shape_of_the_api(site):
+    response = site.post("/api/auth/register", data=b"x" * 9_000_000, headers={"Origin": ORIGIN})
+
+    assert response.status_code == 413
+    assert response.json() == {"status": "error", "message": "请求体过大", "code": "payload_too_large"}
+    assert response.headers["Content-Type"] == "application/json"
+    assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
+
+
+def test_foreign_origin_may_not_read_an_error(site):
+    headers = {"Origin": "https://www.example.com.evil.test"}
+
+    response = site.post("/api/auth/register", data=b"x" * 9_000_000, headers=headers)
+
+    assert response.status_code == 413
+    assert "Access-Control-Allow-Origin" not in response.headers
+    assert response.headers["Vary"] == "Origin"
+
+
+def test_error_speaks_english_to_who_prefers_it(site_alone):
+    response = site_alone.get("/api/health", headers={"Accept-Language": "en-GB,en;q=0.9,zh;q=0.8"})
+
+    assert response.json()["message"] == "The service is away; try again soon"
+
+
+def test_nginx_takes_as_much_as_the_service():
+    megabytes = app.app.config["MAX_CONTENT_LENGTH"] // 2**20
+
+    assert f"client_max_body_size {megabytes}m;" in SITE.read_text()
+
+
+def test_service_that_is_away_is_a_502_that_says_when_to_try_again(site_alone):
+    response = site_alone.get("/api/health", headers={"Origin": ORIGIN})
+
+    assert response.status_code == 502
+    assert response.json()["status"] == "error"
+    assert response.json()["code"] == "server_busy"
+    assert int(response.headers["Retry-After"]) > 0
+    assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
+    assert "Retry-After" in response.headers["Access-Control-Expose-Headers"]
+
+
+def test_preflight_succeeds_while_the_service_is_away(site_alone):
+    headers = {"Origin": ORIGIN, "Access-Control-Request-Method": "POST"}
+
+    response = site_alone.http.options(site_alone.url + "/api/auth/login", headers=headers, timeout=30)
+
+    assert response.status_code == 204
+    assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
+    assert "Authorization" in response.headers["Access-Control-Allow-Headers"]
+
+
+def test_service_that_never_answers_is_a_504(start_nginx):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        site = start_nginx(silent.getsockname()[1], **{"proxy_read_timeout 60s": "proxy_read_timeout 1s"})
+
+        response = site.get("/api/health", headers={"Origin": ORIGIN})
+
+    assert response.status_code == 504
+    assert response.json()["code"] == "server_busy"
+    assert "Retry-After" in response.headers
+    assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
+
+
+@pytest.mark.parametrize("path", ["/api/" + "a" * 4000, "/api/" + "a" * 9000])
+def test_too_long_an_address_is_refused_in_the_shape_of_the_api(site, path):
+    response = site.get(path)
+
+    assert response.status_code == 414
+    assert response.json()["code"] == "bad_request"
+
+
+def test_flood_of_logins_is_refused(site_alone):
+    answers = (site_alone.post("/api/auth/login", json={}) for _ in range(500))
+
+    refused = next(response for response in answers if response.status_code == 429)
+
+    assert refused.json()["code"] == "too_many_attempts"
+    assert "Retry-After" in refused.headers
+
+
+# -- Files ----------------------------------------------------------------------------------------
+
+
+def test_owner_gets_an_image_from_nginx(site, service, alice, image):
+    direct = requests.get(service.url + image, headers=alice, timeout=30)
+
+    response = site.get(image, headers=alice)
+
+    assert direct.content == b"" and direct.headers["X-Accel-Redirect"] == image.replace("/api/uploads/", PREFIX)
+    assert response.content == (service.data_dir / image.removeprefix("/api/")).read_bytes()
+    assert response.headers["Content-Type"] == "image/png"
+    assert "X-Accel-Redirect" not in response.headers
+
+
+def test_image_from_nginx_keeps_the_headers_of_the_service(site, alice, image):
+    headers = site.get(image, headers=alice).headers
+
+    assert headers["Cache-Control"] == "private, max-age=31536000, immutable"
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Access-Control-Allow-Origin"] == ORIGIN
+    assert headers["Vary"] == "Origin"
+    assert headers["X-Request-Id"]
+    assert headers["ETag"]
+
+
+def test_part_of_an_image(site, alice, image):
+    response = site.get(image, headers={**alice, "Range": "bytes=0-7"})
+
+    assert response.status_code == 206
+    assert response.content == b"\x89PNG\r\n\x1a\n"
+
+
+def test_part_beyond_the_end_is_refused_in_the_shape_of_the_api(site, alice, image):
+    response = site.get(image, headers={**alice, "Range": "bytes=99999999-"})
+
+    assert response.status_code == 416
+    assert response.json()["code"] == "range_not_satisfiable"
+    assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
+
+
+def test_nobody_gets_no_image(site, image):
+    response = site.get(image)
+
+    assert response.status_code == 401
+    assert response.json()["code"] == "token_missing"
+
+
+def test_internal_location_is_closed_to_clients(site, alice, image):
+    inside = image.replace("/api/uploads/", PREFIX)
+
+    answers = [site.get(path, headers=alice) for path in (inside, PREFIX, "/x/.." + inside)]
+
+    assert [response.status_code for response in answers] == [404, 404, 404]
+    assert {response.json()["code"] for response in answers} == {"not_found"}
+
+
+# -- Addresses ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
+def test_client_cannot_choose_the_address_its_failures_count_for(live, start_nginx):
+    site = start_nginx(live(**behind_nginx(LOGIN_FAILURES_PER_ADDRESS="2")).port)
+
+    statuses = [log_in_from(site, f"203.0.113.{number}").status_code for number in range(3)]
+
+    assert statuses == [401, 401, 429]
+
+
+def log_in_from(site: Nginx, address: str) -> requests.Response:
+    body = {"username": f"user of {address}", "password": "secret1"}
+    return site.post("/api/auth/login", json=body, headers={"X-Forwarded-For": address})
+
+
+# -- systemd --------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed: its unit is not checked")
+def test_unit_is_one_that_systemd_understands(tmp_path):
+    unit = tmp_path / UNIT.name
+    unit.write_text(replaced(UNIT.read_text(), {"/opt/image-generator": str(ROOT)}))
+
+    result = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True)
+
+    assert (result.returncode, result.stderr) == (0, "")

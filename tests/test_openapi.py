@@ -1,0 +1,469 @@
+"""openapi.yaml says what the service does: held against app.py, checks.py, messages.py and the running service."""
+
+import copy
+import io
+import re
+import subprocess
+import sys
+
+import pytest
+import requests
+import yaml
+from openapi_schema_validator import OAS31Validator
+from openapi_spec_validator import validate
+from PIL import Image
+from pydantic import BaseModel
+
+import app as service
+import checks
+import messages
+from tests.conftest import Person, form
+from tests.servers import ROOT
+
+DOCUMENT = yaml.safe_load((ROOT / "openapi.yaml").read_text(encoding="utf-8"))
+COMPONENTS = DOCUMENT["components"]
+
+
+@pytest.fixture
+def visitor():
+    """Somebody who asks only for what needs no database."""
+    return Person()
+
+
+def resolved(node: dict) -> dict:
+    """Return what a $ref stands for, with the keys that stand beside it; anything else as it is."""
+    if "$ref" not in node:
+        return node
+    target = DOCUMENT
+    for step in node["$ref"].removeprefix("#/").split("/"):
+        target = target[step]
+    return {**resolved(target), **{key: value for key, value in node.items() if key != "$ref"}}
+
+
+def operations() -> dict[tuple[str, str], dict]:
+    return {(path, method): found for path, methods in DOCUMENT["paths"].items() for method, found in methods.items()}
+
+
+# -- The document and the routes ----------------------------------------------------------------
+
+
+def test_document_is_valid():
+    validate(DOCUMENT)
+
+
+def test_document_has_the_routes_of_the_app_and_no_others():
+    routes = {
+        (re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule), method.lower())
+        for rule in service.app.url_map.iter_rules()
+        for method in rule.methods - {"HEAD", "OPTIONS"}
+    }
+
+    assert set(operations()) == routes
+
+
+def test_document_has_the_version_of_the_app():
+    assert DOCUMENT["info"]["version"] == service.VERSION
+
+
+def test_operation_ids_are_unique():
+    ids = [operation["operationId"] for operation in operations().values()]
+
+    assert len(set(ids)) == len(ids)
+
+
+def test_document_says_which_routes_want_a_token(visitor):
+    wanting = {path for (path, _), operation in operations().items() if "security" in operation}
+
+    refused = {path for path, method in operations() if visitor.open(method, path, json={}).status_code == 401}
+
+    assert wanting == refused
+
+
+# -- Errors -------------------------------------------------------------------------------------
+
+ERROR_RESPONSES = {name: response for name, response in COMPONENTS["responses"].items() if "examples" in str(response)}
+
+
+def error_parts(response: dict) -> tuple[list[str], dict]:
+    """Return the codes of an error response and its examples by code."""
+    media = response["content"]["application/json"]
+    return media["schema"]["properties"]["code"]["enum"], media["examples"]
+
+
+def test_document_lists_every_error_code():
+    assert COMPONENTS["schemas"]["ErrorCode"]["enum"] == list(messages.ERRORS)
+
+
+def test_every_error_code_stands_in_a_response():
+    listed = {code for response in ERROR_RESPONSES.values() for code in error_parts(response)[0]}
+
+    assert listed == set(messages.ERRORS)
+
+
+@pytest.mark.parametrize("name", ERROR_RESPONSES)
+def test_error_examples_are_in_the_words_of_the_service(name):
+    codes, examples = error_parts(ERROR_RESPONSES[name])
+
+    shown = {code: example["value"]["message"] for code, example in examples.items()}
+
+    assert list(shown) == codes
+    shown.pop("invalid_input", None)  # its message is about the fields
+    assert shown == {code: messages.error_text(code, "zh") for code in shown}
+    assert [example["value"]["code"] for example in examples.values()] == codes
+
+
+@pytest.mark.parametrize(("path", "method"), operations())
+def test_errors_stand_under_their_status(path, method):
+    responses = {status: resolved(found) for status, found in operations()[path, method]["responses"].items()}
+
+    errors = {status: found for status, found in responses.items() if int(status) >= 400}
+
+    for status, response in errors.items():
+        assert {messages.ERRORS[code][0] for code in error_parts(response)[0]} == {int(status)}
+
+
+@pytest.mark.parametrize("name", ERROR_RESPONSES)
+def test_error_examples_obey_their_schema(name):
+    media = ERROR_RESPONSES[name]["content"]["application/json"]
+
+    for example in media["examples"].values():
+        strict(media["schema"]).validate(example["value"])
+
+
+# -- Requests -----------------------------------------------------------------------------------
+
+MODELS = {
+    name: model
+    for name, model in vars(checks).items()
+    if isinstance(model, type) and issubclass(model, BaseModel) and model is not BaseModel
+    if not model.__subclasses__()
+}
+# A query has no schema of its own in the document: its fields are the parameters of this path.
+QUERIES = {"HistoryQuery": "/api/v1/images/history"}
+LIMITS = {"type", "const", "enum", "default", "pattern", "minLength", "maxLength", "minimum", "maximum"}
+# pydantic leaves these as they are where null is allowed beside the number.
+KEYWORDS = {"ge": "minimum", "le": "maximum"}
+
+
+def limits(schema: dict, definitions: dict | None = None) -> dict:
+    """Return what a schema demands, in one spelling for pydantic's schemas and the document's."""
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        schema = definitions[name] if definitions else resolved(schema)
+    schema = {KEYWORDS.get(key, key): value for key, value in schema.items()}
+    found = {key: value for key, value in schema.items() if key in LIMITS and value is not None}
+    if "anyOf" in schema:
+        found["anyOf"] = sorted((limits(one, definitions) for one in schema["anyOf"]), key=str)
+    if "properties" in schema:
+        found["properties"] = {name: limits(one, definitions) for name, one in schema["properties"].items()}
+        found["required"] = set(schema.get("required", []))
+        found["more"] = schema.get("additionalProperties", True)
+    return found
+
+
+def documented_limits(name: str) -> dict:
+    if name not in QUERIES:
+        return limits(COMPONENTS["schemas"][name])
+    parameters = [resolved(one) for one in DOCUMENT["paths"][QUERIES[name]]["get"]["parameters"]]
+    properties = {one["name"]: one["schema"] for one in parameters if one["in"] == "query"}
+    required = [one["name"] for one in parameters if one.get("required")]
+    return limits({"type": "object", "properties": properties, "required": required})
+
+
+def without_own_patterns(documented: dict, checked: dict) -> dict:
+    """Drop patterns of the document where checks.py has none: Python code refuses those characters there."""
+    kept = {key: value for key, value in documented.items() if key != "pattern" or key in checked}
+    if "properties" in checked:
+        kept["properties"] = {
+            name: without_own_patterns(one, checked["properties"].get(name, {}))
+            for name, one in documented.get("properties", {}).items()
+        }
+    return kept
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_document_has_the_limits_of_the_checks(name):
+    schema = MODELS[name].model_json_schema()
+
+    checked = limits(schema, schema.get("$defs"))
+
+    assert without_own_patterns(documented_limits(name), checked) == checked
+
+
+def test_registering_by_form_takes_an_avatar_more():
+    by_form = limits(COMPONENTS["schemas"]["RegisterForm"])
+
+    avatar = by_form["properties"].pop("avatar")
+
+    assert avatar == {"type": "string"}
+    assert by_form == limits(COMPONENTS["schemas"]["RegisterInput"])
+
+
+# -- Answers ------------------------------------------------------------------------------------
+
+
+def strict(schema: dict) -> OAS31Validator:
+    """Return a validator of the schema that also refuses what the document does not name."""
+    root = copy.deepcopy({**schema, "components": COMPONENTS})
+    close(root)
+    return OAS31Validator(root, format_checker=OAS31Validator.FORMAT_CHECKER)
+
+
+def close(node: dict | list) -> None:
+    if isinstance(node, dict) and "$ref" not in node and isinstance(node.get("properties"), dict):
+        node.setdefault("additionalProperties", False)
+    for part in node.values() if isinstance(node, dict) else node:
+        if isinstance(part, dict | list):
+            close(part)
+
+
+def check_answer(response, documented: dict) -> None:
+    """Check an answer's headers, type and body against a response of the document."""
+    documented = resolved(documented)
+    headers = {name: resolved(header) for name, header in documented.get("headers", {}).items()}
+    assert {name for name, header in headers.items() if header.get("required")} <= set(response.headers.keys())
+    for name in headers.keys() & {"X-Request-Id", "WWW-Authenticate"}:
+        strict(headers[name]["schema"]).validate(response.headers[name])
+    content = documented.get("content", {})
+    assert response.status_code == 304 or response.mimetype in content or "*/*" in content
+    if response.is_json:
+        strict(content["application/json"]["schema"]).validate(response.json)
+
+
+def check_documented(response, path: str | None = None) -> None:
+    """Check an answer against what the document says of the call that brought it."""
+    request = response.request
+    operation = operations()[path or request.path, request.method.lower()]
+    check_answer(response, operation["responses"][str(response.status_code)])
+
+
+def png() -> io.BytesIO:
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, "PNG")
+    file.seek(0)
+    return file
+
+
+def register(person: Person, **changes):
+    return person.post("/api/auth/register", data=form("carol", **changes))
+
+
+def log_in(person: Person, **changes):
+    return person.post("/api/auth/login", json={"username": "alice", "password": "secret1", **changes})
+
+
+ANSWERS = {
+    "register": (200, lambda alice: register(alice)),
+    "register with avatar": (200, lambda alice: register(alice, avatar=(png(), "me.png"))),
+    "register as json": (200, lambda alice: alice.post("/api/auth/register", json=form("carol"))),
+    "log in": (200, log_in),
+    "profile": (200, lambda alice: alice.get("/api/auth/profile")),
+    "generate-test": (200, lambda alice: alice.generate()),
+    "history": (200, lambda alice: alice.generate() and alice.get("/api/v1/images/history")),
+    "empty history": (200, lambda alice: alice.get("/api/v1/images/history?page=7")),
+    "health": (200, lambda alice: alice.get("/api/health")),
+    "document": (200, lambda alice: alice.get("/api/openapi.json")),
+    "docs": (200, lambda alice: alice.get("/api/docs")),
+    "home": (302, lambda alice: alice.get("/")),
+    "part of the docs": (206, lambda alice: alice.get("/api/docs", headers={"Range": "bytes=0-9"})),
+    "docs not modified": (304, lambda alice: alice.get("/api/docs", headers={"If-None-Match": "*"})),
+    "no fields": (400, lambda alice: alice.post("/api/auth/register", data={})),
+    "no json": (400, lambda alice: alice.post("/api/auth/login", data="{")),
+    "bad params": (400, lambda alice: alice.generate(seed=False)),
+    "bad page": (400, lambda alice: alice.get("/api/v1/images/history?page=0&per_page=x")),
+    "wrong password": (401, lambda alice: log_in(alice, password="wrong")),
+    "no token": (401, lambda alice: alice.http.get("/api/auth/profile")),
+    "bad token": (401, lambda alice: alice.get("/api/v1/images/history", headers={"Authorization": "Bearer x"})),
+    "name taken": (409, lambda alice: register(alice, username="ALICE")),
+    "email taken": (409, lambda alice: register(alice, email="alice@example.com")),
+    "body too large": (413, lambda alice: alice.post("/api/auth/login", json={"username": "a" * 9_000_000})),
+    "range past the end": (416, lambda alice: alice.get("/api/docs", headers={"Range": "bytes=99999-"})),
+}
+
+
+@pytest.mark.parametrize("call", ANSWERS)
+def test_answer_is_as_documented(alice, call):
+    status, send = ANSWERS[call]
+
+    response = send(alice)
+
+    assert response.status_code == status
+    check_documented(response)
+
+
+def test_generated_image_is_as_documented(alice):
+    url = alice.generate().json["data"]["imageUrl"]
+
+    response = alice.get(url)
+
+    assert (response.status_code, response.mimetype) == (200, "image/png")
+    check_documented(response, "/api/uploads/generated_images/{user_id}/{filename}")
+
+
+def test_image_of_another_is_refused_as_documented(alice, bob):
+    url = alice.generate().json["data"]["imageUrl"]
+
+    response = bob.get(url)
+
+    assert response.status_code == 403
+    check_documented(response, "/api/uploads/generated_images/{user_id}/{filename}")
+
+
+def test_avatar_is_as_documented(client):
+    url = register(client, avatar=(png(), "me.png")).json["data"]["avatarUrl"]
+
+    response = client.get(url)
+
+    assert (response.status_code, response.mimetype) == (200, "image/png")
+    check_documented(response, "/api/uploads/avatars/{filename}")
+
+
+def test_missing_avatar_is_refused_as_documented(visitor):
+    response = visitor.get("/api/uploads/avatars/none.png")
+
+    assert response.status_code == 404
+    check_documented(response, "/api/uploads/avatars/{filename}")
+
+
+def test_too_many_log_ins_are_refused_as_documented(alice, settings):
+    settings.LOGIN_FAILURES_PER_ACCOUNT = 1
+    log_in(alice, password="wrong")
+
+    response = log_in(alice)
+
+    assert response.status_code == 429
+    check_documented(response)
+
+
+def test_too_many_registrations_are_refused_as_documented(alice, settings):
+    settings.REGISTRATIONS_PER_ADDRESS = 1
+
+    response = register(alice)
+
+    assert response.status_code == 429
+    check_documented(response)
+
+
+def test_unknown_address_is_refused_as_documented(visitor):
+    response = visitor.get("/api/nothing")
+
+    assert response.status_code == 404
+    check_answer(response, COMPONENTS["responses"]["NotFound"])
+
+
+@pytest.mark.parametrize("path", DOCUMENT["paths"])
+def test_other_method_is_refused_as_documented(visitor, path):
+    response = visitor.open("DELETE", path)
+
+    assert response.status_code == 405
+    check_answer(response, COMPONENTS["responses"]["MethodNotAllowed"])
+    assert {method.lower() for method in response.allow} - {"head", "options"} == set(DOCUMENT["paths"][path])
+
+
+# -- Requests nobody thought of -----------------------------------------------------------------
+
+# What a JSON Schema cannot say, and so only the data that schemathesis makes up at random can get wrong: names and
+# prompts are measured without the blanks around them, full-width letters count as ordinary ones, invisible characters
+# are refused, and random bytes are no picture. Its systematic data (boundaries, other types) is judged for these, too.
+SCHEMATHESIS = """
+[generation]
+deterministic = true
+max-examples = 15
+
+[[operations]]
+include-operation-id = "register"
+phases.fuzzing.checks.positive_data_acceptance.enabled = false
+phases.fuzzing.checks.negative_data_rejection.enabled = false
+phases.stateful.checks.positive_data_acceptance.enabled = false
+phases.stateful.checks.negative_data_rejection.enabled = false
+
+[[operations]]
+include-operation-id = "generateTest"
+phases.fuzzing.checks.negative_data_rejection.enabled = false
+phases.stateful.checks.negative_data_rejection.enabled = false
+"""
+
+
+NO_LIMITS = dict.fromkeys(
+    ["LOGIN_FAILURES_PER_ACCOUNT", "LOGIN_FAILURES_PER_ADDRESS", "REGISTRATIONS_PER_ADDRESS"], "1000000"
+)
+
+
+def live_token(url: str) -> str:
+    requests.post(f"{url}/api/auth/register", data=form("alice"))
+    answer = requests.post(f"{url}/api/auth/login", json={"username": "alice", "password": "secret1"})
+    return answer.json()["data"]["token"]
+
+
+@pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
+def test_service_keeps_its_word_for_requests_made_up_at_random(live, tmp_path):
+    url = live(**NO_LIMITS).url
+    config = tmp_path / "schemathesis.toml"
+    config.write_text(SCHEMATHESIS)
+
+    command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(config), "run", f"{url}/api/openapi.json"]
+    header = f"Authorization: Bearer {live_token(url)}"
+    result = subprocess.run([*command, "--header", header], cwd=tmp_path, capture_output=True)
+
+    assert result.returncode == 0, result.stdout.decode()
+
+
+# -- As the service shows it --------------------------------------------------------------------
+
+
+def test_service_serves_the_document(visitor):
+    response = visitor.get("/api/openapi.json")
+
+    assert response.json == DOCUMENT
+
+
+def page_files(visitor) -> list[str]:
+    return re.findall(r'(?:src|href)="([^"]+)"', visitor.get("/api/docs").text)
+
+
+def test_docs_page_loads_nothing_from_elsewhere(visitor):
+    page = visitor.get("/api/docs")
+
+    files = page_files(visitor)
+
+    assert len(files) == 4
+    assert all(file.startswith("/api/docs/") for file in files)
+    assert "//" not in page.text
+    assert not re.search(r"<script(?![^>]* src=)|\son\w+=", page.text)
+
+
+def test_docs_page_may_only_run_our_own_files(visitor):
+    page = visitor.get("/api/docs")
+
+    policy = dict(part.strip().split(" ", 1) for part in page.headers["Content-Security-Policy"].split(";"))
+
+    assert policy.pop("style-src") == "'self' 'unsafe-inline'"  # Swagger UI sets style attributes
+    assert policy == {"default-src": "'self'", "img-src": "'self' data:", "frame-ancestors": "'none'"}
+
+
+def test_docs_page_finds_its_files(visitor):
+    answers = {file: visitor.get(file) for file in page_files(visitor)}
+
+    assert {answer.status_code for answer in answers.values()} == {200}
+    assert {file.rpartition(".")[2]: answer.mimetype for file, answer in answers.items()} == {
+        "png": "image/png",
+        "css": "text/css",
+        "js": "text/javascript",
+    }
+    for answer in answers.values():
+        check_documented(answer, "/api/docs/{filename}")
+
+
+def test_docs_page_shows_the_document_and_asks_no_validator(visitor):
+    script = visitor.get("/api/docs/docs.js").text
+
+    assert 'url: "/api/openapi.json"' in script
+    assert "validatorUrl: null" in script
+    assert "http" not in script
+
+
+def test_docs_folder_holds_nothing_else(visitor):
+    response = visitor.get("/api/docs/none.js")
+
+    assert response.status_code == 404
+    check_documented(response, "/api/docs/{filename}")
