@@ -1,0 +1,658 @@
+"""The life of a generation as its owner sees it: submit, watch, cancel, retry, delete."""
+
+import threading
+
+import pytest
+
+import db
+import jobs
+from engines import Final, Transient, painter
+from tests.pictures import opened
+
+GENERATE = "/api/v1/images/generate"
+
+
+def submit(person, prompt: str = "a fox", key: str | None = None, **body):
+    headers = {"Idempotency-Key": key} if key else {}
+    small = {"width": 64, "height": 64, "steps": 2}
+    return person.post(GENERATE, json={"prompt": prompt, **small, **body}, headers=headers)
+
+
+def submit_one(person, **body) -> int:
+    return submit(person, **body).json["data"]["records"][0]["id"]
+
+
+def work(times: int = 100) -> None:
+    """Do what a worker does, in this process, until nothing waits."""
+    for _ in range(times):
+        job = jobs.take(["test_model"])
+        if not job:
+            return
+        try:
+            jobs.run(job)
+        except jobs.Stopped:
+            pass
+
+
+def record(person, number: int) -> dict:
+    return person.get(f"/api/v1/images/{number}").json["data"]
+
+
+def quota(person) -> dict:
+    return person.get("/api/v1/images/quota").json["data"]
+
+
+# -- Submit -------------------------------------------------------------------------------------
+
+
+def test_submit_answers_202_with_the_waiting_records(alice):
+    response = submit(alice, n=3, seed=10)
+
+    records = response.json["data"]["records"]
+    assert response.status_code == 202
+    assert response.headers["Location"] == f"/api/v1/images/{records[0]['id']}"
+    assert int(response.headers["Retry-After"]) > 0
+    assert [(record["status"], record["params"]["seed"]) for record in records] == [
+        ("pending", 10), ("pending", 11), ("pending", 12),
+    ]  # fmt: skip
+
+
+def test_a_worker_makes_what_was_submitted(alice):
+    number = submit_one(alice, seed=5, width=200, height=100)
+
+    work()
+
+    done = record(alice, number)
+    assert (done["status"], done["progress"], done["params"]["seed"]) == ("completed", 100, 5)
+    assert done["startedAt"] and done["finishedAt"]
+    assert opened(alice.get(done["imageUrl"]).data).size == (200, 100)
+    assert opened(alice.get(done["thumbnailUrl"]).data).size == (200, 100)
+
+
+def test_a_seed_is_chosen_and_recorded_when_none_is_given(alice):
+    seeds = [record["params"]["seed"] for record in submit(alice, n=4).json["data"]["records"]]
+
+    assert seeds == list(range(seeds[0], seeds[0] + 4)) and seeds[3] < 2**32
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"prompt": " "}, "prompt"),
+        ({"model": "dall-e"}, "model"),
+        ({"width": 10}, "width"),
+        ({"height": 5000}, "height"),
+        ({"steps": 0}, "steps"),
+        ({"guidance": 7}, "guidance"),
+        ({"seed": "x"}, "seed"),
+        ({"n": 5}, "n"),
+        ({"n": True}, "n"),
+        ({"sampler": "euler"}, "sampler"),
+        ({"negative_prompt": "x" * 2001}, "negative_prompt"),
+    ],
+)
+def test_a_wrong_field_is_named(alice, body, field):
+    response = submit(alice, **body)
+
+    assert response.status_code == 400
+    assert list(response.json["fields"]) == [field]
+
+
+def test_the_same_key_and_body_again_create_nothing(alice):
+    first, again = submit(alice, key="k", n=2), submit(alice, key="k", n=2)
+
+    assert first.json["data"]["records"] == again.json["data"]["records"]
+    assert (again.status_code, alice.history()["pagination"]["total"]) == (202, 2)
+
+
+def test_the_same_key_with_another_body_is_refused(alice):
+    submit(alice, key="k")
+
+    response = submit(alice, "a hen", key="k")
+
+    assert (response.status_code, response.json["code"]) == (409, "key_reused")
+
+
+def test_a_key_belongs_to_one_account(alice, bob):
+    assert submit_one(alice, key="k") != submit_one(bob, key="k")
+
+
+@pytest.mark.parametrize("key", ["", " ", "a b", "é", "x" * 101])
+def test_a_strange_key_is_named(alice, key):
+    response = alice.post(GENERATE, json={"prompt": "a fox"}, headers={"Idempotency-Key": key})
+
+    assert list(response.json["fields"]) == ["Idempotency-Key"]
+
+
+def test_one_key_sent_many_times_at_once_creates_one_generation(alice):
+    threads = [threading.Thread(target=submit, args=(alice, "a fox", "k")) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert alice.history()["pagination"]["total"] == 1
+
+
+# -- Limits -------------------------------------------------------------------------------------
+
+
+def test_one_generation_too_many_is_refused(alice, settings):
+    settings.MAX_ACTIVE_JOBS = 2
+    submit(alice, n=2)
+
+    response = submit(alice)
+
+    assert (response.status_code, response.json["code"]) == (429, "too_many_active_jobs")
+    assert int(response.headers["Retry-After"]) > 0
+
+
+def test_the_last_place_is_given_once(alice, settings):
+    settings.MAX_ACTIVE_JOBS = 3
+    threads = [threading.Thread(target=submit, args=(alice,)) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert alice.history()["pagination"]["total"] == 3
+
+
+def test_a_spent_quota_is_refused_until_midnight(alice, settings):
+    settings.DAILY_IMAGES = 3
+    submit(alice, n=2)
+
+    response = submit(alice, n=2)
+
+    assert (response.status_code, response.json["code"]) == (429, "quota_spent")
+    assert 0 < int(response.headers["Retry-After"]) <= 86400
+
+
+def test_the_quota_says_what_is_left(alice, settings):
+    settings.DAILY_IMAGES = 10
+    submit(alice, n=3)
+
+    state = quota(alice)
+
+    assert (state["limit"], state["used"], state["remaining"]) == (10, 3, 7)
+    assert (state["active"], state["activeLimit"]) == (3, settings.MAX_ACTIVE_JOBS)
+    assert state["resetsAt"].endswith("T00:00:00Z")
+
+
+def test_canceled_and_failed_generations_cost_nothing(alice, monkeypatch):
+    canceled, _ = submit_one(alice), submit_one(alice)
+    alice.post(f"/api/v1/images/{canceled}/cancel")
+    monkeypatch.setattr(painter, "make", lambda job, on_progress: 1 / 0)
+    work()
+
+    assert (quota(alice)["used"], quota(alice)["active"]) == (0, 0)
+
+
+def test_deleting_an_image_does_not_give_its_quota_back(alice):
+    number = submit_one(alice)
+    work()
+
+    alice.open("DELETE", f"/api/v1/images/{number}")
+
+    assert quota(alice)["used"] == 1
+
+
+def test_another_day_has_a_quota_of_its_own(alice):
+    submit(alice)
+    db.execute("UPDATE users SET quota_day = quota_day - 1")
+
+    assert quota(alice)["used"] == 0
+
+
+def test_a_full_queue_refuses_everyone(alice, bob, settings):
+    settings.MAX_QUEUE = 2
+    submit(alice, n=2)
+
+    response = submit(bob)
+
+    assert (response.status_code, response.json["code"]) == (503, "queue_full")
+    assert int(response.headers["Retry-After"]) > 0
+
+
+def test_rows_of_an_older_program_do_not_count_as_waiting(alice, settings):
+    settings.MAX_ACTIVE_JOBS = settings.MAX_QUEUE = 1
+    db._insert_generation(alice.id, {"prompt_text": "old", "status": "pending"})
+
+    assert submit(alice).status_code == 202
+    work()
+    assert [row["status"] for row in alice.history()["records"]] == ["completed", "pending"]
+
+
+# -- Fairness -----------------------------------------------------------------------------------
+
+
+def test_users_take_turns(alice, bob):
+    for number in range(4):
+        submit(alice, f"alice {number}")
+    submit(bob, "bob 0")
+    submit(bob, "bob 1")
+
+    order = []
+    while job := jobs.take(["test_model"]):
+        order.append(job["prompt_text"])
+        jobs.run(job)
+
+    assert order == ["alice 0", "bob 0", "alice 1", "bob 1", "alice 2", "alice 3"]
+
+
+def test_a_worker_takes_only_the_models_it_serves(alice):
+    submit(alice)
+
+    assert jobs.take(["another"]) is None
+    assert jobs.take(["another", "test_model"])
+
+
+def test_many_workers_take_each_generation_once(alice, settings):
+    settings.MAX_ACTIVE_JOBS = 100
+    for _ in range(10):
+        submit(alice, n=3)
+    taken = []
+
+    def take_all() -> None:
+        while job := jobs.take(["test_model"]):
+            taken.append(job["id"])
+
+    threads = [threading.Thread(target=take_all) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(taken) == len(set(taken)) == 30
+
+
+# -- Watching -----------------------------------------------------------------------------------
+
+
+def test_a_waiting_record_says_its_place(alice, bob, monkeypatch):
+    monkeypatch.setattr(jobs, "_queue", lambda second: jobs.Queue())
+    submit(alice, n=4)
+    number = submit_one(bob)
+
+    waiting = record(bob, number)
+
+    assert waiting["queuePosition"] == 2 and waiting["etaSeconds"] is None
+
+
+def test_time_left_is_told_while_a_worker_is_alive(alice, monkeypatch):
+    monkeypatch.setattr(jobs, "_queue", lambda second: jobs.Queue())
+    db.note_worker("w1", "test_model", 6.0)
+    db.note_worker("w2", "test_model", 6.0)
+
+    records = submit(alice, n=4).json["data"]["records"]
+
+    assert {record["etaSeconds"] for record in records} == {12}
+
+
+def test_a_record_not_changed_is_304(alice):
+    number = submit_one(alice)
+    work()
+    first = alice.get(f"/api/v1/images/{number}")
+
+    again = alice.get(f"/api/v1/images/{number}", headers={"If-None-Match": first.headers["ETag"]})
+
+    assert (again.status_code, again.data) == (304, b"")
+    assert "Retry-After" not in first.headers
+
+
+def test_a_change_is_seen(alice):
+    number = submit_one(alice)
+    first = alice.get(f"/api/v1/images/{number}")
+    work()
+
+    again = alice.get(f"/api/v1/images/{number}", headers={"If-None-Match": first.headers["ETag"]})
+
+    assert again.json["data"]["status"] == "completed"
+    assert int(first.headers["Retry-After"]) > 0
+
+
+def test_several_are_watched_in_one_call_and_others_left_out(alice, bob):
+    mine, other = submit_one(alice), submit_one(bob)
+
+    response = alice.get(f"/api/v1/images?ids={mine},{other},999999")
+
+    assert [record["id"] for record in response.json["data"]["records"]] == [mine]
+    assert response.headers["ETag"] and response.headers["Retry-After"]
+
+
+@pytest.mark.parametrize("ids", ["", "x", "1,,2", "-1", ",".join(["1"] * 51), "9" * 30])
+def test_a_list_of_ids_that_is_none_is_named(alice, ids):
+    response = alice.get("/api/v1/images", query_string={"ids": ids})
+
+    assert list(response.json["fields"]) == ["ids"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", ""), ("PATCH", ""), ("DELETE", ""), ("POST", "/cancel"), ("POST", "/retry"),
+    ],
+)  # fmt: skip
+def test_anothers_generation_is_as_if_it_were_not_there(alice, bob, client, method, path):
+    number = submit_one(alice)
+    body = {"json": {"favorite": True}} if method == "PATCH" else {}
+
+    assert bob.open(method, f"/api/v1/images/{number}{path}", **body).status_code == 404
+    assert client.open(method, f"/api/v1/images/{number}{path}", **body).status_code == 401
+    assert record(alice, number)["status"] == "pending"
+
+
+# -- Cancel, retry, favorite, delete ----------------------------------------------------------------
+
+
+def test_a_waiting_generation_can_be_canceled(alice):
+    number = submit_one(alice)
+
+    response = alice.post(f"/api/v1/images/{number}/cancel")
+    work()
+
+    assert response.json["data"]["status"] == record(alice, number)["status"] == "canceled"
+
+
+def test_a_finished_one_cannot(alice):
+    number = submit_one(alice)
+    work()
+
+    response = alice.post(f"/api/v1/images/{number}/cancel")
+
+    assert (response.status_code, response.json["code"]) == (409, "already_finished")
+
+
+def test_a_result_that_comes_after_the_cancel_is_thrown_away(alice, settings):
+    number = submit_one(alice)
+    job = jobs.take(["test_model"])
+    alice.post(f"/api/v1/images/{number}/cancel")
+
+    with pytest.raises(jobs.Stopped):
+        jobs.run(job)
+
+    assert record(alice, number)["status"] == "canceled"
+    assert not [path for path in settings.uploads_dir.rglob("*") if path.is_file()]
+    assert db.rows("SELECT file_key FROM doomed_files") == []
+
+
+def test_cancel_and_finish_at_the_same_moment_agree(alice, settings):
+    settings.MAX_ACTIVE_JOBS = 50
+    numbers = [submit_one(alice) for _ in range(8)]
+    worker = threading.Thread(target=work)
+    worker.start()
+    for number in numbers:
+        alice.post(f"/api/v1/images/{number}/cancel")
+    worker.join()
+
+    records = [record(alice, number) for number in numbers]
+    completed = [one for one in records if one["status"] == "completed"]
+    assert {one["status"] for one in records} <= {"completed", "canceled"}
+    assert len([path for path in settings.uploads_dir.rglob("*") if path.is_file()]) == 2 * len(completed)
+    assert quota(alice)["used"] == len(completed)
+
+
+def test_retry_makes_a_new_generation_with_the_same_parameters(alice):
+    number = submit_one(alice, prompt="a hen", seed=3, steps=4, negative_prompt="rain")
+
+    response = alice.post(f"/api/v1/images/{number}/retry")
+
+    new = response.json["data"]["records"][0]
+    assert response.status_code == 202 and new["id"] != number
+    assert (new["prompt"], new["params"]) == ("a hen", record(alice, number)["params"])
+
+
+def test_retry_with_a_new_seed(alice):
+    number = submit_one(alice, seed=3)
+
+    new = alice.post(f"/api/v1/images/{number}/retry", json={"seed": "new"}).json["data"]["records"][0]
+
+    assert new["params"]["seed"] != 3
+
+
+def test_retry_of_a_row_of_an_older_program_uses_what_it_knows(alice):
+    number = db._insert_generation(alice.id, {"prompt_text": "old", "status": "completed"})
+
+    response = alice.post(f"/api/v1/images/{number}/retry")
+
+    assert response.json["data"]["records"][0]["model"] == "test_model"
+
+
+def test_a_favorite_is_marked_and_found(alice):
+    number, _ = submit_one(alice), submit_one(alice)
+
+    response = alice.open("PATCH", f"/api/v1/images/{number}", json={"favorite": True})
+
+    assert response.json["data"]["favorite"] is True
+    assert [row["id"] for row in alice.history("?favorite=true")["records"]] == [number]
+
+
+@pytest.mark.parametrize("body", [{}, {"favorite": 1}, {"favorite": "true"}, {"favorite": None}])
+def test_a_favorite_that_is_no_boolean_is_named(alice, body):
+    number = submit_one(alice)
+
+    assert list(alice.open("PATCH", f"/api/v1/images/{number}", json=body).json["fields"]) == ["favorite"]
+
+
+def test_delete_removes_row_image_and_thumbnail(alice, settings):
+    number = submit_one(alice)
+    work()
+
+    response = alice.open("DELETE", f"/api/v1/images/{number}")
+
+    assert response.json["data"] == {"deleted": [number]}
+    assert not [path for path in settings.uploads_dir.rglob("*") if path.is_file()]
+    assert alice.history()["pagination"]["total"] == 0
+
+
+def test_a_deleted_id_is_410_and_one_that_never_was_404(alice, bob):
+    number = submit_one(alice)
+    alice.open("DELETE", f"/api/v1/images/{number}")
+
+    gone, never = alice.get(f"/api/v1/images/{number}"), alice.get("/api/v1/images/999999")
+
+    assert (gone.status_code, gone.json["code"]) == (410, "image_deleted")
+    assert never.status_code == bob.get(f"/api/v1/images/{number}").status_code == 404
+
+
+def test_ids_are_never_used_again(alice):
+    number = submit_one(alice)
+    alice.open("DELETE", f"/api/v1/images/{number}")
+
+    assert submit_one(alice) > number
+
+
+def test_many_are_deleted_in_one_call(alice, bob):
+    mine, other = [submit_one(alice) for _ in range(3)], submit_one(bob)
+
+    response = alice.post("/api/v1/images/delete", json={"ids": [*mine, other, 999999]})
+
+    assert response.json["data"] == {"deleted": mine}
+    assert record(bob, other)["status"] == "pending"
+
+
+@pytest.mark.parametrize("ids", [[], [0], ["1"], [True], "1", None, [1] * 101])
+def test_ids_to_delete_are_checked(alice, ids):
+    response = alice.post("/api/v1/images/delete", json={"ids": ids})
+
+    assert response.status_code == 400
+    assert next(iter(response.json["fields"])).startswith("ids")
+
+
+def test_deleting_what_is_being_made_stops_it(alice, settings):
+    number = submit_one(alice)
+    job = jobs.take(["test_model"])
+
+    alice.open("DELETE", f"/api/v1/images/{number}")
+    with pytest.raises(jobs.Stopped):
+        jobs.run(job)
+
+    assert not [path for path in settings.uploads_dir.rglob("*") if path.is_file()]
+
+
+# -- What goes wrong ------------------------------------------------------------------------------
+
+
+def failing(error: Exception):
+    def make(job, on_progress):
+        raise error
+
+    return make
+
+
+def test_an_engine_that_fails_for_good_fails_the_generation_at_once(alice, monkeypatch):
+    monkeypatch.setattr(painter, "make", failing(Final("bad_picture", "a secret detail")))
+    number = submit_one(alice)
+
+    work()
+
+    failed = record(alice, number)
+    assert (failed["status"], failed["errorCode"]) == ("failed", "bad_picture")
+    assert failed["errorMessage"] and "secret" not in failed["errorMessage"]
+
+
+def test_an_engine_that_is_away_is_asked_again_later(alice, monkeypatch):
+    monkeypatch.setattr(painter, "make", failing(Transient("engine_unavailable")))
+    number = submit_one(alice)
+
+    work()
+    waiting = record(alice, number)["status"]
+    for _ in range(jobs.MAX_ATTEMPTS):
+        db.execute("UPDATE image_generations SET not_before = 0")
+        work()
+
+    assert waiting == "pending"
+    assert record(alice, number)["errorCode"] == "engine_unavailable"
+
+
+def test_what_a_dead_worker_was_at_is_made_by_another(alice):
+    number = submit_one(alice)
+    jobs.take(["test_model"])
+    db.execute("UPDATE image_generations SET lease_until = 1")
+
+    jobs.sweep()
+    work()
+
+    assert record(alice, number)["status"] == "completed"
+
+
+def test_a_generation_that_kills_its_workers_is_given_up(alice):
+    number = submit_one(alice)
+    for _ in range(jobs.MAX_ATTEMPTS):
+        jobs.take(["test_model"])
+        db.execute("UPDATE image_generations SET lease_until = 1")
+        jobs.sweep()
+
+    assert (record(alice, number)["status"], record(alice, number)["errorCode"]) == ("failed", "worker_lost")
+
+
+def test_a_generation_past_its_deadline_fails(alice):
+    number = submit_one(alice)
+    jobs.take(["test_model"])
+    db.execute("UPDATE image_generations SET deadline_at = 1")
+
+    jobs.sweep()
+
+    assert record(alice, number)["errorCode"] == "timeout"
+    assert quota(alice)["used"] == 0
+
+
+def test_a_worker_that_lost_its_lease_changes_nothing(alice, settings):
+    number = submit_one(alice)
+    slow = jobs.take(["test_model"])
+    db.execute("UPDATE image_generations SET lease_until = 1")
+    jobs.sweep()
+    work()
+    before = record(alice, number)
+
+    with pytest.raises(jobs.Stopped):
+        jobs.run(slow)
+
+    assert record(alice, number) == before
+    assert len([path for path in settings.uploads_dir.rglob("*") if path.is_file()]) == 2
+
+
+def test_files_of_a_worker_killed_before_the_result_stood_are_swept(alice, settings, monkeypatch):
+    submit(alice)
+    monkeypatch.setattr(db, "complete_generation", lambda *arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        jobs.run(jobs.take(["test_model"]))
+    monkeypatch.undo()
+
+    db.execute("UPDATE doomed_files SET due_at = 1")
+    jobs.sweep()
+
+    assert not [path for path in settings.uploads_dir.rglob("*") if path.is_file()]
+
+
+def test_files_of_a_delete_that_was_killed_half_way_are_swept(alice, settings, monkeypatch):
+    number = submit_one(alice)
+    work()
+    monkeypatch.setattr(jobs, "remove_files", lambda keys: None)
+    alice.open("DELETE", f"/api/v1/images/{number}")
+    monkeypatch.undo()
+
+    jobs.sweep()
+
+    assert not [path for path in settings.uploads_dir.rglob("*") if path.is_file()]
+
+
+def test_a_result_whose_answer_was_lost_may_be_recorded_again(alice):
+    number = submit_one(alice)
+    job = jobs.take(["test_model"])
+    jobs.run(job)
+
+    assert db.complete_generation(number, job["claim"], {"progress": 100}, ["x"])
+
+
+# -- Signed links -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def link(alice):
+    submit_one(alice)
+    work()
+    return alice.history()["records"][0]["signedImageUrl"]
+
+
+def test_a_signed_link_shows_the_image_without_a_header(client, link):
+    response = client.get(link)
+
+    assert (response.status_code, response.mimetype) == (200, "image/png")
+
+
+def test_a_signed_link_is_the_same_for_a_while(alice, link):
+    assert alice.history()["records"][0]["signedImageUrl"] == link
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        lambda link: link[:-1] + ("0" if link[-1] != "0" else "1"),
+        lambda link: link.replace("expires=1", "expires=2"),
+        lambda link: link.replace(".png?", "_thumbnail.webp?"),
+        lambda link: link.split("&")[0] + "&sig=",
+        lambda link: link.split("?")[0] + "?sig=" + link.split("sig=")[1],
+        lambda link: link.replace("expires=", "expires=-"),
+        lambda link: link.replace("expires=", "expires=１"),
+        lambda link: link.replace("/generated_images/", "/generated_images/9"),
+        lambda link: link.replace("sig=", "sig=é"),
+    ],
+)
+def test_a_forged_link_is_refused(client, link, forge):
+    assert client.get(forge(link)).json["code"] == "link_invalid"
+
+
+def test_a_link_ends(client, link, monkeypatch):
+    import time
+
+    later = time.time() + 3 * 3600
+    monkeypatch.setattr("tokens.time.time", lambda: later)
+
+    assert client.get(link).status_code == 403
+
+
+def test_a_link_is_void_once_the_sessions_are_ended(alice, client, link):
+    db.change_password(alice.id, "x")
+
+    assert client.get(link).status_code == 403
