@@ -46,6 +46,7 @@ logging.config.dictConfig(logs.dict_config())
 log = logging.getLogger("api")
 
 app = Flask(__name__, static_folder=None)
+app.url_map.merge_slashes = False  # "//" is an unknown address, not a redirect
 app.json.ensure_ascii = False
 app.json.sort_keys = False
 # Room for a 5 MB avatar and the other fields of a form.
@@ -385,8 +386,8 @@ def public_record(generation: db.Row) -> dict:
 def public_params(text: str | None) -> dict:
     """Return recorded params; rows older than this service may hold none, or something else."""
     try:
-        params = json.loads(text or "{}")
-    except ValueError:
+        params = json.loads(text or "{}", parse_constant=lambda name: None)
+    except (ValueError, RecursionError):
         params = {}
     return {"model_used": None, "seed": None, **(params if isinstance(params, dict) else {})}
 

@@ -20,9 +20,10 @@ from pydantic_core import PydanticCustomError
 from messages import Refusal
 
 MAX_EXTRA_BYTES = 4000
+MAX_EXTRA_DEPTH = 20
 # Control, format (zero width, direction), surrogate, private and unassigned characters; line breaks.
 UNPRINTABLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-EMAIL = r"^[^@\s]+@[^@\s]+\.[^@\s]+$"
+EMAIL = r"^[^@\s\x00-\x1F\x7F]+@[^@\s\x00-\x1F\x7F]+\.[^@\s\x00-\x1F\x7F]+$"
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -103,6 +104,11 @@ def number_only(value: Any) -> Any:
     return value
 
 
+def depth(value: Any) -> int:
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max(map(depth, parts), default=0)
+
+
 def digits(value: Any) -> Any:
     # int() would also take "+1", "1_0" and digits of other scripts.
     if not re.fullmatch(r"[0-9]{1,100}", value):
@@ -146,10 +152,13 @@ class TestParams(BaseModel):
     def extras_are_small(self) -> "TestParams":
         """Other params are kept in the record as they came, so they must fit there."""
         try:
-            size = len(json.dumps(self.model_extra, ensure_ascii=False).encode())
-        except (UnicodeEncodeError, RecursionError):
+            size = len(json.dumps(self.model_extra, ensure_ascii=False, allow_nan=False).encode())
+            too_large = size > MAX_EXTRA_BYTES or depth(self.model_extra) > MAX_EXTRA_DEPTH
+        except RecursionError:
+            too_large = True
+        except ValueError:  # lone surrogates, and infinity, which JSON has no word for
             raise PydanticCustomError("unprintable", "unprintable") from None
-        if size > MAX_EXTRA_BYTES:
+        if too_large:
             raise PydanticCustomError("too_large", "too_large")
         return self
 
