@@ -46,6 +46,7 @@ logging.config.dictConfig(logs.dict_config())
 log = logging.getLogger("api")
 
 app = Flask(__name__, static_folder=None)
+app.url_map.merge_slashes = False  # "//" is an unknown address, not a redirect
 app.json.ensure_ascii = False
 app.json.sort_keys = False
 # Room for a 5 MB avatar and the other fields of a form.

@@ -1,7 +1,6 @@
 """From what a client sent to clean values: every field is looked at, then all wrong ones are named at once."""
 
 import json
-import math
 import re
 import unicodedata
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -24,9 +23,10 @@ from messages import Refusal
 
 MAX_EXTRA_BYTES = 4000
 MAX_SEED = 2**32 - 1
+MAX_EXTRA_DEPTH = 20
 # Control, format (zero width, direction), surrogate, private and unassigned characters; line breaks.
 UNPRINTABLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-EMAIL = r"^[^@\s]+@[^@\s]+\.[^@\s]+$"
+EMAIL = r"^[^@\s\x00-\x1F\x7F]+@[^@\s\x00-\x1F\x7F]+\.[^@\s\x00-\x1F\x7F]+$"
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -108,7 +108,7 @@ def number_only(value: Any) -> Any:
 
 
 def real_number(value: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e9:
         raise PydanticCustomError("real_type", "number")
     return value
 
@@ -147,6 +147,11 @@ def id_list(value: str) -> list[int]:
     if not re.fullmatch(r"[0-9]{1,18}(,[0-9]{1,18}){0,49}", value):
         raise PydanticCustomError("id_list", "ids")
     return [int(part) for part in value.split(",")]
+
+
+def depth(value: Any) -> int:
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max(map(depth, parts), default=0)
 
 
 def digits(value: Any) -> Any:
@@ -195,10 +200,13 @@ class TestParams(BaseModel):
     def extras_are_small(self) -> "TestParams":
         """Other params are kept in the record as they came, so they must fit there."""
         try:
-            size = len(json.dumps(self.model_extra, ensure_ascii=False).encode())
-        except (UnicodeEncodeError, RecursionError):
+            size = len(json.dumps(self.model_extra, ensure_ascii=False, allow_nan=False).encode())
+            too_large = size > MAX_EXTRA_BYTES or depth(self.model_extra) > MAX_EXTRA_DEPTH
+        except RecursionError:
+            too_large = True
+        except ValueError:  # lone surrogates, and infinity, which JSON has no word for
             raise PydanticCustomError("unprintable", "unprintable") from None
-        if size > MAX_EXTRA_BYTES:
+        if too_large:
             raise PydanticCustomError("too_large", "too_large")
         return self
 

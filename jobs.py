@@ -93,8 +93,8 @@ def retry(user: db.Row, generation: db.Row, new_seed: bool) -> list[db.Row]:
 def stored_params(generation: db.Row) -> dict[str, Any]:
     """Return recorded params; a row older than this service may hold none, or something else."""
     try:
-        params = json.loads(generation["generation_params_json"] or "{}")
-    except ValueError:
+        params = json.loads(generation["generation_params_json"] or "{}", parse_constant=lambda name: None)
+    except (ValueError, RecursionError):
         params = {}
     return params if isinstance(params, dict) else {}
 

@@ -65,7 +65,6 @@ FIELDS = {
     "string_too_short": ("至少 {min_length} 个字符", "must have at least {min_length} characters"),
     "string_too_long": ("最多 {max_length} 个字符", "must have at most {max_length} characters"),
     "unprintable": ("包含不可见或控制字符", "holds invisible or control characters"),
-    "blank": ("不能为空", "must not be blank"),
     "email": ("格式不正确", "is not an email address"),
     "number_type": ("必须是整数", "must be a whole number"),
     "greater_than_equal": ("不能小于 {ge}", "must be at least {ge}"),

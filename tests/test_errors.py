@@ -18,8 +18,9 @@ def assert_error(response, status: int, code: str) -> None:
     assert response.headers["X-Request-Id"]
 
 
-def test_an_unknown_address(client):
-    assert_error(client.get("/api/none"), 404, "not_found")
+@pytest.mark.parametrize("path", ["/api/none", "/api//health", "/api/health/", "/api/auth"])
+def test_an_unknown_address(client, path):
+    assert_error(client.get(path), 404, "not_found")
 
 
 def test_a_wrong_method_names_the_right_ones(client):

@@ -99,6 +99,15 @@ def test_numbers_that_are_none_are_refused(alice, number):
     assert list(response.json["fields"]) == ["params.seed"]
 
 
+@pytest.mark.parametrize("extra", ["NaN", "1e999", "[" * 900 + "]" * 900, '{"a":' * 30 + "1" + "}" * 30])
+def test_params_that_no_answer_could_show_are_refused(alice, extra):
+    body = f'{{"prompt": "x", "params": {{"note": {extra}}}}}'
+
+    response = alice.post("/api/v1/images/generate-test", data=body, content_type="application/json")
+
+    assert (response.status_code, list(response.json["fields"])) == (400, ["params"])
+
+
 def test_a_whole_number_may_be_written_with_a_point(alice):
     assert alice.generate(seed=6.0).status_code == 200
     assert alice.history()["records"][0]["params"]["seed"] == 6
