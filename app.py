@@ -31,6 +31,7 @@ import jobs
 import logs
 import media
 import messages
+import metrics
 import models
 import storage
 import tokens
@@ -92,11 +93,13 @@ def finish(response: Response) -> Response:
     for name, value in SECURITY_HEADERS.items():
         response.headers.setdefault(name, value)
     response.headers["X-Request-Id"] = logs.request_id.get()
+    seconds = time.perf_counter() - g.started
+    metrics.note_request(request.method, str(request.url_rule or "none"), response.status_code, seconds)
     details = {
         "method": request.method,
         "path": request.path,
         "status": response.status_code,
-        "ms": round((time.perf_counter() - g.started) * 1000, 1),
+        "ms": round(seconds * 1000, 1),
         "address": client_address(),
     }
     if "user" in g:
@@ -229,6 +232,25 @@ def current_user() -> db.Row:
 def health():
     """Say that the process answers; touches nothing, so it holds while the database is away."""
     return {"message": "API服务运行正常", "status": "success", "version": VERSION}
+
+
+@app.get("/api/health/ready")
+def ready():
+    """Say whether images can be made: database, storage and a worker; 503 names what is away."""
+    state = jobs.readiness()
+    away = {name: (problem, {}) for name, problem in state.items() if problem}
+    if away:
+        raise Refusal("not_ready", fields=away, retry_after=10)
+    return success(dict.fromkeys(state, "ok"))
+
+
+@app.get("/metrics")
+def prometheus():
+    """Show the numbers for Prometheus; 404 unless METRICS is on."""
+    if not settings.METRICS:
+        raise Refusal("not_found")
+    text, content_type = metrics.page()
+    return Response(text, content_type=content_type)
 
 
 @app.get("/")

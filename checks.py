@@ -2,8 +2,10 @@
 
 import json
 import re
+import time
 import unicodedata
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from calendar import timegm
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeVar
@@ -127,6 +129,11 @@ def utc_time(value: str) -> str:
     except (ValueError, OverflowError):
         raise PydanticCustomError("time_type", "time") from None
     return moment.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def seconds_of(text: str) -> int:
+    """Return the database's UTC time as seconds since 1970."""
+    return timegm(time.strptime(text, "%Y-%m-%d %H:%M:%S"))
 
 
 def make_cursor(created_at: str, generation_id: int) -> str:

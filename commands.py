@@ -1,4 +1,4 @@
-"""The operator's command line: `flask db …` for the schema, `flask user …` for accounts."""
+"""The operator's command line: `flask db …` for the schema, `flask user …` for accounts, `flask jobs …` for the queue."""
 
 import time
 from collections.abc import Iterator
@@ -12,10 +12,12 @@ from flask.cli import AppGroup
 import accounts
 import checks
 import db
+import jobs
 import migrations
 from messages import Refusal, error_text, field_text
 
 database = AppGroup("db", help="Look at the schema of the database, or bring it up to date.")
+queue = AppGroup("jobs", help="Look at the queue, and put right what is stuck in it.")
 users = AppGroup("user", help="Add, list, change and remove accounts.")
 CONNECT_SECONDS = 30
 
@@ -23,6 +25,7 @@ CONNECT_SECONDS = 30
 def register(app: Flask) -> None:
     app.cli.add_command(database)
     app.cli.add_command(users)
+    app.cli.add_command(queue)
 
 
 def fail(refusal: Refusal) -> None:
@@ -147,3 +150,64 @@ def user_delete(username: str, yes: bool) -> None:
         click.confirm(f"Delete {user['username']} and every image of theirs?", abort=True)
     accounts.delete(user)
     click.echo(f"Deleted {user['username']}")
+
+
+# -- flask jobs ---------------------------------------------------------------------------------
+
+
+@queue.command("stats")
+@plain_errors()
+def jobs_stats() -> None:
+    """Count the generations by status, and the workers seen lately."""
+    for row in db.count_by_status():
+        click.echo(f"{row['status']:12} {row['number']:>8}  oldest {row['oldest']}")
+    click.echo(f"workers      {db.get_crew(jobs.CREW_SECONDS)['workers']:>8}")
+
+
+@queue.command("list")
+@click.option(
+    "--status", default="pending", type=click.Choice(["pending", "processing", "completed", "failed", "canceled"])
+)
+@click.option("--limit", default=20, help="How many, the newest first.")
+@plain_errors()
+def jobs_list(status: str, limit: int) -> None:
+    """List generations in one status."""
+    for row in db.list_jobs(status, limit):
+        click.echo(
+            f"{row['id']:>8}  user {row['user_id']:<6} {row['model']:20} attempt {row['attempt']}"
+            f"  {row['progress']:>3}%  {row['created_at']}  {row['error_code'] or ''}"
+        )
+
+
+def job(generation_id: int) -> db.Row:
+    found = db.get_job(generation_id)
+    if not found or not found["model"]:
+        raise click.ClickException(f"there is no job {generation_id}")
+    return found
+
+
+@queue.command("cancel")
+@click.argument("generation_id", type=int)
+@plain_errors()
+def jobs_cancel(generation_id: int) -> None:
+    """Cancel an unfinished generation."""
+    if not db.cancel_generation(generation_id, job(generation_id)["user_id"]):
+        raise click.ClickException(f"job {generation_id} is finished already")
+    click.echo(f"Canceled job {generation_id}")
+
+
+@queue.command("requeue")
+@click.argument("generation_id", type=int)
+@plain_errors()
+def jobs_requeue(generation_id: int) -> None:
+    """Put a failed or stuck generation back into the queue."""
+    if not db.requeue_generation(job(generation_id)):
+        raise click.ClickException(f"job {generation_id} is neither failed nor in processing")
+    click.echo(f"Requeued job {generation_id}")
+
+
+@queue.command("sweep")
+@plain_errors()
+def jobs_sweep() -> None:
+    """Repair at once what processes that died left behind; every worker does so on a timer."""
+    jobs.sweep()

@@ -64,6 +64,10 @@ def networks(text: str) -> list[Any]:
         raise ValueError("must be addresses or networks like 127.0.0.1,10.0.0.0/8") from None
 
 
+def on_or_off(text: str) -> bool:
+    return one_of("on", "off")(text) == "on"
+
+
 def words(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
@@ -119,6 +123,7 @@ class Settings:
     TRUSTED_PROXIES: list = setting([], networks)
     X_ACCEL_PREFIX: str = setting("", url_prefix)
     DATA_DIR: Path = setting(HERE, path)
+    METRICS: bool = setting(False, on_or_off)
     LOG_LEVEL: str = setting("info", one_of("debug", "info", "warning", "error"))
 
     MODELS_FILE: Path = setting(HERE / "models.toml", path)

@@ -524,7 +524,8 @@ def get_job(generation_id: int) -> Row | None:
     """Return what a worker needs to know of a generation."""
     return one(
         """
-        SELECT id, user_id, prompt_text, generation_params_json, model, width, height, status, attempt
+        SELECT id, user_id, prompt_text, generation_params_json, model, width, height, status, attempt,
+               created_at, UNIX_TIMESTAMP() AS now
           FROM image_generations
          WHERE id = %s
         """,
@@ -722,9 +723,62 @@ def get_crew(seconds: int) -> Row:
     )  # fmt: skip
 
 
+def count_unfinished() -> list[Row]:
+    """Count what waits and what is being made: rows of {model, status, number}."""
+    return rows(
+        "SELECT model, status, COUNT(*) AS number FROM image_generations"
+        " WHERE status IN ('pending', 'processing') AND model IS NOT NULL GROUP BY model, status"
+    )
+
+
 def count_pending_by_user() -> dict[int, int]:
     found = rows(
         "SELECT user_id, COUNT(*) AS number FROM image_generations"
         " WHERE status = 'pending' AND model IS NOT NULL GROUP BY user_id"
     )
     return {row["user_id"]: row["number"] for row in found}
+
+
+# -- For the operator -----------------------------------------------------------------------------
+
+
+def count_by_status() -> list[Row]:
+    return rows(
+        "SELECT status, COUNT(*) AS number, MIN(created_at) AS oldest FROM image_generations"
+        " WHERE model IS NOT NULL GROUP BY status ORDER BY status"
+    )
+
+
+def list_jobs(status: str, limit: int) -> list[Row]:
+    return rows(
+        """
+          SELECT id, user_id, model, status, attempt, progress, created_at, started_at, error_code
+            FROM image_generations
+           WHERE status = %s AND model IS NOT NULL
+        ORDER BY id DESC
+           LIMIT %s
+        """,
+        status, limit,
+    )  # fmt: skip
+
+
+def requeue_generation(job: Row) -> bool:
+    """Put a failed or stuck generation back into the queue, with all its attempts and its place in the quota."""
+    with transaction():
+        _lock_user(job["user_id"])
+        requeued = execute(
+            """
+            UPDATE image_generations
+               SET status = 'pending', claim = NULL, lease_until = NULL, deadline_at = NULL, progress = 0, attempt = 0,
+                   not_before = 0, error_code = NULL, error_message = NULL, updated_at = CURRENT_TIMESTAMP
+             WHERE id = %s AND status = %s AND status IN ('failed', 'processing') AND model IS NOT NULL
+            """,
+            job["id"], job["status"],
+        ).count  # fmt: skip
+        if requeued and job["status"] == "failed":
+            execute(
+                "UPDATE users SET quota_used = quota_used + 1 WHERE id = %s"
+                " AND quota_day = (SELECT quota_day FROM image_generations WHERE id = %s)",
+                job["user_id"], job["id"],
+            )  # fmt: skip
+    return bool(requeued)

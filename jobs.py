@@ -20,6 +20,7 @@ import db
 import engines
 import media
 import messages
+import metrics
 import models
 import storage
 from checks import MAX_SEED, GenerateInput, GenerateTestInput, TestParams
@@ -117,6 +118,7 @@ def claim(generation_id: int) -> db.Row | None:
     if not job or job["status"] != "pending":
         return None
     token = secrets.token_hex(16)
+    metrics.note_wait(job["model"], job["now"] - checks.seconds_of(job["created_at"]))
     deadline = models.offered()[job["model"]].deadline_seconds
     taken = db.claim_generation(job, token, LEASE_SECONDS, deadline, time.time())
     return {**job, "claim": token, "attempt": job["attempt"] + 1} if taken else None
@@ -131,18 +133,28 @@ def run(job: db.Row, on_progress: Callable[[int, int], None] = engines.no_progre
     Raises Stopped if on_progress does or if the claim was lost, and Unavailable if the database is away at the
     end: the lease then runs out and the job is made again.
     """
+    started, outcome = time.monotonic(), "unrecorded"
+    try:
+        outcome = make_and_record(job, on_progress)
+    except Stopped:
+        outcome = "stopped"
+        raise
+    finally:
+        metrics.note_job(job["model"], outcome, time.monotonic() - started)
+
+
+def make_and_record(job: db.Row, on_progress: Callable[[int, int], None]) -> str:
     try:
         data = engines.load(models.offered()[job["model"]].engine).make(engine_job(job), on_progress)
         thumbnail = media.thumbnail(data)
-    except (Stopped, Refusal):
+    except Stopped:
         raise
     except engines.Transient as error:
-        try_later(job, error.code, error)
+        return try_later(job, error.code, error)
     except Exception as error:
         code = error.code if isinstance(error, engines.EngineError) else "engine_error"
-        fail(job, code, error)
-    else:
-        finish(job, data, thumbnail)
+        return fail(job, code, error)
+    return finish(job, data, thumbnail)
 
 
 def engine_job(job: db.Row) -> engines.Job:
@@ -159,7 +171,7 @@ def engine_job(job: db.Row) -> engines.Job:
     )
 
 
-def finish(job: db.Row, image: bytes, thumbnail: bytes) -> None:
+def finish(job: db.Row, image: bytes, thumbnail: bytes) -> str:
     """Store the files, then the result. Until the result stands, the files are doomed: no crash leaves orphans."""
     folder = f"generated_images/{job['user_id']}"
     keys = [f"{folder}/{job['claim']}.png", f"{folder}/{job['claim']}_thumbnail.webp"]
@@ -174,21 +186,23 @@ def finish(job: db.Row, image: bytes, thumbnail: bytes) -> None:
     if not db.complete_generation(job["id"], job["claim"], result, keys):
         remove_files(keys)
         raise Stopped
+    return "completed"
 
 
-def try_later(job: db.Row, code: str, error: engines.Transient) -> None:
+def try_later(job: db.Row, code: str, error: engines.Transient) -> str:
     if job["attempt"] >= MAX_ATTEMPTS:
-        fail(job, code, error)
-        return
-    delay = error.retry_after or BACK_OFF_SECONDS[job["attempt"] - 1]
+        return fail(job, code, error)
+    delay = min(error.retry_after or BACK_OFF_SECONDS[job["attempt"] - 1], 3600)
     log.warning("try later", extra={"details": {"generation": job["id"], "cause": str(error), "seconds": delay}})
-    db.release_generation(job["id"], job["claim"], delay_seconds=min(delay, 3600))
+    db.release_generation(job["id"], job["claim"], delay_seconds=delay)
+    return "put off"
 
 
-def fail(job: db.Row, code: str, error: Exception | None = None) -> None:
+def fail(job: db.Row, code: str, error: Exception | None = None) -> str:
     """Record a failure: its code and a sentence for the owner; what happened exactly is for the log alone."""
     log.error("failed", extra={"details": {"generation": job["id"], "code": code}}, exc_info=error)
     db.fail_generation(job["id"], job["user_id"], job["claim"], code, messages.JOB_ERRORS[code][0])
+    return "failed"
 
 
 def give_back(job: db.Row) -> None:
@@ -273,6 +287,20 @@ class Queue:
         if not self.crew["workers"]:
             return None
         return max(1, round(position * float(self.crew["run_seconds"]) / self.crew["workers"]))
+
+
+def readiness() -> dict[str, str]:
+    """Return what an image needs, each with what is wrong with it: a key of messages.FIELDS, or nothing."""
+    state = {"database": "", "storage": "", "queue": ""}
+    try:
+        state["queue"] = "" if db.get_crew(CREW_SECONDS)["workers"] else "no_worker"
+    except db.Unavailable:
+        state |= {"database": "away", "queue": "away"}
+    try:
+        storage.check()
+    except OSError:
+        state["storage"] = "away"
+    return state
 
 
 @lru_cache(maxsize=2)

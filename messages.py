@@ -52,6 +52,7 @@ ERRORS = {
     "internal_error": (500, "服务器内部错误", "Something went wrong on our side"),
     "generation_failed": (500, "图像生成失败", "The image could not be made"),
     "database_unavailable": (503, "数据库暂时不可用，请稍后重试", "The database is away; try again soon"),
+    "not_ready": (503, "服务尚未就绪", "The service is not ready"),
     "queue_full": (503, "排队任务已满，请稍后重试", "The queue is full; try again later"),
     "server_busy": (503, "服务器繁忙，请稍后重试", "The server is busy; try again soon"),
 }
@@ -83,6 +84,8 @@ FIELDS = {
     "not_offered": ("该模型不支持此参数", "is not offered by this model"),
     "out_of_range": ("必须在 {low:g} 到 {high:g} 之间", "must be from {low:g} to {high:g}"),
     "idempotency_key": ("须为 1 至 100 个可见 ASCII 字符", "must be 1 to 100 visible ASCII characters"),
+    "away": ("不可用", "is away"),
+    "no_worker": ("没有运行中的工作进程", "has no worker alive"),
     "taken": ("已存在", "is taken"),
     "too_large": ("内容过多", "holds too much"),
     "positive_integer": ("必须是正整数", "must be a positive whole number"),
@@ -102,6 +105,9 @@ INVALID = ("格式不正确", "is not valid")
 
 # What each field is called in front of a sentence about it.
 LABELS = {
+    "database": ("数据库", "Database"),
+    "storage": ("存储", "Storage"),
+    "queue": ("队列", "Queue"),
     "username": ("用户名", "User name"),
     "email": ("邮箱", "Email"),
     "password": ("密码", "Password"),

@@ -48,3 +48,8 @@ def delete(url: str | None) -> None:
 
 def delete_folder(key: str) -> None:
     shutil.rmtree(settings.uploads_dir / key, ignore_errors=True)
+
+
+def check() -> None:
+    """Write and delete a file. Raises OSError if that fails."""
+    delete(put(f"check-{secrets.token_hex(8)}", b""))

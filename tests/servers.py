@@ -121,7 +121,7 @@ class Service:
             raise RuntimeError(self.log_path.read_text()[-3000:])
         try:
             return requests.get(f"{self.url}/api/health", timeout=2).ok
-        except requests.ConnectionError:
+        except requests.RequestException:
             return False
 
     def stop(self) -> None:

@@ -43,7 +43,7 @@ def start(folder: Path, **settings: str) -> subprocess.Popen:
 def answers(port: int) -> bool:
     try:
         return requests.get(f"http://127.0.0.1:{port}/api/health", timeout=2).ok
-    except requests.ConnectionError:
+    except requests.RequestException:
         return False
 
 
