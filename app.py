@@ -90,9 +90,11 @@ def finish(response: Response) -> Response:
     """Add the headers every answer has, and write the request's one log line."""
     drain_body()
     response.headers.add("Vary", "Origin")  # without Origin too, or a cache gives a page an answer without CORS
+    present = set(response.headers.keys())
     for name, value in SECURITY_HEADERS.items():
-        response.headers.setdefault(name, value)
-    response.headers["X-Request-Id"] = logs.request_id.get()
+        if name not in present:
+            response.headers.add(name, value)
+    response.headers.add("X-Request-Id", logs.request_id.get())
     seconds = time.perf_counter() - g.started
     metrics.note_request(request.method, str(request.url_rule or "none"), response.status_code, seconds)
     details = {

@@ -1,4 +1,4 @@
-"""The operator's command line: `flask db …` for the schema, `flask user …` for accounts, `flask jobs …` for the queue."""
+"""The operator's command line: `flask db …`, `flask user …` and `flask jobs …`."""
 
 import time
 from collections.abc import Iterator

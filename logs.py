@@ -7,6 +7,12 @@ from contextvars import ContextVar
 
 from config import settings
 
+# What our lines do not show need not be found out; the first would be a walk up the stack for each line.
+logging._srcfile = None
+logging.logThreads = logging.logProcesses = logging.logMultiprocessing = logging.logAsyncioTasks = False
+
+to_json = json.JSONEncoder(ensure_ascii=False).encode
+
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 
@@ -23,7 +29,7 @@ class JsonFormatter(logging.Formatter):
         line.update(getattr(record, "details", {}))
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
+        return to_json(line)
 
 
 def dict_config() -> dict:

@@ -63,9 +63,8 @@ def declared(path: Path, name: str, table: Any) -> Model:
     try:
         return Model.model_validate({"name": name, **table} if isinstance(table, dict) else table)
     except ValidationError as error:
-        wrong = error.errors(include_url=False)[0]
-        entry = ".".join(str(part) for part in wrong["loc"])
-        raise SettingError(f"MODELS_FILE: {path.name}: [{name}] {entry}: {wrong['msg']}") from None
+        wrong = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors(include_url=False)]
+        raise SettingError(f"MODELS_FILE: {path.name}: [{name}] {'; '.join(wrong)}") from None
 
 
 def offered() -> dict[str, Model]:

@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import time
+from functools import lru_cache
 from typing import Any
 
 import jwt
@@ -50,6 +51,15 @@ def _decode(token: str) -> dict[str, Any]:
 
 
 def _decode_with(key: str, token: str) -> dict[str, Any]:
+    claims = _verified(key, token)
+    if claims["exp"] <= time.time():
+        raise jwt.ExpiredSignatureError
+    return claims
+
+
+@lru_cache(maxsize=4096)
+def _verified(key: str, token: str) -> dict[str, Any]:
+    """Check form and signature. What is remembered cannot change; what can, callers check each time."""
     # `iat` is not compared with our clock: another machine's may be a little ahead.
     options = {"require": ["exp", "iat", "sub"], "verify_iat": False}
     return jwt.decode(token, key, algorithms=["HS256"], options=options)
@@ -76,7 +86,12 @@ def link_is_good(url: str, expires: str, signature: str, token_version: int) -> 
     return any(hmac.compare_digest(signature.encode(), one.encode()) for one in made)
 
 
-def _signature(key: str, url: str, expires: int, token_version: int) -> str:
-    # The purpose stands first: the same key also signs session tokens.
+def _signature(secret: str, url: str, expires: int, token_version: int) -> str:
+    # The purpose stands first: the same secret also signs session tokens.
     text = f"signed link\n{url}\n{expires}\n{token_version}"
-    return hmac.new(key.encode(), text.encode(), hashlib.sha256).hexdigest()[:40]
+    return hashlib.blake2b(text.encode(), key=_link_key(secret), digest_size=20).hexdigest()
+
+
+@lru_cache(maxsize=2)
+def _link_key(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()

@@ -40,7 +40,8 @@ class MariaDB:
 
     def __init__(self, folder: Path, *options: str):
         self.folder, self.options, self.port = folder, options, free_port()
-        folder.mkdir(parents=True, exist_ok=True)
+        # A tmpdir of its own: a mariadbd that starts empties it of everyone's temporary tables.
+        (folder / "tmp").mkdir(parents=True)
         subprocess.run(
             [
                 find_program("mariadb-install-db"), "--no-defaults", f"--datadir={folder}/data",
@@ -55,7 +56,8 @@ class MariaDB:
         self.process = subprocess.Popen(
             [
                 find_program("mariadbd"), "--no-defaults", f"--datadir={self.folder}/data",
-                f"--socket={self.folder}/s", f"--port={self.port}", "--bind-address=127.0.0.1",
+                f"--tmpdir={self.folder}/tmp", f"--socket={self.folder}/s", f"--port={self.port}",
+                "--bind-address=127.0.0.1",
                 f"--user={getpass.getuser()}", "--innodb-flush-log-at-trx-commit=0",
                 "--innodb-buffer-pool-size=64M", *self.options,
             ],

@@ -119,3 +119,111 @@ def test_a_failed_generation_says_why(alice):
 
 def test_a_stranger_needs_to_log_in(client):
     assert client.get("/api/v1/images/history").status_code == 401
+
+
+# -- Filters and the cursor -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def varied(alice):
+    """A history with something for each filter, a day apart."""
+    for day, (prompt, status, model, favorite) in enumerate(
+        [
+            ("a fox", "completed", "test_model", 0),
+            ("一只狐狸在雪地里", "completed", "test_model", 1),
+            ("100% cotton", "failed", "other", 0),
+            ("snake_case!", "canceled", "other", 0),
+        ],
+        start=1,
+    ):
+        add(
+            alice,
+            prompt_text=prompt,
+            status=status,
+            model=model,
+            favorite=favorite,
+            created_at=f"2024-01-0{day} 12:00:00",
+        )
+    return alice
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("status=completed", ["一只狐狸在雪地里", "a fox"]),
+        ("status=failed", ["100% cotton"]),
+        ("status=pending", []),
+        ("q=fox", ["a fox"]),
+        ("q=狐狸", ["一只狐狸在雪地里"]),
+        ("q=%25", ["100% cotton"]),
+        ("q=_", ["snake_case!"]),
+        ("q=!", ["snake_case!"]),
+        ("q=%27%20OR%201=1", []),
+        ("favorite=true", ["一只狐狸在雪地里"]),
+        ("favorite=false&model=test_model", ["a fox"]),
+        ("model=other", ["snake_case!", "100% cotton"]),
+        ("model=none", []),
+        ("since=2024-01-03T12:00:00Z", ["snake_case!", "100% cotton"]),
+        ("until=2024-01-01", []),
+        ("until=2024-01-02T00:00:00%2B00:00", ["a fox"]),
+        ("since=2024-01-02T20:00:00%2B08:00&until=2024-01-02T12:00:00Z", ["一只狐狸在雪地里"]),
+    ],
+)
+def test_filters_find_what_they_say(varied, query, found):
+    page = varied.history(f"?{query}")
+
+    assert prompts(page) == found
+    assert page["pagination"]["total"] == len(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("status", "done"), ("favorite", "1"), ("since", "yesterday"), ("until", "2024-13-01"), ("cursor", "x"),
+        ("cursor", "é"), ("cursor", "MjAyNA"), ("q", "x" * 201), ("since", "9999-12-31T23:59:59-12:00"),
+    ],
+)  # fmt: skip
+def test_a_filter_that_makes_no_sense_is_named(alice, name, value):
+    response = alice.get("/api/v1/images/history", query_string={name: value})
+
+    assert response.status_code == 400
+    assert list(response.json["fields"]) == [name]
+
+
+def test_the_cursor_walks_through_everything_once(alice):
+    add(alice, 4, created_at="2024-01-01 00:00:00")
+    add(alice, 3, created_at="2024-01-02 00:00:00")
+    seen, cursor = [], ""
+    while cursor is not None:
+        page = alice.history(f"?per_page=2{cursor and '&cursor=' + cursor}")
+        seen += [record["id"] for record in page["records"]]
+        cursor = page["pagination"]["nextCursor"]
+
+    assert len(seen) == len(set(seen)) == 7
+    assert seen == [record["id"] for record in alice.history("?per_page=50")["records"]]
+
+
+def test_rows_added_meanwhile_do_not_move_the_cursor(alice):
+    add(alice, 4)
+    first = alice.history("?per_page=2")
+    add(alice, 2)
+
+    second = alice.history(f"?per_page=2&cursor={first['pagination']['nextCursor']}")
+
+    assert prompts(second) == ["image 1", "image 0"]
+
+
+def test_filters_go_with_the_cursor(varied):
+    first = varied.history("?status=completed&per_page=1")
+
+    second = varied.history(f"?status=completed&per_page=1&cursor={first['pagination']['nextCursor']}")
+
+    assert prompts(second) == ["a fox"]
+
+
+def test_a_filtered_count_ends_at_its_bound(alice, monkeypatch):
+    monkeypatch.setattr(db, "COUNT_AT_MOST", 3)
+    add(alice, 5)
+
+    assert alice.history("?status=completed")["pagination"]["total"] == 3
+    assert alice.history()["pagination"]["total"] == 5

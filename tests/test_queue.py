@@ -1,6 +1,7 @@
 """The life of a generation as its owner sees it: submit, watch, cancel, retry, delete."""
 
 import threading
+from contextlib import suppress
 
 import pytest
 
@@ -28,10 +29,8 @@ def work(times: int = 100) -> None:
         job = jobs.take(["test_model"])
         if not job:
             return
-        try:
+        with suppress(jobs.Stopped):
             jobs.run(job)
-        except jobs.Stopped:
-            pass
 
 
 def record(person, number: int) -> dict:

@@ -1,0 +1,358 @@
+"""worker.py as real processes: killed, told to end, told to stop a job, stuck, or without a database."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import db
+import migrations
+from pool import pool
+from tests.conftest import Person
+from tests.servers import ROOT, MariaDB, clean_environment, wait_until
+from tests.test_queue import record, submit_one
+
+# A worker whose engine, while a file lies there, goes on and on with a prompt of "slow", and neither ends nor
+# reports progress with one of "deaf".
+WORKER = """
+import pathlib, sys, time
+import worker
+from engines import painter
+
+held, draw = pathlib.Path(sys.argv[1]), painter.make
+
+def make(job, on_progress):
+    while held.exists() and job.prompt in ("slow", "deaf"):
+        time.sleep(0.02)
+        if job.prompt == "slow":
+            on_progress(job.steps // 2, job.steps)
+    return draw(job, on_progress)
+
+painter.make = make
+worker.STUBBORN_SECONDS = 1
+worker.main()
+"""
+
+MODEL = """
+[{name}]
+label = "A painter"
+engine = "painter"
+deadline_seconds = {deadline_seconds}
+width = {{ min = 64, max = 512, default = 64 }}
+height = {{ min = 64, max = 512, default = 64 }}
+steps = {{ min = 1, max = 50, default = 2 }}
+"""
+
+
+class Worker:
+    """One worker process, and what it has said."""
+
+    def __init__(self, log: Path, hold: Path, environment: dict[str, str]):
+        self.path, self.log = log, log.open("wb")
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", WORKER, hold], cwd=ROOT, env=environment, stdout=self.log, stderr=self.log
+        )
+
+    def end(self, number: int) -> int:
+        """Send a signal and return the exit status."""
+        self.process.send_signal(number)
+        return self.process.wait(30)
+
+    def said(self) -> str:
+        return self.path.read_text()
+
+    def is_ready(self) -> bool:
+        assert self.process.poll() is None, self.said()
+        return '"ready"' in self.said()
+
+
+@pytest.fixture
+def hold(tmp_path):
+    """The file that holds slow jobs; remove it to let them end."""
+    path = tmp_path / "hold"
+    path.touch()
+    return path
+
+
+@pytest.fixture
+def worker(settings, tmp_path, hold):
+    """Start a worker on the test's database: `worker(WORKER_GRACE_SECONDS="0")`."""
+    started = []
+
+    def start(**changes: str) -> Worker:
+        names = ("DATA_DIR", "MODELS_FILE", "MYSQL_HOST", "MYSQL_PORT", "MYSQL_USER", "MYSQL_DB")
+        chosen = {name: str(getattr(settings, name)) for name in names}
+        log = tmp_path / f"worker-{len(started)}.log"
+        started.append(Worker(log, hold, clean_environment(**{**chosen, **changes})))
+        wait_until(started[-1].is_ready, what="the worker")
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.process.kill()
+        one.process.wait()
+        one.log.close()
+
+
+@pytest.fixture
+def models_file(settings, tmp_path):
+    """Declare models in place of the usual one: `models_file(one=600)`, each with its deadline in seconds."""
+
+    def write(**deadlines: int) -> None:
+        settings.MODELS_FILE = tmp_path / f"models-{len(list(tmp_path.iterdir()))}.toml"
+        tables = [MODEL.format(name=name, deadline_seconds=seconds) for name, seconds in deadlines.items()]
+        settings.MODELS_FILE.write_text("".join(tables))
+
+    return write
+
+
+def row(number: int) -> dict:
+    return db.one("SELECT status, attempt, claim FROM image_generations WHERE id = %s", number)
+
+
+def wait_for(person, number: int, status: str) -> dict:
+    wait_until(lambda: row(number)["status"] == status, what=f"status {status} of {number}")
+    return record(person, number)
+
+
+def wait_for_progress(person, number: int) -> None:
+    wait_until(lambda: record(person, number)["progress"] > 0, what="progress")
+
+
+def files(settings) -> list[Path]:
+    return [path for path in settings.uploads_dir.rglob("*") if path.is_file()]
+
+
+# -- The good case, and a worker that dies ----------------------------------------------------------
+
+
+def test_a_worker_makes_what_waits_and_what_comes(alice, worker):
+    first = submit_one(alice)
+    worker()
+    wait_for(alice, first, "completed")
+
+    second = submit_one(alice)
+
+    assert wait_for(alice, second, "completed")["imageUrl"]
+
+
+def test_progress_of_a_running_job_is_shown(alice, worker):
+    number = submit_one(alice, prompt="slow", steps=4)
+    worker()
+
+    wait_for_progress(alice, number)
+
+    assert (record(alice, number)["progress"], record(alice, number)["status"]) == (50, "processing")
+
+
+def test_the_job_of_a_killed_worker_is_made_by_another(alice, worker, hold, settings):
+    number = submit_one(alice, prompt="slow")
+    first = worker()
+    wait_for(alice, number, "processing")
+    first.end(signal.SIGKILL)
+    hold.unlink()
+    db.execute("UPDATE image_generations SET lease_until = 1")
+
+    worker()
+    wait_for(alice, number, "completed")
+
+    assert row(number)["attempt"] == 2
+    assert len(files(settings)) == 2
+
+
+def test_a_worker_that_was_frozen_past_its_lease_leaves_the_others_result_alone(alice, worker, hold, settings):
+    number = submit_one(alice, prompt="slow")
+    frozen = worker()
+    wait_for(alice, number, "processing")
+    frozen.process.send_signal(signal.SIGSTOP)
+    hold.unlink()
+    db.execute("UPDATE image_generations SET lease_until = 1")
+    worker()
+    done = wait_for(alice, number, "completed")
+
+    frozen.process.send_signal(signal.SIGCONT)
+    wait_until(lambda: '"stopped"' in frozen.said(), what="the end of the lost job")
+
+    assert record(alice, number) == done
+    assert len(files(settings)) == 2
+
+
+# -- A worker that is told to end -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_idle_worker_ends_at_once(database, worker, number):
+    started = worker()
+    wait_until(lambda: db.get_crew(30)["workers"] == 1, what="the worker's name")
+
+    assert started.end(number) == 0
+    assert db.get_crew(30)["workers"] == 0
+
+
+def test_without_grace_a_running_job_is_given_back_as_if_not_taken(alice, worker):
+    number = submit_one(alice, prompt="slow")
+    started = worker(WORKER_GRACE_SECONDS="0")
+    wait_for(alice, number, "processing")
+
+    assert started.end(signal.SIGTERM) == 0
+    assert row(number) == {"status": "pending", "attempt": 0, "claim": None}
+
+
+def test_with_grace_it_is_finished_and_no_other_is_taken(alice, worker, hold):
+    running, waiting = submit_one(alice, prompt="slow"), submit_one(alice)
+    started = worker(WORKER_GRACE_SECONDS="60")
+    wait_for(alice, running, "processing")
+    started.process.send_signal(signal.SIGTERM)
+    hold.unlink()
+
+    assert started.process.wait(30) == 0
+    assert (row(running)["status"], row(waiting)["status"]) == ("completed", "pending")
+
+
+def test_a_job_whose_engine_is_deaf_is_given_back_too(alice, worker):
+    number = submit_one(alice, prompt="deaf")
+    started = worker(WORKER_GRACE_SECONDS="0")
+    wait_for(alice, number, "processing")
+
+    started.end(signal.SIGTERM)
+
+    assert row(number) == {"status": "pending", "attempt": 0, "claim": None}
+
+
+# -- A job that must stop ---------------------------------------------------------------------------
+
+
+def test_a_canceled_job_makes_room_for_the_next(alice, worker, settings):
+    number = submit_one(alice, prompt="slow")
+    worker()
+    wait_for(alice, number, "processing")
+    alice.post(f"/api/v1/images/{number}/cancel")
+
+    wait_for(alice, submit_one(alice), "completed")
+
+    assert row(number)["status"] == "canceled"
+    assert len(files(settings)) == 2
+
+
+def test_so_does_a_deleted_one(alice, worker, settings):
+    number = submit_one(alice, prompt="slow")
+    worker()
+    wait_for(alice, number, "processing")
+    alice.open("DELETE", f"/api/v1/images/{number}")
+
+    wait_for(alice, submit_one(alice), "completed")
+
+    assert len(files(settings)) == 2
+
+
+def test_a_job_past_its_deadline_fails_and_its_worker_serves_on(alice, worker, models_file):
+    models_file(hasty=1, patient=600)
+    started = worker()
+    number = submit_one(alice, prompt="slow", model="hasty")
+
+    assert wait_for(alice, number, "failed")["errorCode"] == "timeout"
+    wait_for(alice, submit_one(alice, model="patient"), "completed")
+    assert started.process.poll() is None
+
+
+def test_a_worker_whose_engine_is_deaf_past_the_deadline_ends_itself(alice, worker, models_file):
+    models_file(hasty=1)
+    started = worker()
+    number = submit_one(alice, prompt="deaf", model="hasty")
+
+    assert started.process.wait(30) == 70
+    assert record(alice, number)["errorCode"] == "timeout"
+
+
+# -- Models -------------------------------------------------------------------------------------
+
+
+def test_a_worker_takes_only_jobs_of_its_models(alice, worker, models_file):
+    models_file(one=600, two=600)
+    other, own = submit_one(alice, model="one"), submit_one(alice, model="two")
+
+    worker(WORKER_MODELS="two")
+    wait_for(alice, own, "completed")
+
+    assert row(other)["status"] == "pending"
+
+
+def start_wrong(**changes: str) -> subprocess.CompletedProcess:
+    environment = clean_environment(**changes)
+    return subprocess.run(
+        [sys.executable, "worker.py"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30
+    )
+
+
+def test_a_model_that_is_not_there_stops_the_start_with_one_line(tmp_path):
+    ended = start_wrong(DATA_DIR=str(tmp_path), WORKER_MODELS="test_model,dall-e")
+
+    assert (ended.returncode, ended.stderr) == (1, "WORKER_MODELS: dall-e is not in models.toml\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("[one]\nlabel = 'One'\nengine = \n", "line 3"),
+        (MODEL.format(name="one", deadline_seconds=0), "[one] deadline_seconds"),
+    ],
+)
+def test_a_wrong_models_file_stops_the_start_and_names_the_place(tmp_path, text, where):
+    (tmp_path / "wrong.toml").write_text(text)
+
+    ended = start_wrong(DATA_DIR=str(tmp_path), MODELS_FILE=str(tmp_path / "wrong.toml"))
+
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("MODELS_FILE: wrong.toml: ") and ended.stderr.count("\n") == 1
+    assert where in ended.stderr
+
+
+# -- A database that goes away ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def own_server(tmp_path_factory, mariadb):
+    """A MariaDB that a test may kill."""
+    server = MariaDB(tmp_path_factory.mktemp("own"), "--innodb-flush-log-at-trx-commit=1")
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def killable(own_server, settings):
+    """A database on that server, with today's tables."""
+    for name, text in own_server.settings("service").items():
+        setattr(settings, name, int(text) if name == "MYSQL_PORT" else text)
+    own_server.run("DROP DATABASE IF EXISTS service", "CREATE DATABASE service CHARACTER SET utf8mb4")
+    pool.close()
+    migrations.upgrade()
+    yield own_server
+    pool.close()
+
+
+def test_an_idle_worker_waits_for_its_database_to_come_back(killable, worker):
+    started = worker()
+    killable.kill()
+    wait_until(lambda: "the database is away" in started.said(), what="the worker's complaint")
+
+    killable.start()
+    alice = Person("alice")
+    wait_for(alice, submit_one(alice), "completed")
+
+    assert started.process.poll() is None
+
+
+def test_a_job_goes_on_while_the_database_is_away(killable, worker, hold):
+    started, alice = worker(), Person("alice")
+    number = submit_one(alice, prompt="slow")
+    wait_for(alice, number, "processing")
+    killable.kill()
+    wait_until(lambda: "the database is away" in started.said(), what="the worker's complaint")
+
+    killable.start()
+    hold.unlink()
+    wait_for(alice, number, "completed")
+
+    assert row(number)["attempt"] == 1
