@@ -547,7 +547,7 @@ def public_records(generations: list[db.Row]) -> list[dict]:
 
 
 def public_record(generation: db.Row, queue: jobs.Queue | None) -> dict:
-    position = queue.position(generation["user_id"]) if queue else None
+    position = queue.position(g.user["id"]) if queue else None
     code = generation["error_code"]
     return {
         "id": generation["id"],

@@ -5,6 +5,7 @@ Every function raises Unavailable when the database cannot answer, and none send
 """
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -82,6 +83,12 @@ def one(sql: str, *values: Any) -> Row | None:
 def value(sql: str, *values: Any) -> Any:
     """Return the first column of the first row. There must be a row, as with COUNT(*)."""
     return next(iter(execute(sql, *values).rows[0].values()))
+
+
+def insert(table: str, **columns: Any) -> int:
+    """Add a row and return its id. Raises Duplicate. The names are ours, never a client's."""
+    names, places = ", ".join(columns), ", ".join(["%s"] * len(columns))
+    return execute("INSERT INTO " + table + " (" + names + ") VALUES (" + places + ")", *columns.values()).new_id
 
 
 # -- Users --------------------------------------------------------------------------------------
@@ -250,10 +257,15 @@ SETTLE_AFTER = 200
 
 
 RECORD = """
-       g.id, g.user_id, g.prompt_text, g.image_url, g.thumbnail_url, g.status, g.created_at,
+       g.id, g.prompt_text, g.image_url, g.thumbnail_url, g.status, g.created_at,
        g.updated_at, g.generation_params_json, g.error_message, g.error_code, g.model, g.width, g.height,
        g.progress, g.favorite, g.started_at, g.finished_at
 """
+
+# The record of a generation just submitted, less what the submit says.
+NEW_RECORD = dict.fromkeys(
+    ("image_url", "thumbnail_url", "error_message", "error_code", "started_at", "finished_at")
+) | {"progress": 0, "favorite": 0}
 
 HISTORY_FILTERS = {
     "status": "status = %s",
@@ -403,7 +415,7 @@ def _lock_user(user_id: int) -> Row:
     """Lock the user's row until the end of the transaction. It is always locked first: no deadlocks."""
     return one(
         """
-        SELECT id, settled_id, quota_day, quota_used, UNIX_TIMESTAMP() AS now
+        SELECT id, settled_id
           FROM users
          WHERE id = %s
            FOR UPDATE
@@ -420,25 +432,42 @@ def submit_generations(user_id: int, generations: list[Row], key: str | None, bo
     requests at the same moment cannot share a last place.
     """
     with transaction():
-        user = _lock_user(user_id)
+        today = int(time.time()) // 86400
+        has_quota = _take_quota(user_id, len(generations), today)
         if key and (earlier := _earlier(user_id, key, body_hash)):
+            _give_quota_back(user_id, len(generations) if has_quota else 0)
             return list_owned(user_id, earlier)
-        today = user["now"] // 86400
-        _check_room(user, len(generations), today)
-        common = {"quota_day": today, "not_before": user["now"] + hold_seconds if hold_seconds else 0}
-        ids = [_insert_generation(user_id, {**columns, **common}) for columns in generations]
-        execute(
-            "UPDATE users SET quota_used = CASE WHEN quota_day = %s THEN quota_used ELSE 0 END + %s, quota_day = %s"
-            " WHERE id = %s",
-            today, len(ids), today, user_id,
-        )  # fmt: skip
+        if not has_quota:
+            raise QuotaSpent(retry_after=(today + 1) * 86400 - int(time.time()))
+        now = _check_room(user_id, len(generations))
+        records = [_insert_generation(user_id, columns, now, hold_seconds, today) for columns in generations]
         if key:
+            ids = ",".join(str(record["id"]) for record in records)
             execute(
                 "INSERT INTO idempotency_keys (user_id, idempotency_key, body_hash, generation_ids, expires_at)"
                 " VALUES (%s, %s, %s, %s, %s)",
-                user_id, key, body_hash, ",".join(str(number) for number in ids), user["now"] + KEY_SECONDS,
+                user_id, key, body_hash, ids, now + KEY_SECONDS,
             )  # fmt: skip
-        return list_owned(user_id, ids)
+    return records
+
+
+def _take_quota(user_id: int, number: int, today: int) -> bool:
+    """Count images into the user's day, if it has room for them; in any case lock the user's row."""
+    return bool(
+        execute(
+            """
+            UPDATE users
+               SET quota_used = CASE WHEN quota_day >= %s THEN quota_used ELSE 0 END + %s,
+                   quota_day = CASE WHEN quota_day >= %s THEN quota_day ELSE %s END
+             WHERE id = %s AND CASE WHEN quota_day >= %s THEN quota_used ELSE 0 END + %s <= %s
+            """,
+            today, number, today, today, user_id, today, number, settings.DAILY_IMAGES,
+        ).count
+    )  # fmt: skip
+
+
+def _give_quota_back(user_id: int, number: int) -> None:
+    execute("UPDATE users SET quota_used = quota_used - %s WHERE id = %s", number, user_id)
 
 
 def _earlier(user_id: int, key: str, body_hash: str) -> list[int]:
@@ -451,51 +480,57 @@ def _earlier(user_id: int, key: str, body_hash: str) -> list[int]:
     return [int(number) for number in used["generation_ids"].split(",")] if used else []
 
 
-def _check_room(user: Row, wanted: int, today: int) -> None:
-    active, waiting = _load(user["id"])
-    used = user["quota_used"] if user["quota_day"] == today else 0
-    if waiting + wanted > settings.MAX_QUEUE - 100:
+def _check_room(user_id: int, wanted: int) -> int:
+    """Refuse if the user or the whole queue has too much unfinished; return the database's clock in seconds."""
+    load = _load(user_id)
+    if load["waiting"] + wanted > settings.MAX_QUEUE - 100:
         # Near the end of the queue its places are given out one by one, to all users.
         one("SELECT id FROM queue_gate WHERE id = 1 FOR UPDATE")
-        active, waiting = _load(user["id"])
-    if active + wanted > settings.MAX_ACTIVE_JOBS:
+        load = _load(user_id)
+    if load["active"] + wanted > settings.MAX_ACTIVE_JOBS:
         raise TooManyActive(retry_after=5)
-    if used + wanted > settings.DAILY_IMAGES:
-        raise QuotaSpent(retry_after=(today + 1) * 86400 - user["now"])
-    if waiting + wanted > settings.MAX_QUEUE:
+    if load["waiting"] + wanted > settings.MAX_QUEUE:
         raise QueueFull(retry_after=30)
+    return load["now"]
 
 
-def _load(user_id: int) -> tuple[int, int]:
-    """Return how many unfinished generations the user has, and how many of all users wait."""
-    counts = one(
+def _load(user_id: int) -> Row:
+    """Return {active, waiting, now}: the user's unfinished generations, all users' waiting ones, and the clock.
+
+    Neither is counted any further than to where it is too many.
+    """
+    return one(
         """
         SELECT (SELECT COUNT(*)
-                  FROM image_generations
-                 WHERE user_id = %s AND status IN ('pending', 'processing') AND model IS NOT NULL) AS active,
+                  FROM (SELECT 1 AS found
+                          FROM image_generations
+                         WHERE user_id = %s AND status IN ('pending', 'processing') AND model IS NOT NULL
+                         LIMIT %s) AS own) AS active,
                (SELECT COUNT(*)
                   FROM (SELECT 1 AS found
                           FROM image_generations
                          WHERE status = 'pending' AND model IS NOT NULL
-                         LIMIT %s) AS waiting) AS waiting
+                         LIMIT %s) AS queue) AS waiting,
+               UNIX_TIMESTAMP() AS now
         """,
-        user_id, settings.MAX_QUEUE,
+        user_id, settings.MAX_ACTIVE_JOBS, settings.MAX_QUEUE,
     )  # fmt: skip
-    return counts["active"], counts["waiting"]
 
 
-def _insert_generation(user_id: int, columns: Row) -> int:
-    names = ", ".join(["user_id", *columns])
-    places = ", ".join(["%s"] * (len(columns) + 1))
-    sql = "INSERT INTO image_generations (" + names + ") VALUES (" + places + ")"
-    return execute(sql, user_id, *columns.values()).new_id
+def _insert_generation(user_id: int, columns: Row, now: int, hold_seconds: int = 0, quota_day: int = 0) -> Row:
+    """Add a generation and return its record, as list_owned() would."""
+    created_at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(now))
+    not_before = now + hold_seconds if hold_seconds else 0
+    added = {**columns, "created_at": created_at, "updated_at": created_at}
+    hidden = {"not_before": not_before, "quota_day": quota_day}
+    return {**NEW_RECORD, **added, "id": insert("image_generations", user_id=user_id, **added, **hidden)}
 
 
 def get_quota(user_id: int) -> Row:
     """Return {used, active, now}: today's images, unfinished generations, the database's clock in seconds."""
     user = one("SELECT quota_day, quota_used, UNIX_TIMESTAMP() AS now FROM users WHERE id = %s", user_id)
     used = user["quota_used"] if user["quota_day"] == user["now"] // 86400 else 0
-    return {"used": used, "active": _load(user_id)[0], "now": user["now"]}
+    return {"used": used, "active": _load(user_id)["active"], "now": user["now"]}
 
 
 def next_generation(models: list[str]) -> Row | None:

@@ -71,6 +71,7 @@ def page() -> tuple[bytes, str]:
     from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
     from prometheus_client.multiprocess import MultiProcessCollector
 
+    meters()  # names the folder, should this be the first request of its process
     registry = CollectorRegistry()
     MultiProcessCollector(registry)
     registry.register(QueueCollector())

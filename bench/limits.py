@@ -13,32 +13,40 @@ import jwt
 import pymysql
 from flask import Flask, request
 
+import db
 from config import settings
 from pool import MYSQL_TYPES
 
 USER_SQL = "SELECT id, username, email, avatar_url, created_at FROM users WHERE id = %s"
-HISTORY_SQL = """
-      SELECT id, prompt_text, image_url, thumbnail_url, status, created_at, updated_at,
-             generation_params_json, error_message
-        FROM image_generations
-       WHERE user_id = %s
-    ORDER BY created_at DESC, id DESC
-       LIMIT 10
+RECORD_SQL = "SELECT " + db.RECORD + " FROM image_generations AS g WHERE g.user_id = %s AND g.id = %s"
+# The statement of db.list_generations() for the first page, its total included.
+HISTORY_SQL = (
+    "SELECT " + db.RECORD + ", (SELECT COUNT(*) FROM image_generations WHERE user_id = %s AND id > 0) AS total"
+    "  FROM (SELECT id, created_at FROM image_generations WHERE user_id = %s"
+    "        ORDER BY created_at DESC, id DESC LIMIT 10) AS page"
+    "  JOIN image_generations AS g ON g.id = page.id"
+    " ORDER BY page.created_at DESC, page.id DESC"
+)
+INSERT_SQL = """
+    INSERT INTO image_generations (user_id, prompt_text, status, model, width, height, generation_params_json)
+    VALUES (%s, %s, 'pending', 'bare', 512, 512, %s)
 """
-HISTORY_NAMES = ("id", "prompt", "imageUrl", "thumbnailUrl", "status", "createdAt", "updatedAt", "params",
-                 "errorMessage")  # fmt: skip
 
 thread = threading.local()
 
 
-def select(sql: str, *values: Any) -> tuple:
+def connection() -> pymysql.Connection:
     if not hasattr(thread, "connection"):
         thread.connection = pymysql.connect(
             host=settings.MYSQL_HOST, port=settings.MYSQL_PORT, user=settings.MYSQL_USER,
             password=settings.MYSQL_PASSWORD, database=settings.MYSQL_DB, charset="utf8mb4",
             autocommit=True, ssl_disabled=True, conv=MYSQL_TYPES,
         )  # fmt: skip
-    cursor = thread.connection.cursor()
+    return thread.connection
+
+
+def select(sql: str, *values: Any) -> tuple:
+    cursor = connection().cursor()
     cursor.execute(sql, values)
     return cursor.fetchall()
 
@@ -55,8 +63,19 @@ def profile_of(authorization: str) -> dict:
 
 
 def history_of(authorization: str) -> dict:
-    records = [dict(zip(HISTORY_NAMES, row)) for row in select(HISTORY_SQL, caller(authorization))]
-    return {"status": "success", "data": {"records": records}}
+    user_id = caller(authorization)
+    return {"status": "success", "data": {"records": select(HISTORY_SQL, user_id, user_id)}}
+
+
+def record_of(authorization: str) -> dict:
+    return {"status": "success", "data": select(RECORD_SQL, caller(authorization), 1)[0]}
+
+
+def submit_of(authorization: str) -> dict:
+    user_id = caller(authorization)
+    cursor = connection().cursor()
+    cursor.execute(INSERT_SQL, (user_id, "a fox in the snow", json.dumps({"seed": 1, "steps": 20})))
+    return {"status": "success", "data": {"id": cursor.lastrowid, "status": "pending"}}
 
 
 # -- Bare WSGI ----------------------------------------------------------------------------------
@@ -68,6 +87,15 @@ def profile(environ: dict, start_response: Callable) -> Iterable[bytes]:
 
 def history(environ: dict, start_response: Callable) -> Iterable[bytes]:
     return answer(history_of, environ, start_response)
+
+
+def record(environ: dict, start_response: Callable) -> Iterable[bytes]:
+    return answer(record_of, environ, start_response)
+
+
+def submit(environ: dict, start_response: Callable) -> Iterable[bytes]:
+    environ["wsgi.input"].read()
+    return answer(submit_of, environ, start_response)
 
 
 def answer(question: Callable[[str], dict], environ: dict, start_response: Callable) -> Iterable[bytes]:

@@ -1,6 +1,6 @@
 """How fast and how small the service is, beside the least code that could do the same. See README.md.
 
-    .venv/bin/python bench/run.py [profile] [history] [million] [memory] [start] [logins]
+    .venv/bin/python bench/run.py [profile] [history] [record] [submit] [jobs] [million] [memory] [start] [logins]
 
 Compared variants run in turns, ABABAB, and the ratio is the median of the rounds' ratios.
 """
@@ -12,7 +12,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -28,6 +29,7 @@ ROUND_SECONDS = 2
 CONNECTIONS = 8
 MILLION = 1_000_000
 PROFILE, HISTORY = "/api/auth/profile", "/api/v1/images/history"
+RECORD, SUBMIT = "/api/v1/images/1", "/api/v1/images/generate"
 SMALL_USER, LARGE_USER = 1, 2  # with 10 and with 1,000,000 generations
 
 
@@ -91,6 +93,11 @@ LARGE_SQLITE = f"""
 """
 
 
+def mysql_root(environ: dict[str, str]) -> pymysql.Connection:
+    socket_path = str(Path(environ["DATA_DIR"]) / "mariadb.sock")
+    return pymysql.connect(unix_socket=socket_path, user="root", autocommit=True, ssl_disabled=True)
+
+
 def mysql(environ: dict[str, str]) -> pymysql.Connection:
     return pymysql.connect(
         host="127.0.0.1", port=int(environ["MYSQL_PORT"]), user="bench", password="bench", database="bench",
@@ -125,9 +132,10 @@ class Load(NamedTuple):
     cpu_us: float
 
 
-def load(server: Server, path: str, user_id: int, connections: int, seconds: int) -> Load:
+def load(server: Server, path: str, user_id: int, connections: int, seconds: int, *options: str) -> Load:
     """Ask as fast as the answers come."""
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-H", f"Authorization: Bearer {token(user_id)}"]
+    command += options
     before = server.cpu_seconds()
     shown = subprocess.run(
         [*command, f"http://127.0.0.1:{server.port}{path}"], check=True, capture_output=True, text=True
@@ -139,12 +147,12 @@ def load(server: Server, path: str, user_id: int, connections: int, seconds: int
     return Load(float(re.search(r"Requests/sec: +([\d.]+)", shown)[1]), used / number * 1e6)
 
 
-def against_limit(environ: dict[str, str], name: str, path: str, least: float) -> None:
+def against_limit(environ: dict[str, str], name: str, path: str, least: float, *options: str) -> None:
     with gunicorn(environ) as ours, gunicorn(environ, f"bench.limits:{name}") as limit:
         for server in (ours, limit):
-            load(server, path, SMALL_USER, CONNECTIONS, 1)
+            load(server, path, SMALL_USER, CONNECTIONS, 1, *options)
         rounds = [
-            [load(server, path, SMALL_USER, CONNECTIONS, ROUND_SECONDS) for server in (ours, limit)]
+            [load(server, path, SMALL_USER, CONNECTIONS, ROUND_SECONDS, *options) for server in (ours, limit)]
             for _ in range(ROUNDS)
         ]
     mine, bare, ratio = compared((ours.per_second, limit.per_second) for ours, limit in rounds)
@@ -160,6 +168,47 @@ def profile(environ: dict[str, str]) -> None:
 
 def history(environ: dict[str, str]) -> None:
     against_limit(environ, "history", HISTORY, 0.65)
+
+
+def record(environ: dict[str, str]) -> None:
+    against_limit(environ, "record", RECORD, 0.65)
+
+
+SUBMIT_SCRIPT = """
+wrk.method = "POST"
+wrk.headers["Content-Type"] = "application/json"
+wrk.body = '{"prompt": "a fox in the snow", "seed": 1, "steps": 20}'
+"""
+
+
+def submit(environ: dict[str, str]) -> None:
+    """Submit with room for all: the caps are checked, but never reached."""
+    script = Path(environ["DATA_DIR"]) / "submit.lua"
+    script.write_text(SUBMIT_SCRIPT)
+    room = {name: "1000000" for name in ("MAX_ACTIVE_JOBS", "MAX_QUEUE", "DAILY_IMAGES")}
+    with durable(environ):
+        against_limit({**environ, **room}, "submit", SUBMIT, 0.5, "-s", str(script))
+    with mysql(environ) as connection, connection.cursor() as cursor:
+        cursor.execute("DELETE FROM image_generations WHERE status = 'pending'")
+
+
+@contextmanager
+def durable(environ: dict[str, str]) -> Iterator[None]:
+    """Let the database flush each commit to the disk, as it does when nothing is set."""
+    with mysql_root(environ) as connection, connection.cursor() as cursor:
+        cursor.execute("SET GLOBAL innodb_flush_log_at_trx_commit = 1")
+        yield
+        cursor.execute("SET GLOBAL innodb_flush_log_at_trx_commit = 0")
+
+
+def jobs_overhead(environ: dict[str, str]) -> None:
+    """Time take and finish of jobs whose picture costs nothing."""
+    command = [sys.executable, "bench/jobs_overhead.py"]
+    shown = subprocess.run(
+        command, env={**environ, "PYTHONPATH": "."}, cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    spent = float(shown.stdout)
+    report("take and finish of one job", f"{spent:.1f} ms", target="< 15 ms", is_met=spent < 15)
 
 
 # -- A long history -----------------------------------------------------------------------------
@@ -266,7 +315,7 @@ def log_ins(environ: dict[str, str]) -> None:
                        ratio, "<= 4", ratio <= 4)  # fmt: skip
 
 
-PARTS = {"profile": profile, "history": history, "memory": memory, "start": start, "logins": log_ins,
+PARTS = {"profile": profile, "history": history, "record": record, "submit": submit, "jobs": jobs_overhead, "memory": memory, "start": start, "logins": log_ins,
          "million": million}  # fmt: skip
 
 if __name__ == "__main__":

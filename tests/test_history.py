@@ -8,7 +8,7 @@ import db
 def add(person, number: int = 1, **columns) -> None:
     for index in range(number):
         row = {"prompt_text": f"image {index}", "status": "completed", **columns}
-        db._insert_generation(person.id, row)
+        db.insert("image_generations", user_id=person.id, **row)
 
 
 def prompts(page: dict) -> list[str]:

@@ -5,6 +5,7 @@ import io
 import re
 import subprocess
 import sys
+import threading
 
 import pytest
 import requests
@@ -16,7 +17,12 @@ from pydantic import BaseModel
 
 import app as service
 import checks
+import cpu
+import db
+import jobs
 import messages
+import metrics
+from engines import painter
 from tests.conftest import Person, form
 from tests.servers import ROOT
 
@@ -42,6 +48,15 @@ def resolved(node: dict) -> dict:
 
 def operations() -> dict[tuple[str, str], dict]:
     return {(path, method): found for path, methods in DOCUMENT["paths"].items() for method, found in methods.items()}
+
+
+def address(path: str) -> str:
+    """Return a path of the document as a client calls it, with its own examples for what stands in braces."""
+    for operation in DOCUMENT["paths"][path].values():
+        for parameter in map(resolved, operation.get("parameters", [])):
+            if parameter["in"] == "path":
+                path = path.replace(f"{{{parameter['name']}}}", str(parameter["example"]))
+    return path
 
 
 # -- The document and the routes ----------------------------------------------------------------
@@ -71,12 +86,12 @@ def test_operation_ids_are_unique():
     assert len(set(ids)) == len(ids)
 
 
-def test_document_says_which_routes_want_a_token(visitor):
-    wanting = {path for (path, _), operation in operations().items() if "security" in operation}
+def test_document_says_which_routes_want_a_token(client):
+    wanting = {call for call, operation in operations().items() if "security" in operation}
 
-    refused = {path for path, method in operations() if visitor.open(method, path, json={}).status_code == 401}
+    answers = {call: client.open(call[1], address(call[0]), json={}) for call in operations()}
 
-    assert wanting == refused
+    assert wanting == {call for call, answer in answers.items() if answer.status_code == 401}
 
 
 # -- Errors -------------------------------------------------------------------------------------
@@ -98,6 +113,10 @@ def test_every_error_code_stands_in_a_response():
     listed = {code for response in ERROR_RESPONSES.values() for code in error_parts(response)[0]}
 
     assert listed == set(messages.ERRORS)
+
+
+def test_document_lists_every_reason_of_a_failure():
+    assert COMPONENTS["schemas"]["FailureCode"]["enum"] == list(messages.JOB_ERRORS)
 
 
 @pytest.mark.parametrize("name", ERROR_RESPONSES)
@@ -139,8 +158,21 @@ MODELS = {
     if not model.__subclasses__()
 }
 # A query has no schema of its own in the document: its fields are the parameters of this path.
-QUERIES = {"HistoryQuery": "/api/v1/images/history"}
-LIMITS = {"type", "const", "enum", "default", "pattern", "minLength", "maxLength", "minimum", "maximum"}
+QUERIES = {"HistoryQuery": "/api/v1/images/history", "IdsQuery": "/api/v1/images"}
+# Code of checks.py reads these fields of a query from text; pydantic only knows what becomes of it.
+READ_FROM_TEXT = {
+    "cursor": {"type": "string"},
+    "ids": {
+        "type": "array",
+        "minItems": 1,
+        "maxItems": 50,
+        "items": {"type": "integer", "minimum": 0, "maximum": 10**18 - 1},
+    },
+}
+LIMITS = [
+    "type", "const", "enum", "default", "pattern", "minLength", "maxLength", "minimum", "maximum", "minItems",
+    "maxItems",
+]  # fmt: skip
 # pydantic leaves these as they are where null is allowed beside the number.
 KEYWORDS = {"ge": "minimum", "le": "maximum"}
 
@@ -151,7 +183,9 @@ def limits(schema: dict, definitions: dict | None = None) -> dict:
         name = schema["$ref"].rpartition("/")[2]
         schema = definitions[name] if definitions else resolved(schema)
     schema = {KEYWORDS.get(key, key): value for key, value in schema.items()}
-    found = {key: value for key, value in schema.items() if key in LIMITS and value is not None}
+    found = {key: schema[key] for key in LIMITS if schema.get(key) is not None}
+    if "items" in schema:
+        found["items"] = limits(schema["items"], definitions)
     if "anyOf" in schema:
         found["anyOf"] = sorted((limits(one, definitions) for one in schema["anyOf"]), key=str)
     if "properties" in schema:
@@ -170,6 +204,20 @@ def documented_limits(name: str) -> dict:
     return limits({"type": "object", "properties": properties, "required": required})
 
 
+def checked_limits(name: str) -> dict:
+    schema = MODELS[name].model_json_schema()
+    found = limits(schema, schema.get("$defs"))
+    if name in QUERIES:
+        found["properties"] = {field: in_a_query(field, one) for field, one in found["properties"].items()}
+    return found
+
+
+def in_a_query(field: str, checked: dict) -> dict:
+    """Return the limits of a field of a query, where nothing can be null."""
+    values = [one for one in checked.get("anyOf", [checked]) if one != {"type": "null"}]
+    return READ_FROM_TEXT.get(field, values[0])
+
+
 def without_own_patterns(documented: dict, checked: dict) -> dict:
     """Drop patterns of the document where checks.py has none: Python code refuses those characters there."""
     kept = {key: value for key, value in documented.items() if key != "pattern" or key in checked}
@@ -183,9 +231,7 @@ def without_own_patterns(documented: dict, checked: dict) -> dict:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_document_has_the_limits_of_the_checks(name):
-    schema = MODELS[name].model_json_schema()
-
-    checked = limits(schema, schema.get("$defs"))
+    checked = checked_limits(name)
 
     assert without_own_patterns(documented_limits(name), checked) == checked
 
@@ -252,6 +298,20 @@ def log_in(person: Person, **changes):
     return person.post("/api/auth/login", json={"username": "alice", "password": "secret1", **changes})
 
 
+def submit(person: Person, prompt: str = "a fox", key: str = "k", **changes):
+    body = {"prompt": prompt, "width": 64, "height": 64, "steps": 1, **changes}
+    return person.post("/api/v1/images/generate", json=body, headers={"Idempotency-Key": key})
+
+
+def remove(person: Person, ids: list):
+    return person.post("/api/v1/images/delete", json={"ids": ids})
+
+
+FILTERS = (
+    "cursor=MjAyNi0wMS0wMSAwMDowMDowMHwx&status=failed&q=fox&favorite=true&model=x&since=2026-01-01&until=2026-02-01"
+)
+BAD_FILTERS = "cursor=x&status=x&favorite=x&since=x&until=x"
+
 ANSWERS = {
     "register": (200, lambda alice: register(alice)),
     "register with avatar": (200, lambda alice: register(alice, avatar=(png(), "me.png"))),
@@ -261,6 +321,15 @@ ANSWERS = {
     "generate-test": (200, lambda alice: alice.generate()),
     "history": (200, lambda alice: alice.generate() and alice.get("/api/v1/images/history")),
     "empty history": (200, lambda alice: alice.get("/api/v1/images/history?page=7")),
+    "filtered history": (200, lambda alice: alice.get(f"/api/v1/images/history?{FILTERS}")),
+    "full page of history": (200, lambda alice: submit(alice) and alice.get("/api/v1/images/history?per_page=1")),
+    "models": (200, lambda alice: alice.get("/api/v1/models")),
+    "generate": (202, lambda alice: submit(alice, n=4)),
+    "generate again": (202, lambda alice: submit(alice) and submit(alice)),
+    "several images": (200, lambda alice: submit(alice, n=2) and alice.get("/api/v1/images?ids=1,2,999")),
+    "several not modified": (304, lambda alice: alice.get("/api/v1/images?ids=1", headers={"If-None-Match": "*"})),
+    "quota": (200, lambda alice: alice.get("/api/v1/images/quota")),
+    "delete several": (200, lambda alice: submit(alice) and remove(alice, [1, 999])),
     "health": (200, lambda alice: alice.get("/api/health")),
     "document": (200, lambda alice: alice.get("/api/openapi.json")),
     "docs": (200, lambda alice: alice.get("/api/docs")),
@@ -271,11 +340,17 @@ ANSWERS = {
     "no json": (400, lambda alice: alice.post("/api/auth/login", data="{")),
     "bad params": (400, lambda alice: alice.generate(seed=False)),
     "bad page": (400, lambda alice: alice.get("/api/v1/images/history?page=0&per_page=x")),
+    "bad filters": (400, lambda alice: alice.get(f"/api/v1/images/history?{BAD_FILTERS}")),
+    "bad key": (400, lambda alice: submit(alice, key="a b")),
+    "parameters the model does not take": (400, lambda alice: submit(alice, guidance=7, width=9999)),
+    "bad ids": (400, lambda alice: alice.get("/api/v1/images?ids=x")),
+    "bad ids to delete": (400, lambda alice: remove(alice, [])),
     "wrong password": (401, lambda alice: log_in(alice, password="wrong")),
     "no token": (401, lambda alice: alice.http.get("/api/auth/profile")),
     "bad token": (401, lambda alice: alice.get("/api/v1/images/history", headers={"Authorization": "Bearer x"})),
     "name taken": (409, lambda alice: register(alice, username="ALICE")),
     "email taken": (409, lambda alice: register(alice, email="alice@example.com")),
+    "key reused": (409, lambda alice: submit(alice) and submit(alice, "a hen")),
     "body too large": (413, lambda alice: alice.post("/api/auth/login", json={"username": "a" * 9_000_000})),
     "range past the end": (416, lambda alice: alice.get("/api/docs", headers={"Range": "bytes=99999-"})),
 }
@@ -286,6 +361,142 @@ def test_answer_is_as_documented(alice, call):
     status, send = ANSWERS[call]
 
     response = send(alice)
+
+    assert response.status_code == status
+    check_documented(response)
+
+
+ONE = "/api/v1/images/{generation_id}"
+# About a generation that waits: status, path in the document, call.
+ANSWERS_ABOUT_ONE = {
+    "not modified": (304, ONE, lambda alice, url: alice.get(url, headers={"If-None-Match": "*"})),
+    "favorite": (200, ONE, lambda alice, url: alice.open("PATCH", url, json={"favorite": True})),
+    "delete": (200, ONE, lambda alice, url: alice.open("DELETE", url)),
+    "cancel": (200, f"{ONE}/cancel", lambda alice, url: alice.post(f"{url}/cancel")),
+    "retry": (202, f"{ONE}/retry", lambda alice, url: alice.post(f"{url}/retry")),
+    "retry anew": (202, f"{ONE}/retry", lambda alice, url: alice.post(f"{url}/retry", json={"seed": "new"})),
+    "bad favorite": (400, ONE, lambda alice, url: alice.open("PATCH", url, json={"favorite": 1})),
+    "bad seed": (400, f"{ONE}/retry", lambda alice, url: alice.post(f"{url}/retry", json={"seed": 1})),
+    "not there": (404, ONE, lambda alice, url: alice.get(f"{url}999")),
+    "cancel twice": (
+        409,
+        f"{ONE}/cancel",
+        lambda alice, url: alice.post(f"{url}/cancel") and alice.post(f"{url}/cancel"),
+    ),
+    "deleted": (410, ONE, lambda alice, url: alice.open("DELETE", url) and alice.get(url)),
+}
+
+
+@pytest.mark.parametrize("call", ANSWERS_ABOUT_ONE)
+def test_answer_about_one_generation_is_as_documented(alice, call):
+    status, path, send = ANSWERS_ABOUT_ONE[call]
+    url = submit(alice).headers["Location"]
+
+    response = send(alice, url)
+
+    assert response.status_code == status
+    check_documented(response, path)
+
+
+STATES = {
+    "pending": lambda alice, url: None,
+    "processing": lambda alice, url: jobs.take(["test_model"]),
+    "completed": lambda alice, url: jobs.run(jobs.take(["test_model"])),
+    "failed": lambda alice, url: jobs.fail(jobs.take(["test_model"]), "engine_error"),
+    "canceled": lambda alice, url: alice.post(f"{url}/cancel"),
+}
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_record_in_any_state_is_as_documented(alice, state):
+    url = submit(alice).headers["Location"]
+    STATES[state](alice, url)
+
+    response = alice.get(url)
+
+    assert response.json["data"]["status"] == state
+    check_documented(response, ONE)
+
+
+def test_record_of_an_older_program_is_as_documented(alice):
+    number = db._insert_generation(alice.id, {"prompt_text": "old", "status": "done"})
+
+    response = alice.get(f"/api/v1/images/{number}")
+
+    assert response.json["data"]["status"] == "done"
+    check_documented(response, ONE)
+
+
+@pytest.mark.parametrize(("setting", "status"), [("MAX_ACTIVE_JOBS", 429), ("DAILY_IMAGES", 429), ("MAX_QUEUE", 503)])
+@pytest.mark.parametrize("send", [submit, Person.generate])
+def test_too_many_generations_are_refused_as_documented(alice, settings, setting, status, send):
+    setattr(settings, setting, 1)
+    submit(alice, key="first")
+
+    response = send(alice)
+
+    assert response.status_code == status
+    check_documented(response)
+
+
+def test_image_that_cannot_be_made_is_refused_as_documented(alice, monkeypatch):
+    monkeypatch.setattr(painter, "make", lambda job, on_progress: 1 / 0)
+
+    response = alice.generate()
+
+    assert response.status_code == 500
+    check_documented(response)
+
+
+def test_busy_server_refuses_as_documented(alice, monkeypatch):
+    monkeypatch.setattr(cpu, "_workers", lambda: (None, threading.Semaphore(0)))
+
+    response = alice.generate()
+
+    assert response.status_code == 503
+    check_documented(response)
+
+
+@pytest.fixture
+def finished(alice) -> dict:
+    """A record whose image is there."""
+    alice.generate()
+    return alice.history()["records"][0]
+
+
+@pytest.mark.parametrize(("name", "mimetype"), [("signedImageUrl", "image/png"), ("signedThumbnailUrl", "image/webp")])
+def test_signed_link_is_as_documented(client, finished, name, mimetype):
+    response = client.get(finished[name])
+
+    assert (response.status_code, response.mimetype) == (200, mimetype)
+    check_documented(response, "/api/uploads/generated_images/{user_id}/{filename}")
+
+
+def test_forged_link_is_refused_as_documented(client, finished):
+    response = client.get(finished["signedImageUrl"] + "x")
+
+    assert response.status_code == 403
+    check_documented(response, "/api/uploads/generated_images/{user_id}/{filename}")
+
+
+@pytest.mark.parametrize(("workers", "status"), [([], 503), (["w1"], 200)])
+def test_readiness_is_as_documented(client, workers, status):
+    for name in workers:
+        db.note_worker(name, "test_model", 1.0)
+
+    response = client.get("/api/health/ready")
+
+    assert response.status_code == status
+    check_documented(response)
+
+
+@pytest.mark.parametrize(("is_on", "status"), [(False, 404), (True, 200)])
+def test_metrics_are_as_documented(client, settings, monkeypatch, tmp_path, is_on, status):
+    settings.METRICS = is_on
+    monkeypatch.setattr(metrics, "meters", lambda: None)  # they would stay on for the tests after this
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+
+    response = client.get("/metrics")
 
     assert response.status_code == status
     check_documented(response)
@@ -353,7 +564,7 @@ def test_unknown_address_is_refused_as_documented(visitor):
 
 @pytest.mark.parametrize("path", DOCUMENT["paths"])
 def test_other_method_is_refused_as_documented(visitor, path):
-    response = visitor.open("DELETE", path)
+    response = visitor.open("PUT", address(path))
 
     assert response.status_code == 405
     check_answer(response, COMPONENTS["responses"]["MethodNotAllowed"])
@@ -365,10 +576,19 @@ def test_other_method_is_refused_as_documented(visitor, path):
 # What a JSON Schema cannot say, and so only the data that schemathesis makes up at random can get wrong: names and
 # prompts are measured without the blanks around them, full-width letters count as ordinary ones, invisible characters
 # are refused, and random bytes are no picture. Its systematic data (boundaries, other types) is judged for these, too.
+# What the document leaves open, and so any data can get wrong: a model has its own limits, and a cursor is one that the
+# service gave. `Location` is the history once all records of a repeated request are deleted, so it is not followed.
+# No worker runs beside the service here, so it is never ready.
 SCHEMATHESIS = """
 [generation]
 deterministic = true
 max-examples = 15
+
+[phases.stateful.inference]
+algorithms = ["dependency-analysis"]
+
+[checks]
+positive_data_acceptance.expected-statuses = ["2xx", "3xx", "401", "403", "404", "409", "410"]
 
 [[operations]]
 include-operation-id = "register"
@@ -381,12 +601,31 @@ phases.stateful.checks.negative_data_rejection.enabled = false
 include-operation-id = "generateTest"
 phases.fuzzing.checks.negative_data_rejection.enabled = false
 phases.stateful.checks.negative_data_rejection.enabled = false
+
+[[operations]]
+include-operation-id = "generate"
+checks.positive_data_acceptance.enabled = false
+phases.fuzzing.checks.negative_data_rejection.enabled = false
+phases.stateful.checks.negative_data_rejection.enabled = false
+
+[[operations]]
+include-operation-id = "listHistory"
+checks.positive_data_acceptance.enabled = false
+
+[[operations]]
+include-operation-id = "getReadiness"
+checks.not_a_server_error.enabled = false
+checks.positive_data_acceptance.enabled = false
 """
 
 
 NO_LIMITS = dict.fromkeys(
-    ["LOGIN_FAILURES_PER_ACCOUNT", "LOGIN_FAILURES_PER_ADDRESS", "REGISTRATIONS_PER_ADDRESS"], "1000000"
-)
+    [
+        "LOGIN_FAILURES_PER_ACCOUNT", "LOGIN_FAILURES_PER_ADDRESS", "REGISTRATIONS_PER_ADDRESS", "MAX_ACTIVE_JOBS",
+        "DAILY_IMAGES", "MAX_QUEUE",
+    ],
+    "1000000",
+)  # fmt: skip
 
 
 def live_token(url: str) -> str:
@@ -397,7 +636,7 @@ def live_token(url: str) -> str:
 
 @pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
 def test_service_keeps_its_word_for_requests_made_up_at_random(live, tmp_path):
-    url = live(**NO_LIMITS).url
+    url = live(**NO_LIMITS, METRICS="on").url
     config = tmp_path / "schemathesis.toml"
     config.write_text(SCHEMATHESIS)
 

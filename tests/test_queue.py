@@ -215,7 +215,7 @@ def test_a_full_queue_refuses_everyone(alice, bob, settings):
 
 def test_rows_of_an_older_program_do_not_count_as_waiting(alice, settings):
     settings.MAX_ACTIVE_JOBS = settings.MAX_QUEUE = 1
-    db._insert_generation(alice.id, {"prompt_text": "old", "status": "pending"})
+    db.insert("image_generations", user_id=alice.id, prompt_text="old", status="pending")
 
     assert submit(alice).status_code == 202
     work()
@@ -410,7 +410,7 @@ def test_retry_with_a_new_seed(alice):
 
 
 def test_retry_of_a_row_of_an_older_program_uses_what_it_knows(alice):
-    number = db._insert_generation(alice.id, {"prompt_text": "old", "status": "completed"})
+    number = db.insert("image_generations", user_id=alice.id, prompt_text="old", status="completed")
 
     response = alice.post(f"/api/v1/images/{number}/retry")
 

@@ -1,0 +1,26 @@
+"""Print the milliseconds that taking and finishing one job costs, the drawing left out. Run by run.py."""
+
+import time
+from statistics import median
+
+import config
+import db
+import jobs
+from checks import GenerateInput
+from engines import Job, painter
+
+JOBS = 200
+
+config.load()
+config.settings.MAX_ACTIVE_JOBS = config.settings.MAX_QUEUE = config.settings.DAILY_IMAGES = 10**6
+image = painter.make(Job("a fox", width=64, height=64, steps=1))
+painter.make = lambda job, on_progress: image
+for number in range(JOBS):
+    jobs.submit({"id": number % 20 + 1}, GenerateInput(prompt="a fox"))
+spent = []
+for _ in range(JOBS):
+    started = time.perf_counter()
+    jobs.run(jobs.take(["test_model"]))
+    spent.append((time.perf_counter() - started) * 1000)
+db.execute("DELETE FROM image_generations WHERE model = 'test_model'")
+print(median(spent))
