@@ -1,10 +1,9 @@
 """What ./start.sh runs: the web server and the workers, each started again when it dies, ended together.
 
-`serve.py web` and `serve.py worker` run one kind alone. In production systemd may look after this process.
+`serve.py web` and `serve.py worker` run one kind alone.
 """
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
@@ -12,6 +11,11 @@ import sys
 import time
 
 import config
+
+try:
+    import ctypes
+except (ImportError, MemoryError):  # a hardened systemd unit may forbid it, and ends what is left itself
+    ctypes = None
 
 COMMANDS = {"web": ["-m", "gunicorn"], "worker": ["worker.py"]}
 RESTART_SECONDS = 1

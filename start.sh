@@ -1,5 +1,6 @@
 #!/bin/sh
-# Make what is missing, bring the database up to date, then serve on HOST:PORT (127.0.0.1:8000).
+# Make what is missing, bring the database up to date, then serve on HOST:PORT (127.0.0.1:8000) and make images.
+# `./start.sh web` and `./start.sh worker` run one of the two alone.
 set -eu
 cd "$(dirname "$0")"
 
@@ -24,4 +25,6 @@ if ! contents | cmp -s - "$stamp"; then
 fi
 
 .venv/bin/python -m flask db upgrade
+# Alone, under systemd, gunicorn needs nobody to look after it; serve.py looks after web and workers together.
+[ "${1:-}" = web ] && exec .venv/bin/python -m gunicorn
 exec .venv/bin/python serve.py "$@"

@@ -15,7 +15,7 @@ from tests.conftest import form
 from tests.servers import ROOT, Service, find_program, free_port, wait_until
 
 SITE = ROOT / "deploy" / "nginx-site.conf"
-UNIT = ROOT / "deploy" / "image-generator.service"
+UNITS = sorted((ROOT / "deploy").glob("*.service"))
 ORIGIN = "https://www.example.com"
 PREFIX = "/protected-uploads/"
 SMALL = {"prompt": "a fox", "params": {"width": 64, "height": 64, "steps": 1}}
@@ -386,9 +386,10 @@ def log_in_from(site: Nginx, address: str) -> requests.Response:
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed: its unit is not checked")
-def test_unit_is_one_that_systemd_understands(tmp_path):
-    unit = tmp_path / UNIT.name
-    unit.write_text(replaced(UNIT.read_text(), {"/opt/image-generator": str(ROOT)}))
+@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
+def test_units_are_such_as_systemd_understands(tmp_path, path):
+    unit = tmp_path / path.name
+    unit.write_text(replaced(path.read_text(), {"/opt/image-generator": str(ROOT)}))
 
     result = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True)
 
