@@ -3,6 +3,7 @@
 Reads top to bottom: setup, before and after each request, errors, who is asking, then the routes in groups.
 """
 
+import hashlib
 import ipaddress
 import logging
 import logging.config
@@ -88,17 +89,18 @@ def begin() -> None:
 @app.after_request
 def finish(response: Response) -> Response:
     """Add the headers every answer has, and write the request's one log line."""
-    drain_body()
-    response.headers.add("Vary", "Origin")  # without Origin too, or a cache gives a page an answer without CORS
-    present = set(response.headers.keys())
+    environ, headers = request.environ, response.headers
+    drain_body(environ)
+    present = set(headers.keys())
     for name, value in SECURITY_HEADERS.items():
         if name not in present:
-            response.headers.add(name, value)
-    response.headers.add("X-Request-Id", logs.request_id.get())
+            headers.add(name, value)
+    headers.add("Vary", "Origin")  # without Origin too, or a cache gives a page an answer without CORS
+    headers.add("X-Request-Id", logs.request_id.get())
     seconds = time.perf_counter() - g.started
-    metrics.note_request(request.method, str(request.url_rule or "none"), response.status_code, seconds)
+    metrics.note_request(environ["REQUEST_METHOD"], request.url_rule, response.status_code, seconds)
     details = {
-        "method": request.method,
+        "method": environ["REQUEST_METHOD"],
         "path": request.path,
         "status": response.status_code,
         "ms": round(seconds * 1000, 1),
@@ -110,13 +112,13 @@ def finish(response: Response) -> Response:
     return response
 
 
-def drain_body() -> None:
+def drain_body(environ: dict) -> None:
     """Read what a refusal left unread of the body: gunicorn resets a connection with more than 64 KB of it,
     and the client, or nginx, then never sees the answer."""
-    if not request.environ.get("CONTENT_LENGTH") and "HTTP_TRANSFER_ENCODING" not in request.environ:
+    if not environ.get("CONTENT_LENGTH") and "HTTP_TRANSFER_ENCODING" not in environ:
         return
     left = app.config["MAX_CONTENT_LENGTH"]
-    while left > 0 and (data := request.environ["wsgi.input"].read(65536)):
+    while left > 0 and (data := environ["wsgi.input"].read(65536)):
         left -= len(data)
 
 
@@ -381,7 +383,7 @@ def public_model(model: models.Model) -> dict:
         "label": model.label_zh or model.label if language() == "zh" else model.label,
         "engine": model.engine,
         "capabilities": {"negativePrompt": model.negative_prompt, "seed": True, "n": 4},
-        "parameters": {name: limits.model_dump() for name, limits in ranges.items() if limits},
+        "parameters": {name: limits.shown(name) for name, limits in ranges.items() if limits},
     }
 
 
@@ -439,6 +441,8 @@ def images():
 
 def owned(generation_id: int) -> db.Row:
     """Return the caller's generation. Raises Refusal: 410 for a deleted one, 404 for no or another's."""
+    if generation_id > checks.MAX_ID:
+        raise Refusal("not_found")
     found = db.list_owned(g.user["id"], [generation_id])
     if not found:
         raise Refusal("image_deleted" if db.was_deleted(g.user["id"], generation_id) else "not_found")
@@ -452,11 +456,13 @@ POLL_SECONDS = "2"
 def watched(generations: list[db.Row], shape: Callable[[list[dict]], Any]) -> Response:
     """Answer with generations and an ETag; 304 if the client has them already."""
     response = app.json.response(success(shape(public_records(generations)))[0])
+    response.headers["ETag"] = f'"{hashlib.sha1(response.data, usedforsecurity=False).hexdigest()}"'
     response.headers["Cache-Control"] = "private, no-cache"
     if any(row["status"] in db.UNFINISHED for row in generations):
         response.headers["Retry-After"] = POLL_SECONDS
-    response.add_etag()
-    return response.make_conditional(request)
+    if "If-None-Match" in request.headers:
+        response.make_conditional(request)
+    return response
 
 
 @app.post("/api/v1/images/<int:generation_id>/cancel")
@@ -471,7 +477,7 @@ def cancel(generation_id: int):
 @login_required
 def retry(generation_id: int):
     """Queue a new generation with the same parameters, and a new seed if asked for; refuses as generate does."""
-    wanted = checks.parse(checks.RetryInput, json_body() if request.data else {})
+    wanted = checks.parse(checks.RetryInput, json_body() if request.get_data() else {})
     return submitted(jobs.retry(g.user, owned(generation_id), wanted.seed == "new"))
 
 

@@ -23,8 +23,10 @@ from pydantic_core import PydanticCustomError
 
 from messages import Refusal
 
+MAX_WRONG_FIELDS = 20
 MAX_EXTRA_BYTES = 4000
 MAX_SEED = 2**32 - 1
+MAX_ID = 2**31 - 1  # what the column holds
 MAX_EXTRA_DEPTH = 20
 # Control, format (zero width, direction), surrogate, private and unassigned characters; line breaks.
 UNPRINTABLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
@@ -45,7 +47,7 @@ def parse(model: type[Model], source: Any) -> Model:
         return model.model_validate(source)
     except ValidationError as error:
         wrong = {}
-        for item in error.errors(include_url=False, include_input=False):
+        for item in error.errors(include_url=False, include_input=False)[:MAX_WRONG_FIELDS]:
             name = ".".join(str(part) for part in item["loc"]) or "body"
             wrong.setdefault(name, (item["type"], item.get("ctx", {})))
         raise InvalidInput(fields=wrong) from None
@@ -128,7 +130,7 @@ def utc_time(value: str) -> str:
         moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError):
         raise PydanticCustomError("time_type", "time") from None
-    return moment.strftime("%Y-%m-%d %H:%M:%S")
+    return moment.replace(tzinfo=None).isoformat(" ", "seconds")
 
 
 def seconds_of(text: str) -> int:
@@ -144,10 +146,11 @@ def read_cursor(value: str) -> tuple[str, int]:
     """Read what make_cursor() made."""
     try:
         created_at, _, number = urlsafe_b64decode(value + "=" * (-len(value) % 4)).decode().partition("|")
-        datetime.strptime(created_at, "%Y-%m-%d %H:%M:%S")
-        return created_at, int(number) % 2**63
+        if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}", created_at):
+            return created_at, int(number) % 2**63
     except ValueError:
-        raise PydanticCustomError("cursor_type", "cursor") from None
+        pass
+    raise PydanticCustomError("cursor_type", "cursor")
 
 
 def id_list(value: str) -> list[int]:
@@ -202,6 +205,7 @@ class TestParams(BaseModel):
     seed: Seed = None
     width: Annotated[int, Whole] = Field(512, ge=64, le=1024)
     height: Annotated[int, Whole] = Field(512, ge=64, le=1024)
+    negative_prompt: Prompt = Field("", max_length=2000)
 
     @model_validator(mode="after")
     def extras_are_small(self) -> "TestParams":
@@ -254,7 +258,7 @@ class FavoriteInput(BaseModel):
 class DeleteInput(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    ids: list[Annotated[int, Whole, Field(ge=1)]] = Field(min_length=1, max_length=100)
+    ids: list[Annotated[int, Whole, Field(ge=1, le=MAX_ID)]] = Field(min_length=1, max_length=100)
 
 
 # -- Queries ------------------------------------------------------------------------------------
@@ -265,7 +269,7 @@ class HistoryQuery(BaseModel):
     per_page: Annotated[int, Digits, AfterValidator(lambda wanted: min(wanted, 50))] = Field(10, ge=1)
     cursor: Annotated[tuple[str, int], BeforeValidator(read_cursor)] | None = None
     status: Literal["pending", "processing", "completed", "failed", "canceled"] | None = None
-    q: str | None = Field(None, max_length=200)
+    q: Annotated[str, AfterValidator(prompt_text)] | None = Field(None, max_length=200)
     favorite: Annotated[bool, BeforeValidator(true_or_false)] | None = None
     model: str | None = Field(None, max_length=64)
     since: Annotated[str, BeforeValidator(utc_time)] | None = None

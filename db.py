@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from typing import Any
 
 from config import settings
@@ -452,7 +453,7 @@ def submit_generations(user_id: int, generations: list[Row], key: str | None, bo
 
 
 def _take_quota(user_id: int, number: int, today: int) -> bool:
-    """Count images into the user's day, if it has room for them; in any case lock the user's row."""
+    """Count images into the user's day if it has room for them, which also locks the user's row."""
     return bool(
         execute(
             """
@@ -480,41 +481,44 @@ def _earlier(user_id: int, key: str, body_hash: str) -> list[int]:
     return [int(number) for number in used["generation_ids"].split(",")] if used else []
 
 
+# Below half of a queue of this length or more, a count up to a second old is good enough.
+LONG_QUEUE = 1000
+
+
 def _check_room(user_id: int, wanted: int) -> int:
     """Refuse if the user or the whole queue has too much unfinished; return the database's clock in seconds."""
-    load = _load(user_id)
-    if load["waiting"] + wanted > settings.MAX_QUEUE - 100:
-        # Near the end of the queue its places are given out one by one, to all users.
-        one("SELECT id FROM queue_gate WHERE id = 1 FOR UPDATE")
-        load = _load(user_id)
-    if load["active"] + wanted > settings.MAX_ACTIVE_JOBS:
+    user = one(
+        "SELECT COUNT(*) AS active, UNIX_TIMESTAMP() AS now FROM image_generations"
+        " WHERE user_id = %s AND status IN ('pending', 'processing') AND model IS NOT NULL",
+        user_id,
+    )
+    if user["active"] + wanted > settings.MAX_ACTIVE_JOBS:
         raise TooManyActive(retry_after=5)
-    if load["waiting"] + wanted > settings.MAX_QUEUE:
-        raise QueueFull(retry_after=30)
-    return load["now"]
+    if settings.MAX_QUEUE < LONG_QUEUE or _waiting_lately(int(time.monotonic())) > settings.MAX_QUEUE // 2:
+        # Its last places are given out one by one, to all users.
+        one("SELECT id FROM queue_gate WHERE id = 1 FOR UPDATE")
+        if _count_waiting() + wanted > settings.MAX_QUEUE:
+            raise QueueFull(retry_after=30)
+    return user["now"]
 
 
-def _load(user_id: int) -> Row:
-    """Return {active, waiting, now}: the user's unfinished generations, all users' waiting ones, and the clock.
+@lru_cache(maxsize=1)
+def _waiting_lately(second: int) -> int:
+    return _count_waiting()
 
-    Neither is counted any further than to where it is too many.
-    """
-    return one(
+
+def _count_waiting() -> int:
+    """Count the waiting generations of all users, no further than to where they are too many."""
+    return value(
         """
-        SELECT (SELECT COUNT(*)
-                  FROM (SELECT 1 AS found
-                          FROM image_generations
-                         WHERE user_id = %s AND status IN ('pending', 'processing') AND model IS NOT NULL
-                         LIMIT %s) AS own) AS active,
-               (SELECT COUNT(*)
-                  FROM (SELECT 1 AS found
-                          FROM image_generations
-                         WHERE status = 'pending' AND model IS NOT NULL
-                         LIMIT %s) AS queue) AS waiting,
-               UNIX_TIMESTAMP() AS now
+        SELECT COUNT(*)
+          FROM (SELECT 1 AS found
+                  FROM image_generations
+                 WHERE status = 'pending' AND model IS NOT NULL
+                 LIMIT %s) AS waiting
         """,
-        user_id, settings.MAX_ACTIVE_JOBS, settings.MAX_QUEUE,
-    )  # fmt: skip
+        settings.MAX_QUEUE,
+    )
 
 
 def _insert_generation(user_id: int, columns: Row, now: int, hold_seconds: int = 0, quota_day: int = 0) -> Row:
@@ -528,9 +532,19 @@ def _insert_generation(user_id: int, columns: Row, now: int, hold_seconds: int =
 
 def get_quota(user_id: int) -> Row:
     """Return {used, active, now}: today's images, unfinished generations, the database's clock in seconds."""
-    user = one("SELECT quota_day, quota_used, UNIX_TIMESTAMP() AS now FROM users WHERE id = %s", user_id)
+    user = one(
+        """
+        SELECT quota_day, quota_used, UNIX_TIMESTAMP() AS now,
+               (SELECT COUNT(*)
+                  FROM image_generations
+                 WHERE user_id = %s AND status IN ('pending', 'processing') AND model IS NOT NULL) AS active
+          FROM users
+         WHERE id = %s
+        """,
+        user_id, user_id,
+    )  # fmt: skip
     used = user["quota_used"] if user["quota_day"] == user["now"] // 86400 else 0
-    return {"used": used, "active": _load(user_id)["active"], "now": user["now"]}
+    return {"used": used, "active": user["active"], "now": user["now"]}
 
 
 def next_generation(models: list[str]) -> Row | None:

@@ -11,6 +11,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -51,11 +52,15 @@ def submit(
     beside ours; workers leave the rows alone for `hold_seconds`. Raises InvalidInput, and the Refusals of
     db.submit_generations().
     """
-    body_hash = hashlib.sha256(wanted.model_dump_json().encode()).hexdigest()
+    body_hash, key_hash = digest(wanted.model_dump_json()), digest(key) if key else None
     wanted = models.fill(wanted)
     first = wanted.seed if wanted.seed not in (None, -1) else secrets.randbelow(MAX_SEED + 2 - wanted.n)
     rows = [columns(wanted, (first + index) % (MAX_SEED + 1), extra or {}) for index in range(wanted.n)]
-    return db.submit_generations(user["id"], rows, key, body_hash, hold_seconds)
+    return db.submit_generations(user["id"], rows, key_hash, body_hash, hold_seconds)
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def columns(wanted: GenerateInput, seed: int, extra: dict) -> db.Row:
@@ -83,10 +88,12 @@ def columns(wanted: GenerateInput, seed: int, extra: dict) -> db.Row:
 def retry(user: db.Row, generation: db.Row, new_seed: bool) -> list[db.Row]:
     """Queue a new generation with the parameters of an old one. Raises as submit() does."""
     params = stored_params(generation)
-    names = ("negative_prompt", "width", "height", "steps", "seed", "guidance")
-    again = {name: params[name] for name in names if params.get(name) is not None}
-    if new_seed:
-        again.pop("seed", None)
+    model = models.offered().get(generation["model"] or "")
+    names = [name for name in ("negative_prompt", *models.RANGED) if model and getattr(model, name)]
+    # Rows of older programs, and params of generate-test, may hold anything under these names.
+    again = {name: params[name] for name in names if isinstance(params.get(name), int | float | str)}
+    if not new_seed and isinstance(params.get("seed"), int):
+        again["seed"] = params["seed"]
     body = {"prompt": generation["prompt_text"], "model": generation["model"], **again}
     return submit(user, checks.parse(GenerateInput, body))
 
@@ -211,17 +218,25 @@ def give_back(job: db.Row) -> None:
 
 
 def generate_test(user: db.Row, wanted: GenerateTestInput) -> db.Row:
-    """Submit a generation and make it at once, in this process; return its record. Raises cpu.Busy.
+    """Submit a generation and make it at once, in this process; return its record.
 
-    Should this process be killed meanwhile, a worker makes the image a little later.
+    Raises cpu.Busy before anything is written, and as submit() does. Should this process be killed meanwhile,
+    a worker makes the image a little later.
     """
     params = wanted.params or TestParams()
-    body = {"prompt": wanted.prompt, **params.model_dump(include={"model", "steps", "seed", "width", "height"})}
-    extra = params.model_extra or {}
-    record = submit(user, GenerateInput(**body), extra=extra, hold_seconds=LEASE_SECONDS)[0]
+    body = {"prompt": wanted.prompt, **params.model_dump(include=set(TestParams.model_fields))}
+    return cpu.run(make_now, user, GenerateInput(**body), params.model_extra or {})
+
+
+def make_now(user: db.Row, wanted: GenerateInput, extra: dict) -> db.Row:
+    record = submit(user, wanted, extra=extra, hold_seconds=LEASE_SECONDS)[0]
     if job := claim(record["id"]):
-        cpu.run(run, job)
-    return db.list_owned(user["id"], [record["id"]])[0]
+        with suppress(Stopped):  # canceled or deleted meanwhile: the record tells
+            run(job)
+    found = db.list_owned(user["id"], [record["id"]])
+    if not found:
+        raise Refusal("image_deleted")
+    return found[0]
 
 
 # -- Cancel and delete ----------------------------------------------------------------------------
@@ -294,7 +309,7 @@ def readiness() -> dict[str, str]:
     state = {"database": "", "storage": "", "queue": ""}
     try:
         state["queue"] = "" if db.get_crew(CREW_SECONDS)["workers"] else "no_worker"
-    except db.Unavailable:
+    except Exception:  # away, or a database without our tables
         state |= {"database": "away", "queue": "away"}
     try:
         storage.check()

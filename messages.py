@@ -29,7 +29,6 @@ ERRORS = {
         "That Idempotency-Key was used for another request",
     ),
     "already_finished": (409, "该任务已结束", "That generation is finished already"),
-    "still_running": (409, "该任务尚未结束", "That generation is not finished yet"),
     "image_deleted": (410, "图像已删除", "That image was deleted"),
     "payload_too_large": (413, "请求体过大", "The request is too large"),
     "range_not_satisfiable": (416, "请求的范围无效", "That range is not in the file"),

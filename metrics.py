@@ -13,6 +13,7 @@ from typing import Any
 import db
 from config import settings
 
+METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PATCH", "DELETE")
 KEEP_FILES_SECONDS = 7 * 86400
 
 
@@ -38,9 +39,11 @@ def meters() -> SimpleNamespace | None:
     )
 
 
-def note_request(method: str, route: str, status: int, seconds: float) -> None:
+def note_request(method: str, route: Any, status: int, seconds: float) -> None:
+    """Count a request by the pattern of its route, never by its path: those are without number."""
     if found := meters():
-        found.requests.labels(method, route, status).observe(seconds)
+        method = method if method in METHODS else "other"
+        found.requests.labels(method, str(route or "none"), status).observe(seconds)
 
 
 def note_wait(model: str, seconds: float) -> None:

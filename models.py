@@ -27,6 +27,9 @@ class Range(BaseModel):
             raise ValueError("must have min <= default <= max")
         return self
 
+    def shown(self, name: str) -> dict[str, float | int]:
+        return {key: as_number(name, value) for key, value in self.model_dump().items()}
+
 
 class Model(BaseModel):
     """One model: who makes its pictures, and the limits and defaults of its parameters."""

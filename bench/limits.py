@@ -29,7 +29,7 @@ HISTORY_SQL = (
 )
 INSERT_SQL = """
     INSERT INTO image_generations (user_id, prompt_text, status, model, width, height, generation_params_json)
-    VALUES (%s, %s, 'pending', 'bare', 512, 512, %s)
+    VALUES (%s, %s, 'completed', 'bare', 512, 512, %s)
 """
 
 thread = threading.local()

@@ -419,7 +419,7 @@ def test_record_in_any_state_is_as_documented(alice, state):
 
 
 def test_record_of_an_older_program_is_as_documented(alice):
-    number = db._insert_generation(alice.id, {"prompt_text": "old", "status": "done"})
+    number = db.insert("image_generations", user_id=alice.id, prompt_text="old", status="done")
 
     response = alice.get(f"/api/v1/images/{number}")
 
