@@ -215,13 +215,41 @@ def login_required(view: Callable) -> Callable:
     return guarded
 
 
+def owner_required(view: Callable) -> Callable:
+    """Let only the owner of the generation in the address through; the view gets the generation.
+
+    Raises Refusal: 410 for a deleted one, 404 for one that never was or is another's.
+    """
+
+    @wraps(view)
+    def guarded(generation_id: int) -> Any:
+        user_id, version = claims()
+        known = min(generation_id, checks.MAX_ID)
+        user, generation = db.get_user_and_generation(user_id, known)
+        g.user = confirmed(user, version)
+        if not generation or generation_id != known:
+            raise Refusal("image_deleted" if db.was_deleted(user_id, known) else "not_found")
+        return view(generation)
+
+    return guarded
+
+
 def current_user() -> db.Row:
     """Return the account of the bearer token. Raises tokens.BadToken."""
+    user_id, version = claims()
+    return confirmed(db.get_user(user_id), version)
+
+
+def claims() -> tuple[int, int]:
+    """Return (user id, token version) of the bearer token. Raises tokens.BadToken."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         raise tokens.BadToken("token_missing")
-    user_id, version = tokens.read(token.strip())
-    user = db.get_user(user_id)
+    return tokens.read(token.strip())
+
+
+def confirmed(user: db.Row | None, version: int) -> db.Row:
+    """Return the account if it still is what the token says. Raises tokens.BadToken."""
     if not user or user["is_disabled"] or user["token_version"] != version:
         raise tokens.BadToken
     return user
@@ -425,10 +453,10 @@ def submitted(records: list[db.Row]) -> tuple[dict, int, dict]:
 
 
 @app.get("/api/v1/images/<int:generation_id>")
-@login_required
-def image(generation_id: int):
+@owner_required
+def image(generation: db.Row):
     """Show one generation."""
-    return watched([owned(generation_id)], lambda records: records[0])
+    return watched([generation], lambda records: records[0])
 
 
 @app.get("/api/v1/images")
@@ -437,16 +465,6 @@ def images():
     """Show up to 50 generations at once, for a page that watches several; ids of others are left out."""
     query = checks.parse(checks.IdsQuery, request.args.to_dict())
     return watched(db.list_owned(g.user["id"], query.ids), lambda records: {"records": records})
-
-
-def owned(generation_id: int) -> db.Row:
-    """Return the caller's generation. Raises Refusal: 410 for a deleted one, 404 for no or another's."""
-    if generation_id > checks.MAX_ID:
-        raise Refusal("not_found")
-    found = db.list_owned(g.user["id"], [generation_id])
-    if not found:
-        raise Refusal("image_deleted" if db.was_deleted(g.user["id"], generation_id) else "not_found")
-    return found[0]
 
 
 # How often a client may look again while something is unfinished.
@@ -466,35 +484,33 @@ def watched(generations: list[db.Row], shape: Callable[[list[dict]], Any]) -> Re
 
 
 @app.post("/api/v1/images/<int:generation_id>/cancel")
-@login_required
-def cancel(generation_id: int):
+@owner_required
+def cancel(generation: db.Row):
     """Cancel a generation that is not finished; 409 if it is."""
-    jobs.cancel(g.user, owned(generation_id))
-    return success(public_records([owned(generation_id)])[0], "canceled")
+    return success(public_records([jobs.cancel(g.user, generation)])[0], "canceled")
 
 
 @app.post("/api/v1/images/<int:generation_id>/retry")
-@login_required
-def retry(generation_id: int):
+@owner_required
+def retry(generation: db.Row):
     """Queue a new generation with the same parameters, and a new seed if asked for; refuses as generate does."""
     wanted = checks.parse(checks.RetryInput, json_body() if request.get_data() else {})
-    return submitted(jobs.retry(g.user, owned(generation_id), wanted.seed == "new"))
+    return submitted(jobs.retry(g.user, generation, wanted.seed == "new"))
 
 
 @app.patch("/api/v1/images/<int:generation_id>")
-@login_required
-def change_image(generation_id: int):
+@owner_required
+def change_image(generation: db.Row):
     """Mark a generation as a favorite, or no longer."""
     wanted = checks.parse(checks.FavoriteInput, json_body())
-    db.set_favorite(g.user["id"], owned(generation_id)["id"], wanted.favorite)
-    return success(public_records([owned(generation_id)])[0])
+    return success(public_records([jobs.set_favorite(g.user, generation, wanted.favorite)])[0])
 
 
 @app.delete("/api/v1/images/<int:generation_id>")
-@login_required
-def delete_image(generation_id: int):
+@owner_required
+def delete_image(generation: db.Row):
     """Delete a generation with its image and thumbnail."""
-    return success({"deleted": jobs.delete(g.user, [owned(generation_id)["id"]])}, "deleted")
+    return success({"deleted": jobs.delete(g.user, [generation["id"]])}, "deleted")
 
 
 @app.post("/api/v1/images/delete")

@@ -328,13 +328,29 @@ def _total_sql(user: Row, where: str, values: list[Any]) -> tuple[str, list[Any]
 
 
 def list_owned(user_id: int, ids: list[int]) -> list[Row]:
-    """Return those of the generations that are the user's. Every answer about single ones comes from here."""
+    """Return those of the generations that are the user's."""
     places = ", ".join(["%s"] * len(ids))
     return rows(
         "SELECT " + RECORD + " FROM image_generations AS g WHERE g.user_id = %s AND g.id IN (" + places + ")"
         " ORDER BY g.id",
         user_id, *ids,
     )  # fmt: skip
+
+
+def get_user_and_generation(user_id: int, generation_id: int) -> tuple[Row | None, Row | None]:
+    """Return the account, as far as a check of its token needs it, and its generation, each if it is there.
+
+    In one statement, because a page that waits for an image asks for them again and again.
+    """
+    row = one(
+        "SELECT u.id AS caller_id, u.is_disabled, u.token_version, " + RECORD + " FROM users AS u"
+        " LEFT JOIN image_generations AS g ON g.id = %s AND g.user_id = u.id WHERE u.id = %s",
+        generation_id, user_id,
+    )  # fmt: skip
+    if not row:
+        return None, None
+    user = {"id": row["caller_id"], "is_disabled": row["is_disabled"], "token_version": row["token_version"]}
+    return user, row if row["id"] else None
 
 
 def was_deleted(user_id: int, generation_id: int) -> bool:

@@ -233,19 +233,29 @@ def make_now(user: db.Row, wanted: GenerateInput, extra: dict) -> db.Row:
     if job := claim(record["id"]):
         with suppress(Stopped):  # canceled or deleted meanwhile: the record tells
             run(job)
-    found = db.list_owned(user["id"], [record["id"]])
-    if not found:
-        raise Refusal("image_deleted")
-    return found[0]
+    return reread(user, record)
 
 
 # -- Cancel and delete ----------------------------------------------------------------------------
 
 
-def cancel(user: db.Row, generation: db.Row) -> None:
-    """Cancel an unfinished generation. Raises Refusal if it is finished."""
+def cancel(user: db.Row, generation: db.Row) -> db.Row:
+    """Cancel an unfinished generation and return what it is then. Raises Refusal if it is finished."""
     if not db.cancel_generation(generation["id"], user["id"]):
         raise Refusal("already_finished")
+    return reread(user, generation)
+
+
+def set_favorite(user: db.Row, generation: db.Row, favorite: bool) -> db.Row:
+    db.set_favorite(user["id"], generation["id"], favorite)
+    return reread(user, generation)
+
+
+def reread(user: db.Row, generation: db.Row) -> db.Row:
+    found = db.list_owned(user["id"], [generation["id"]])
+    if not found:
+        raise Refusal("image_deleted")
+    return found[0]
 
 
 def delete(user: db.Row, ids: list[int]) -> list[int]:

@@ -589,6 +589,7 @@ algorithms = ["dependency-analysis"]
 
 [checks]
 positive_data_acceptance.expected-statuses = ["2xx", "3xx", "401", "403", "404", "409", "410"]
+negative_data_rejection.expected-statuses = ["400", "401", "403", "404", "405", "409", "410", "413", "429", "5xx"]
 
 [[operations]]
 include-operation-id = "register"
