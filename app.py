@@ -215,6 +215,18 @@ def login_required(view: Callable) -> Callable:
     return guarded
 
 
+def token_required(view: Callable) -> Callable:
+    """Let a caller with a good token through; what the view calls must check that the account still stands."""
+
+    @wraps(view)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        user_id, version = claims()
+        g.user = {"id": user_id, "token_version": version}
+        return view(*args, **kwargs)
+
+    return guarded
+
+
 def owner_required(view: Callable) -> Callable:
     """Let only the owner of the generation in the address through; the view gets the generation.
 
@@ -427,7 +439,7 @@ def generate_test():
 
 
 @app.post("/api/v1/images/generate")
-@login_required
+@token_required
 def generate():
     """Queue generations for the caller; workers make them later.
 
@@ -540,7 +552,7 @@ def quota():
 
 
 @app.get("/api/v1/images/history")
-@login_required
+@token_required
 def history():
     """Show one page of the caller's generations, newest first, filtered if asked for."""
     query = checks.parse(checks.HistoryQuery, request.args.to_dict())
@@ -563,13 +575,19 @@ def next_cursor(generations: list[db.Row], per_page: int) -> str | None:
 
 
 def public_records(generations: list[db.Row]) -> list[dict]:
-    """Return generations as every answer shows them."""
-    queue = jobs.queue() if any(row["status"] == "pending" for row in generations) else None
-    return [public_record(row, queue if row["status"] == "pending" else None) for row in generations]
+    """Return generations of the caller as every answer shows them."""
+    sign = tokens.link_signer(g.user["token_version"])
+    place = None
+    if any(row["status"] == "pending" for row in generations):
+        place = jobs.queue().place(g.user["id"])
+    return [public_record(row, sign, place if row["status"] == "pending" else NO_PLACE) for row in generations]
 
 
-def public_record(generation: db.Row, queue: jobs.Queue | None) -> dict:
-    position = queue.position(g.user["id"]) if queue else None
+NO_PLACE = (None, None)
+
+
+def public_record(generation: db.Row, sign: Callable, place: tuple[int | None, int | None]) -> dict:
+    position, eta_seconds = place
     code = generation["error_code"]
     return {
         "id": generation["id"],
@@ -584,20 +602,16 @@ def public_record(generation: db.Row, queue: jobs.Queue | None) -> dict:
         "errorCode": code,
         "progress": 100 if generation["status"] == "completed" else generation["progress"],
         "queuePosition": position,
-        "etaSeconds": queue.eta_seconds(position) if queue else None,
+        "etaSeconds": eta_seconds,
         "model": generation["model"],
         "width": generation["width"],
         "height": generation["height"],
         "favorite": bool(generation["favorite"]),
         "startedAt": iso_time(generation["started_at"]),
         "finishedAt": iso_time(generation["finished_at"]),
-        "signedImageUrl": signed(generation["image_url"]),
-        "signedThumbnailUrl": signed(generation["thumbnail_url"]),
+        "signedImageUrl": sign(generation["image_url"]),
+        "signedThumbnailUrl": sign(generation["thumbnail_url"]),
     }
-
-
-def signed(url: str | None) -> str | None:
-    return tokens.sign_link(url, g.user["token_version"]) if url else None
 
 
 def iso_time(text: str | None) -> str | None:

@@ -19,6 +19,13 @@ __all__ = ["Duplicate", "Unavailable"]  # what callers catch
 
 Row = dict[str, Any]
 
+
+class Revoked(Refusal):
+    """The account is gone or closed, or its sessions were ended since the token was made."""
+
+    code = "token_invalid"
+
+
 _thread = threading.local()
 
 # -- Running statements -------------------------------------------------------------------------
@@ -110,7 +117,7 @@ def create_user(username: str, username_key: str, email: str, email_key: str, pa
 def get_user(user_id: int) -> Row | None:
     return one(
         """
-        SELECT id, username, email, avatar_url, created_at, is_disabled, token_version, settled_count, settled_id
+        SELECT id, username, email, avatar_url, created_at, is_disabled, token_version
           FROM users
          WHERE id = %s
         """,
@@ -285,44 +292,49 @@ def list_generations(user: Row, limit: int, offset: int = 0, after: tuple[str, i
     """Return one page of the user's generations, newest first, and how many there are on all pages.
 
     The page begins at the offset, or after a (created_at, id). With filters the count ends at COUNT_AT_MOST.
+    The statement also makes the check that every request makes, whether the account still stands: raises Revoked.
     """
-    where, values = _history_where(user, filters or {})
-    total_sql, total_values = _total_sql(user, where, values) if filters else _settled_sql(user)
+    where, values = _history_where(user["id"], filters or {})
+    total_sql, total_values = _total_sql(where, values) if filters else (SETTLED_TOTAL, [])
     if after:
         where += " AND created_at <= %s AND (created_at < %s OR id < %s)"
         values = [*values, after[0], after[0], after[1]]
     # The inner query reads an index alone, so that a deep page costs little; to order by its columns, not by
     # those of the rows, spares MySQL a temporary table on disk for their texts.
-    ids = "SELECT id, created_at FROM image_generations WHERE " + where
-    ids += " ORDER BY created_at DESC, id DESC LIMIT %s OFFSET %s"
-    page = rows(
-        "SELECT " + RECORD + ", " + total_sql + " AS total"
-        " FROM (" + ids + ") AS page JOIN image_generations AS g ON g.id = page.id"
+    found = rows(
+        "SELECT u.settled_count, u.total, " + RECORD + ""
+        "  FROM (SELECT settled_count, " + total_sql + " AS total FROM users"
+        "         WHERE id = %s AND token_version = %s AND is_disabled = 0) AS u"
+        "  LEFT JOIN (SELECT id, created_at FROM image_generations WHERE " + where + ""
+        "              ORDER BY created_at DESC, id DESC LIMIT %s OFFSET %s) AS page ON 1 = 1"
+        "  LEFT JOIN image_generations AS g ON g.id = page.id"
         " ORDER BY page.created_at DESC, page.id DESC",
-        *total_values, *values, limit, offset,
+        *total_values, user["id"], user["token_version"], *values, limit, offset,
     )  # fmt: skip
-    total = page[0]["total"] if page else value("SELECT " + total_sql, *total_values)
-    if not filters and total - user["settled_count"] > SETTLE_AFTER:
+    if not found:
+        raise Revoked
+    total = found[0]["total"]
+    if not filters and total - found[0]["settled_count"] > SETTLE_AFTER:
         settle_generations(user["id"])
-    return page, total
+    return [row for row in found if row["id"]], total
 
 
-def _history_where(user: Row, filters: Row) -> tuple[str, list[Any]]:
+SETTLED_TOTAL = (
+    "settled_count + (SELECT COUNT(*) FROM image_generations WHERE user_id = users.id AND id > users.settled_id)"
+)
+
+
+def _history_where(user_id: int, filters: Row) -> tuple[str, list[Any]]:
     """Return our own clauses for the filters a client picked, and their values."""
     values = dict(filters)
     if "q" in values:
         text = values["q"].replace("!", "!!").replace("%", "!%").replace("_", "!_")
         values["q"] = "%" + text + "%"
     clauses = ["user_id = %s", *(HISTORY_FILTERS[name] for name in values)]
-    return " AND ".join(clauses), [user["id"], *values.values()]
+    return " AND ".join(clauses), [user_id, *values.values()]
 
 
-def _settled_sql(user: Row) -> tuple[str, list[Any]]:
-    newer = "(SELECT COUNT(*) FROM image_generations WHERE user_id = %s AND id > %s)"
-    return "%s + " + newer, [user["settled_count"], user["id"], user["settled_id"]]
-
-
-def _total_sql(user: Row, where: str, values: list[Any]) -> tuple[str, list[Any]]:
+def _total_sql(where: str, values: list[Any]) -> tuple[str, list[Any]]:
     few = "SELECT 1 AS found FROM image_generations WHERE " + where + " LIMIT %s"
     return "(SELECT COUNT(*) FROM (" + few + ") AS few)", [*values, COUNT_AT_MOST]
 
@@ -441,22 +453,23 @@ def _lock_user(user_id: int) -> Row:
     )
 
 
-def submit_generations(user_id: int, generations: list[Row], key: str | None, body_hash: str,
+def submit_generations(user: Row, generations: list[Row], key: str | None, body_hash: str,
                        hold_seconds: int = 0) -> list[Row]:  # fmt: skip
     """Queue generations, all or none, and return their records; for a key used before, those it made.
 
-    Raises KeyReused, TooManyActive, QuotaSpent, QueueFull, all decided while the user's row is locked, so that
-    requests at the same moment cannot share a last place.
+    Raises Revoked, KeyReused, TooManyActive, QuotaSpent, QueueFull, all decided while the user's row is locked,
+    so that requests at the same moment cannot share a last place.
     """
+    user_id, number = user["id"], len(generations)
     with transaction():
         today = int(time.time()) // 86400
-        has_quota = _take_quota(user_id, len(generations), today)
+        has_quota = _take_quota(user, number, today)
         if key and (earlier := _earlier(user_id, key, body_hash)):
-            _give_quota_back(user_id, len(generations) if has_quota else 0)
+            _give_quota_back(user_id, number if has_quota else 0)
             return list_owned(user_id, earlier)
         if not has_quota:
             raise QuotaSpent(retry_after=(today + 1) * 86400 - int(time.time()))
-        now = _check_room(user_id, len(generations))
+        now = _check_room(user_id, number)
         records = [_insert_generation(user_id, columns, now, hold_seconds, today) for columns in generations]
         if key:
             ids = ",".join(str(record["id"]) for record in records)
@@ -468,19 +481,27 @@ def submit_generations(user_id: int, generations: list[Row], key: str | None, bo
     return records
 
 
-def _take_quota(user_id: int, number: int, today: int) -> bool:
-    """Count images into the user's day if it has room for them, which also locks the user's row."""
-    return bool(
-        execute(
-            """
-            UPDATE users
-               SET quota_used = CASE WHEN quota_day >= %s THEN quota_used ELSE 0 END + %s,
-                   quota_day = CASE WHEN quota_day >= %s THEN quota_day ELSE %s END
-             WHERE id = %s AND CASE WHEN quota_day >= %s THEN quota_used ELSE 0 END + %s <= %s
-            """,
-            today, number, today, today, user_id, today, number, settings.DAILY_IMAGES,
-        ).count
-    )  # fmt: skip
+def _take_quota(user: Row, number: int, today: int) -> bool:
+    """Count images into the user's day if it has room for them, which also locks the user's row.
+
+    Raises Revoked if the account has not the token_version of the session, or is closed: for a submit, this is
+    the check that every request makes, without a statement of its own.
+    """
+    taken = execute(
+        """
+        UPDATE users
+           SET quota_used = CASE WHEN quota_day >= %s THEN quota_used ELSE 0 END + %s,
+               quota_day = CASE WHEN quota_day >= %s THEN quota_day ELSE %s END
+         WHERE id = %s AND token_version = %s AND is_disabled = 0
+           AND CASE WHEN quota_day >= %s THEN quota_used ELSE 0 END + %s <= %s
+        """,
+        today, number, today, today, user["id"], user["token_version"], today, number, settings.DAILY_IMAGES,
+    ).count  # fmt: skip
+    if not taken:
+        stands = get_user(user["id"])
+        if not stands or stands["is_disabled"] or stands["token_version"] != user["token_version"]:
+            raise Revoked
+    return bool(taken)
 
 
 def _give_quota_back(user_id: int, number: int) -> None:

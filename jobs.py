@@ -36,6 +36,10 @@ DOOM_SECONDS = LEASE_SECONDS
 log = logging.getLogger("jobs")
 
 
+# What old rows hold as NaN or Infinity is nothing: JSON has no word for it.
+from_json = json.JSONDecoder(parse_constant=lambda name: None).decode
+
+
 class Stopped(Exception):
     """The generation is no longer ours to make: canceled, deleted, or given to another worker."""
 
@@ -56,7 +60,7 @@ def submit(
     wanted = models.fill(wanted)
     first = wanted.seed if wanted.seed not in (None, -1) else secrets.randbelow(MAX_SEED + 2 - wanted.n)
     rows = [columns(wanted, (first + index) % (MAX_SEED + 1), extra or {}) for index in range(wanted.n)]
-    return db.submit_generations(user["id"], rows, key_hash, body_hash, hold_seconds)
+    return db.submit_generations(user, rows, key_hash, body_hash, hold_seconds)
 
 
 def digest(text: str) -> str:
@@ -101,7 +105,7 @@ def retry(user: db.Row, generation: db.Row, new_seed: bool) -> list[db.Row]:
 def stored_params(generation: db.Row) -> dict[str, Any]:
     """Return recorded params; a row older than this service may hold none, or something else."""
     try:
-        params = json.loads(generation["generation_params_json"] or "{}", parse_constant=lambda name: None)
+        params = from_json(generation["generation_params_json"] or "{}")
     except (ValueError, RecursionError):
         params = {}
     return params if isinstance(params, dict) else {}
@@ -302,16 +306,17 @@ class Queue:
         self.pending = db.count_pending_by_user()
         self.crew = db.get_crew(CREW_SECONDS)
 
-    def position(self, user_id: int) -> int:
-        """Estimate the place of the user's last generation: users take turns, so only as many of each count."""
-        own = self.pending.get(user_id, 1)
-        return sum(min(number, own) for number in self.pending.values()) or 1
+    def place(self, user_id: int) -> tuple[int, int | None]:
+        """Estimate the place of the user's last generation, and the seconds until it is done.
 
-    def eta_seconds(self, position: int) -> int | None:
-        """Estimate when it will be done; None while no worker is alive."""
+        Users take turns, so of each no more come before it than the user has. The time is None while no
+        worker is alive.
+        """
+        own = self.pending.get(user_id, 1)
+        position = sum(min(number, own) for number in self.pending.values()) or 1
         if not self.crew["workers"]:
-            return None
-        return max(1, round(position * float(self.crew["run_seconds"]) / self.crew["workers"]))
+            return position, None
+        return position, max(1, round(position * float(self.crew["run_seconds"]) / self.crew["workers"]))
 
 
 def readiness() -> dict[str, str]:

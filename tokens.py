@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import time
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -68,14 +69,18 @@ def _verified(key: str, token: str) -> dict[str, Any]:
 # -- Signed links: an <img> cannot send a header ---------------------------------------------------
 
 
-def sign_link(url: str, token_version: int) -> str:
-    """Return the URL with a signature, good for one to two hours.
+def link_signer(token_version: int) -> Callable[[str | None], str | None]:
+    """Return a function from a URL of the account's to the same with a signature, good for one to two hours.
 
-    It is the same string for an hour, so that browsers can cache what is behind it, and void once the
-    owner's sessions are ended.
+    That is the same string for an hour, so that browsers can cache what is behind it, and void once the
+    account's sessions are ended.
     """
-    expires = (int(time.time()) // 3600 + 2) * 3600
-    return f"{url}?expires={expires}&sig={_signature(settings.SECRET_KEY, url, expires, token_version)}"
+    expires, secret = (int(time.time()) // 3600 + 2) * 3600, settings.SECRET_KEY
+
+    def sign(url: str | None) -> str | None:
+        return f"{url}?expires={expires}&sig={_signature(secret, url, expires, token_version)}" if url else None
+
+    return sign
 
 
 def link_is_good(url: str, expires: str, signature: str, token_version: int) -> bool:

@@ -227,3 +227,13 @@ def test_a_filtered_count_ends_at_its_bound(alice, monkeypatch):
 
     assert alice.history("?status=completed")["pagination"]["total"] == 3
     assert alice.history()["pagination"]["total"] == 5
+
+
+@pytest.mark.parametrize("end", [lambda user: db.set_disabled(user, True), lambda user: db.change_password(user, "x")])
+def test_a_session_that_ended_sees_no_history(alice, end):
+    add(alice)
+    end(alice.id)
+
+    response = alice.get("/api/v1/images/history")
+
+    assert (response.status_code, response.json["code"]) == (401, "token_invalid")

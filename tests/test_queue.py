@@ -133,6 +133,20 @@ def test_one_key_sent_many_times_at_once_creates_one_generation(alice):
     assert alice.history()["pagination"]["total"] == 1
 
 
+@pytest.mark.parametrize("end", [lambda user: db.set_disabled(user, True), lambda user: db.change_password(user, "x")])
+def test_a_session_that_ended_submits_nothing(alice, end):
+    end(alice.id)
+
+    assert (submit(alice).status_code, submit(alice).json["code"]) == (401, "token_invalid")
+    assert db.value("SELECT COUNT(*) FROM image_generations") == 0
+
+
+def test_a_deleted_account_submits_nothing(alice):
+    db.delete_user(alice.id)
+
+    assert submit(alice).json["code"] == "token_invalid"
+
+
 # -- Limits -------------------------------------------------------------------------------------
 
 
