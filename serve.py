@@ -19,7 +19,7 @@ except (ImportError, MemoryError):  # a hardened systemd unit may forbid it, and
 
 COMMANDS = {"web": ["-m", "gunicorn"], "worker": ["worker.py"]}
 RESTART_SECONDS = 1
-# A process that ends sooner than this after its start has not worked; a web server that cannot start ends it all.
+# A process that fails sooner than this after its first start has never worked: that ends it all.
 FAILED_START_SECONDS = 3
 PR_SET_PDEATHSIG = 1
 
@@ -35,6 +35,7 @@ class Child:
 
     def __init__(self, kind: str):
         self.kind = kind
+        self.has_worked = False
         self.start()
 
     def start(self) -> None:
@@ -47,10 +48,14 @@ class Child:
     def look_after(self) -> None:
         status = self.process.poll()
         if status is None:
+            self.has_worked = self.has_worked or time.monotonic() - self.started > FAILED_START_SECONDS
             return
-        if self.kind == "web" and status == 1 and time.monotonic() - self.started < FAILED_START_SECONDS:
-            raise SystemExit(1)  # it has said why
+        if status == 1 and not self.has_worked:
+            raise SystemExit(1)  # it has said what is wrong, and that would be wrong again
         print(f"{self.kind} process {self.process.pid} ended with {status}; starting another", file=sys.stderr)
+        # What a killed gunicorn leaves behind would go on to hold the port.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         time.sleep(RESTART_SECONDS)
         self.start()
 
@@ -59,6 +64,8 @@ def main() -> None:
     settings = config.load()
     kinds = {"web": ["web"], "worker": ["worker"] * settings.JOB_WORKERS}
     wanted = sys.argv[1:] or ["web", "worker"]
+    if set(wanted) - set(kinds):
+        raise SystemExit(f"There is no {' '.join(wanted)} to start; say web, worker, or nothing for both.")
     children = []
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)

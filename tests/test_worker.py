@@ -228,8 +228,9 @@ def test_a_canceled_job_makes_room_for_the_next(alice, worker, settings):
     number = submit_one(alice, prompt="slow")
     worker()
     wait_for(alice, number, "processing")
-    alice.post(f"/api/v1/images/{number}/cancel")
 
+    canceled = alice.post(f"/api/v1/images/{number}/cancel")
+    assert canceled.status_code == 200
     wait_for(alice, submit_one(alice), "completed")
 
     assert row(number)["status"] == "canceled"
@@ -240,8 +241,9 @@ def test_so_does_a_deleted_one(alice, worker, settings):
     number = submit_one(alice, prompt="slow")
     worker()
     wait_for(alice, number, "processing")
-    alice.open("DELETE", f"/api/v1/images/{number}")
 
+    deleted = alice.open("DELETE", f"/api/v1/images/{number}")
+    assert deleted.status_code == 200
     wait_for(alice, submit_one(alice), "completed")
 
     assert len(files(settings)) == 2
