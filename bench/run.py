@@ -190,7 +190,7 @@ def submit(environ: dict[str, str]) -> None:
     """Submit as 64 users with room for all: the limits are checked, but never reached."""
     script = Path(environ["DATA_DIR"]) / "submit.lua"
     script.write_text(SUBMIT_SCRIPT % ", ".join(f'"{token(user_id)}"' for user_id in range(1, 65)))
-    room = {name: "1000000" for name in ("MAX_ACTIVE_JOBS", "DAILY_IMAGES")}
+    room = dict.fromkeys(("MAX_ACTIVE_JOBS", "DAILY_IMAGES"), "1000000")
     with durable(environ), emptied(environ):
         against_limit({**environ, **room, "MAX_QUEUE": "10000"}, "submit", SUBMIT, 0.5, "-s", str(script))
 
@@ -337,8 +337,10 @@ def log_ins(environ: dict[str, str]) -> None:
                        ratio, "<= 4", ratio <= 4)  # fmt: skip
 
 
-PARTS = {"profile": profile, "history": history, "record": record, "submit": submit, "jobs": jobs_overhead, "memory": memory, "start": start, "logins": log_ins,
-         "million": million}  # fmt: skip
+PARTS = {
+    "profile": profile, "history": history, "record": record, "submit": submit, "jobs": jobs_overhead,
+    "memory": memory, "start": start, "logins": log_ins, "million": million,
+}  # fmt: skip
 
 if __name__ == "__main__":
     main()
