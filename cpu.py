@@ -7,7 +7,7 @@ at low priority, so that a burst of log-ins neither exhausts memory nor keeps li
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
 
@@ -44,6 +44,13 @@ def run(function: Callable[..., Any], *arguments: Any) -> Any:
     if not waiting.acquire(blocking=False):
         raise Busy
     try:
-        return executor.submit(function, *arguments).result()
+        return _submit(executor, function, *arguments).result()
     finally:
         waiting.release()
+
+
+def _submit(executor: ThreadPoolExecutor, function: Callable[..., Any], *arguments: Any) -> Future:
+    try:
+        return executor.submit(function, *arguments)
+    except RuntimeError:  # this process is at its end
+        raise Busy from None

@@ -400,6 +400,12 @@ def delete_generations(user_id: int, ids: list[int]) -> list[Row]:
     """
     with transaction():
         user = _lock_user(user_id)
+        # Their rows too, or a worker could complete one, and take its files over, while we delete it.
+        places = ", ".join(["%s"] * len(ids))
+        rows(
+            "SELECT id FROM image_generations WHERE user_id = %s AND id IN (" + places + ") ORDER BY id FOR UPDATE",
+            user_id, *ids,
+        )  # fmt: skip
         found = list_owned(user_id, ids)
         for row in found:
             if row["status"] in UNFINISHED:

@@ -157,15 +157,14 @@ def run(job: db.Row, on_progress: Callable[[int, int], None] = engines.no_progre
 def make_and_record(job: db.Row, on_progress: Callable[[int, int], None]) -> str:
     try:
         data = engines.load(models.offered()[job["model"]].engine).make(engine_job(job), on_progress)
-        thumbnail = media.thumbnail(data)
-    except Stopped:
+        return finish(job, data, media.thumbnail(data))
+    except (Stopped, db.Unavailable):
         raise
     except engines.Transient as error:
         return try_later(job, error.code, error)
     except Exception as error:
         code = error.code if isinstance(error, engines.EngineError) else "engine_error"
         return fail(job, code, error)
-    return finish(job, data, thumbnail)
 
 
 def engine_job(job: db.Row) -> engines.Job:
@@ -187,7 +186,10 @@ def finish(job: db.Row, image: bytes, thumbnail: bytes) -> str:
     folder = f"generated_images/{job['user_id']}"
     keys = [f"{folder}/{job['claim']}.png", f"{folder}/{job['claim']}_thumbnail.webp"]
     db.doom_files(keys, DOOM_SECONDS)
-    image_url, thumbnail_url = storage.put(keys[0], image), storage.put(keys[1], thumbnail)
+    try:
+        image_url, thumbnail_url = storage.put(keys[0], image), storage.put(keys[1], thumbnail)
+    except OSError as error:  # a full disk, say: the next attempt may find room
+        raise engines.Transient("storage_unavailable", str(error)) from error
     result = {
         "image_filename": f"{job['claim']}.png",
         "image_url": image_url,

@@ -131,7 +131,7 @@ JOB_ERRORS = {
     "bad_picture": ("生成引擎返回的不是有效图片", "The engine's answer was no picture"),
     "timeout": ("生成超时", "It took too long"),
     "worker_lost": ("任务多次中断", "It was interrupted too many times"),
-    "model_gone": ("该模型已下线", "The model is no longer on offer"),
+    "storage_unavailable": ("存储暂时不可用", "The storage was away"),
 }
 
 

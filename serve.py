@@ -76,22 +76,27 @@ def main() -> None:
                 child.look_after()
             time.sleep(0.2)
     finally:
-        stop(children)
+        # gunicorn gives its requests 30 seconds, a worker its image WORKER_GRACE_SECONDS.
+        stop(children, 10 + max(30, settings.WORKER_GRACE_SECONDS))
 
 
 def end(number: int, frame: object) -> None:
     raise SystemExit(0)
 
 
-def stop(children: list[Child]) -> None:
-    """Ask all to finish what they are at, and wait for them; a second signal does not cut them short."""
+def stop(children: list[Child], seconds: float) -> None:
+    """Ask all to finish what they are at, and end what has not after some seconds; a second signal changes nothing."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for child in children:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child.process.pid, signal.SIGTERM)
+        child.process.terminate()
+    deadline = time.monotonic() + seconds
     for child in children:
-        child.process.wait()
+        try:
+            child.process.wait(max(0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            child.process.kill()
+            child.process.wait()
 
 
 if __name__ == "__main__":

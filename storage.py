@@ -21,7 +21,7 @@ def put(key: str, data: bytes) -> str:
     """Store bytes under a key and return their URL. Never leaves a half-written file under that name."""
     path = settings.uploads_dir / key
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    draft = draft_of(path)
     try:
         with open(draft, "wb") as file:
             file.write(data)
@@ -34,6 +34,11 @@ def put(key: str, data: bytes) -> str:
     return URL_PREFIX + key
 
 
+def draft_of(path: Path) -> Path:
+    """Return where a file is written before it gets its name; known, so that what a crash leaves can be deleted."""
+    return path.with_name(f".{path.name}.draft")
+
+
 def find(key: str) -> Path | None:
     """Return the path of a stored file, or None: also for a key that leads out of uploads/."""
     found = safe_join(str(settings.uploads_dir), key)
@@ -41,9 +46,13 @@ def find(key: str) -> Path | None:
 
 
 def delete(url: str | None) -> None:
-    """Delete the file behind a URL; nothing happens if there is none."""
-    if url and url.startswith(URL_PREFIX) and (path := find(url.removeprefix(URL_PREFIX))):
-        path.unlink(missing_ok=True)
+    """Delete the file behind a URL, and what a crash while writing it left; nothing happens if there is none."""
+    if not url or not url.startswith(URL_PREFIX):
+        return
+    found = safe_join(str(settings.uploads_dir), url.removeprefix(URL_PREFIX))
+    for path in (Path(found), draft_of(Path(found))) if found else ():
+        if path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def delete_folder(key: str) -> None:

@@ -28,16 +28,36 @@ RUN_SECONDS_AT_FIRST = 5.0
 log = logging.getLogger("worker")
 
 
+class Run:
+    """One run of one job, shared by the two threads."""
+
+    def __init__(self, job: db.Row):
+        self.job = job
+        self.started = time.monotonic()
+        self.progress = 0
+        self.stop_reason = ""  # "lost", "timeout" or "shutdown", once it must stop
+        self.told_at = 0.0
+
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+    def stop(self, reason: str) -> None:
+        self.stop_reason, self.told_at = reason, time.monotonic()
+
+    def on_progress(self, done: int, total: int) -> None:
+        self.progress = min(99, 100 * done // max(1, total))
+        if self.stop_reason:
+            raise jobs.Stopped
+
+
 class Worker:
     def __init__(self, served: list[str]):
         self.name = f"{socket.gethostname()[:60]}-{os.getpid()}"
         self.served = served
-        self.job: db.Row | None = None
-        self.progress = 0
-        self.stop_job = ""  # why the running job must stop: "lost", "timeout" or "shutdown"
-        self.stopping = threading.Event()
-        self.stopped_at = self.told_at = self.started = 0.0
+        self.running: Run | None = None
         self.average = RUN_SECONDS_AT_FIRST
+        # Plain values, because a signal handler that waits for a lock can wait for ever.
+        self.is_stopping, self.stopped_at = False, 0.0
 
     # -- The main thread ----------------------------------------------------------------------
 
@@ -45,79 +65,68 @@ class Worker:
         """Take and run jobs until told to stop."""
         keeper = threading.Thread(target=self.keep, daemon=True)
         keeper.start()
-        while not self.stopping.is_set():
+        while not self.is_stopping:
             try:
                 job = jobs.take(self.served)
             except db.Unavailable as refusal:
                 log.warning("the database is away", extra={"details": {"cause": str(refusal.__cause__)}})
-                self.stopping.wait(1)
+                time.sleep(1)
                 continue
             if job:
                 self.run(job)
             else:
-                self.stopping.wait(POLL_SECONDS)
+                time.sleep(POLL_SECONDS)
         self.try_to(db.forget_worker, self.name)
 
     def run(self, job: db.Row) -> None:
-        self.progress, self.stop_job, self.started = 0, "", time.monotonic()
-        self.job = job
+        running = self.running = Run(job)
         outcome = "ended"
         try:
-            jobs.run(job, self.on_progress)
+            jobs.run(job, running.on_progress)
         except jobs.Stopped:
             outcome = "stopped"
-            if self.stop_job == "shutdown":
+            if running.stop_reason == "shutdown":
                 self.try_to(jobs.give_back, job)
         except db.Unavailable:
             outcome = "unrecorded"  # the lease runs out, and the job is made again
         finally:
-            self.job = None
-        seconds = time.monotonic() - self.started
-        self.average += (seconds - self.average) / 5
-        details = {"generation": job["id"], "attempt": job["attempt"], "seconds": round(seconds, 2)}
+            self.running = None
+        self.average += (running.seconds() - self.average) / 5
+        details = {"generation": job["id"], "attempt": job["attempt"], "seconds": round(running.seconds(), 2)}
         log.info(outcome, extra={"details": details})
-
-    def on_progress(self, done: int, total: int) -> None:
-        self.progress = min(99, 100 * done // max(1, total))
-        if self.stop_job:
-            raise jobs.Stopped
 
     # -- The keeper ---------------------------------------------------------------------------
 
     def keep(self) -> None:
         swept = 0.0
         while True:
-            if self.job:
-                self.try_to(self.keep_job, self.job)
+            if running := self.running:
+                self.try_to(self.keep_run, running)
             if time.monotonic() - swept > SWEEP_SECONDS:
                 swept = time.monotonic()
                 self.try_to(db.note_worker, self.name, ",".join(self.served), self.average)
                 self.try_to(jobs.sweep)
             time.sleep(1)
 
-    def keep_job(self, job: db.Row) -> None:
-        """Renew the lease of the running job, or see to it that it stops."""
-        running = time.monotonic() - self.started
-        deadline = models.offered()[job["model"]].deadline_seconds
-        if self.stop_job:
-            self.end_if_stubborn(job)
-        elif running > deadline:
-            self.stop("timeout")
+    def keep_run(self, running: Run) -> None:
+        """Renew the lease of a run, or see to it that it stops."""
+        job = running.job
+        if running.stop_reason:
+            self.end_if_stubborn(running)
+        elif running.seconds() > models.offered()[job["model"]].deadline_seconds:
+            running.stop("timeout")
             jobs.fail(job, "timeout")
-        elif self.stopping.is_set() and time.monotonic() - self.stopped_at > settings.WORKER_GRACE_SECONDS:
-            self.stop("shutdown")
-        elif not db.renew_lease(job["id"], job["claim"], jobs.LEASE_SECONDS, self.progress):
-            self.stop("lost")
+        elif self.is_stopping and time.monotonic() - self.stopped_at > settings.WORKER_GRACE_SECONDS:
+            running.stop("shutdown")
+        elif not db.renew_lease(job["id"], job["claim"], jobs.LEASE_SECONDS, running.progress):
+            running.stop("lost")
 
-    def stop(self, reason: str) -> None:
-        self.stop_job, self.told_at = reason, time.monotonic()
-
-    def end_if_stubborn(self, job: db.Row) -> None:
-        if time.monotonic() - self.told_at < STUBBORN_SECONDS or self.job is not job:
+    def end_if_stubborn(self, running: Run) -> None:
+        if time.monotonic() - running.told_at < STUBBORN_SECONDS or self.running is not running:
             return
-        if self.stop_job == "shutdown":
-            self.try_to(jobs.give_back, job)
-        log.error("the engine does not stop; ending this process", extra={"details": {"generation": job["id"]}})
+        if running.stop_reason == "shutdown":
+            self.try_to(jobs.give_back, running.job)
+        log.error("the engine does not stop; ending this process", extra={"details": {"generation": running.job["id"]}})
         os._exit(70)
 
     def try_to(self, function, *arguments) -> None:
@@ -130,8 +139,7 @@ class Worker:
             log.exception("unexpected error")
 
     def on_signal(self, number: int, frame: object) -> None:
-        self.stopped_at = time.monotonic()
-        self.stopping.set()
+        self.is_stopping, self.stopped_at = True, time.monotonic()
 
 
 def main() -> None:
