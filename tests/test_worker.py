@@ -10,11 +10,11 @@ import pytest
 import db
 import jobs
 import migrations
+import worker as program
 from pool import pool
 from tests.conftest import Person
 from tests.servers import ROOT, MariaDB, clean_environment, wait_until
 from tests.test_queue import record, submit_one
-from worker import Run, Worker
 
 # A worker whose engine, while a file lies there, goes on and on with a prompt of "slow", and neither ends nor
 # reports progress with one of "deaf".
@@ -364,10 +364,10 @@ def test_a_job_goes_on_while_the_database_is_away(killable, worker, hold):
 
 def test_what_the_keeper_learns_of_one_run_does_not_stop_the_next(alice):
     first, second = (jobs.take(["test_model"]) for _ in (submit_one(alice), submit_one(alice)))
-    one = Worker(["test_model"])
-    ended = Run(first)
+    one = program.Worker(["test_model"])
+    ended = program.Run(first)
     jobs.cancel({"id": alice.id}, {"id": first["id"]})
-    one.running = Run(second)
+    one.running = program.Run(second)
 
     one.keep_run(ended)
 
