@@ -1,12 +1,18 @@
-"""Pictures: judged by decoding them, made small, freed of metadata. Knows nothing of HTTP or files."""
+"""Pictures: judged by decoding them, made small, freed of metadata. Knows nothing of HTTP or files.
+
+Pillow is imported by the first picture: web processes that only list and watch do without its memory.
+"""
+
+from __future__ import annotations
 
 import io
 import warnings
-from typing import NamedTuple
-
-from PIL import Image, ImageOps, ImageSequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from messages import Refusal
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 AVATAR_BYTES = 5 * 1024 * 1024
 AVATAR_SIDE = 512
@@ -49,6 +55,8 @@ def avatar(data: bytes) -> Picture:
 
 
 def _avatar(data: bytes) -> Picture:
+    from PIL import ImageOps
+
     image = _open(data)
     # A phone's JPEG with a second picture inside (MPO) is still a photograph, not an animation.
     kind = "JPEG" if image.format == "MPO" else image.format
@@ -62,6 +70,8 @@ def _avatar(data: bytes) -> Picture:
 
 def _open(data: bytes) -> Image.Image:
     """Read the header only, and refuse what should not be decoded."""
+    from PIL import Image
+
     try:
         image = Image.open(io.BytesIO(data), formats=list(EXTENSIONS))
     except Image.UnidentifiedImageError:
@@ -82,6 +92,8 @@ def _fitted(image: Image.Image, side: int) -> Image.Image:
 
 
 def _animation(image: Image.Image, kind: str) -> bytes:
+    from PIL import ImageSequence
+
     frames, durations = [], []
     for frame in ImageSequence.Iterator(image):
         frames.append(_fitted(frame, AVATAR_SIDE))

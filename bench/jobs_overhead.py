@@ -16,7 +16,7 @@ config.settings.MAX_ACTIVE_JOBS = config.settings.MAX_QUEUE = config.settings.DA
 image = painter.make(Job("a fox", width=64, height=64, steps=1))
 painter.make = lambda job, on_progress: image
 for number in range(JOBS):
-    jobs.submit({"id": number % 20 + 1}, GenerateInput(prompt="a fox"))
+    jobs.submit({"id": number % 20 + 1, "token_version": 0}, GenerateInput(prompt="a fox"))
 spent = []
 for _ in range(JOBS):
     started = time.perf_counter()
