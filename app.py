@@ -4,6 +4,7 @@ Reads top to bottom: setup, before and after each request, errors, who is asking
 """
 
 import hashlib
+import io
 import ipaddress
 import logging
 import logging.config
@@ -23,6 +24,7 @@ from flask_cors import CORS
 from werkzeug.exceptions import HTTPException
 
 import accounts
+import blocklist
 import checks
 import commands
 import config
@@ -32,8 +34,10 @@ import jobs
 import logs
 import media
 import messages
+import metadata
 import metrics
 import models
+import outlook
 import storage
 import tokens
 from config import settings
@@ -54,6 +58,7 @@ app.json.sort_keys = False
 # Room for a 5 MB avatar and the other fields of a form.
 app.config["MAX_CONTENT_LENGTH"] = 8 * 1024 * 1024
 models.offered()  # a wrong models file stops the start
+blocklist.words()
 commands.register(app)
 CORS(
     app,
@@ -193,7 +198,7 @@ def error_body(error: Refusal) -> dict:
     }
     # The sentences about the fields are more use to a reader than that there are some.
     separator = "；" if language() == "zh" else "; "
-    details = separator.join(fields.values()) if error.code == "invalid_input" else ""
+    details = separator.join(fields.values()) if error.code in ("invalid_input", "prompt_blocked") else ""
     message = details or messages.error_text(error.code, language())
     body = {"status": "error", "message": message, "code": error.code}
     return {**body, "fields": fields} if fields else body
@@ -281,11 +286,11 @@ def health():
 @app.get("/api/health/ready")
 def ready():
     """Say whether images can be made: database, storage and a worker; 503 names what is away."""
-    state = jobs.readiness()
+    state, problems = outlook.readiness()
     away = {name: (problem, {}) for name, problem in state.items() if problem}
     if away:
         raise Refusal("not_ready", fields=away, retry_after=10)
-    return success(dict.fromkeys(state, "ok"))
+    return success({**dict.fromkeys(state, "ok"), "models": {name: problems[name] or "ok" for name in problems}})
 
 
 @app.get("/metrics")
@@ -412,18 +417,26 @@ def profile():
 
 @app.get("/api/v1/models")
 def list_models():
-    """List the models on offer, with the limits and defaults of their parameters."""
+    """List the models on offer: whether they can be made just now, and the limits and defaults of their parameters."""
     return success({"models": [public_model(model) for model in models.offered().values()]})
 
 
 def public_model(model: models.Model) -> dict:
+    problem = outlook.queue().problems.get(model.name, "no_worker")
     ranges = {name: getattr(model, name) for name in models.RANGED}
+    choices = {name: getattr(model, name) for name in models.CHOSEN}
     return {
         "name": model.name,
         "label": model.label_zh or model.label if language() == "zh" else model.label,
         "engine": model.engine,
-        "capabilities": {"negativePrompt": model.negative_prompt, "seed": True, "n": 4},
-        "parameters": {name: limits.shown(name) for name, limits in ranges.items() if limits},
+        "available": not problem,
+        "reason": messages.problem_text(problem, language()) if problem else None,
+        "capabilities": {"negativePrompt": model.negative_prompt, "seed": model.takes_seed, "n": 4},
+        "parameters": {
+            **{name: limits.shown(name) for name, limits in ranges.items() if limits},
+            **{name: {"choices": offer, "default": offer[0]} for name, offer in choices.items() if offer},
+        },
+        "sizes": [dict(zip(("width", "height"), model.size_of(text), strict=True)) for text in model.sizes],
     }
 
 
@@ -577,18 +590,17 @@ def next_cursor(generations: list[db.Row], per_page: int) -> str | None:
 def public_records(generations: list[db.Row]) -> list[dict]:
     """Return generations of the caller as every answer shows them."""
     sign = tokens.link_signer(g.user["token_version"])
-    place = None
-    if any(row["status"] == "pending" for row in generations):
-        place = jobs.queue().place(g.user["id"])
-    return [public_record(row, sign, place if row["status"] == "pending" else NO_PLACE) for row in generations]
+    return [public_record(row, sign, place_of(row)) for row in generations]
 
 
-NO_PLACE = (None, None)
+def place_of(generation: db.Row) -> tuple[int | None, int | None]:
+    if generation["status"] != "pending":
+        return None, None
+    return outlook.queue().place(g.user["id"], generation["model"])
 
 
 def public_record(generation: db.Row, sign: Callable, place: tuple[int | None, int | None]) -> dict:
     position, eta_seconds = place
-    code = generation["error_code"]
     return {
         "id": generation["id"],
         "prompt": generation["prompt_text"],
@@ -598,8 +610,8 @@ def public_record(generation: db.Row, sign: Callable, place: tuple[int | None, i
         "createdAt": iso_time(generation["created_at"]),
         "updatedAt": iso_time(generation["updated_at"]),
         "params": {"model_used": None, "seed": None, **jobs.stored_params(generation)},
-        "errorMessage": messages.job_text(code, language()) if code else generation["error_message"],
-        "errorCode": code,
+        "errorMessage": error_message(generation),
+        "errorCode": generation["error_code"],
         "progress": 100 if generation["status"] == "completed" else generation["progress"],
         "queuePosition": position,
         "etaSeconds": eta_seconds,
@@ -612,6 +624,13 @@ def public_record(generation: db.Row, sign: Callable, place: tuple[int | None, i
         "signedImageUrl": sign(generation["image_url"]),
         "signedThumbnailUrl": sign(generation["thumbnail_url"]),
     }
+
+
+def error_message(generation: db.Row) -> str | None:
+    code, detail = generation["error_code"], generation["error_detail"]
+    if not code:
+        return generation["error_message"]
+    return messages.job_text(code, language()) + (f" ({detail})" if detail else "")
 
 
 def iso_time(text: str | None) -> str | None:
@@ -643,7 +662,8 @@ def avatar_file(filename: str):
 def generated_file(user_id: str, filename: str):
     """Serve an image or thumbnail to its owner, or to whoever has a signed link of theirs.
 
-    401 without either, 403 for anyone else's, whether it exists or not.
+    `?metadata=strip` leaves out prompt and parameters. 401 without either, 403 for anyone else's, whether it
+    exists or not.
     """
     if "sig" in request.args:
         g.user = link_owner(user_id)
@@ -651,7 +671,9 @@ def generated_file(user_id: str, filename: str):
         g.user = current_user()
     if user_id != str(g.user["id"]):
         raise Refusal("forbidden")
-    return stored_file(f"generated_images/{user_id}/{filename}", "private, max-age=31536000, immutable")
+    query = checks.parse(checks.FileQuery, request.args.to_dict())
+    key, cache_control = f"generated_images/{user_id}/{filename}", "private, max-age=31536000, immutable"
+    return stripped_file(key, cache_control) if query.metadata == "strip" else stored_file(key, cache_control)
 
 
 def link_owner(user_id: str) -> db.Row:
@@ -674,5 +696,20 @@ def stored_file(key: str, cache_control: str) -> Response:
         response.headers["X-Accel-Redirect"] = settings.X_ACCEL_PREFIX + quote(key)
     else:
         response = send_file(path, mimetype=mimetype, as_attachment=not mimetype)
+    response.headers["Cache-Control"] = cache_control
+    return response
+
+
+def stripped_file(key: str, cache_control: str) -> Response:
+    """Answer with a stored picture that says nothing of how it was made; a label of AI-made content stays."""
+    path = storage.find(key)
+    if not path:
+        raise Refusal("not_found")
+    try:
+        data = metadata.stripped(path.read_bytes())
+    except ValueError:  # a file of another program's time
+        raise checks.InvalidInput(fields={"metadata": ("picture_format", {})}) from None
+    name = hashlib.sha1(data, usedforsecurity=False).hexdigest()
+    response = send_file(io.BytesIO(data), IMAGE_TYPES.get(path.suffix.lower()), download_name=path.name, etag=name)
     response.headers["Cache-Control"] = cache_control
     return response

@@ -240,6 +240,11 @@ class GenerateInput(BaseModel):
     steps: Annotated[int, Whole] | None = None
     seed: Seed = None
     guidance: Annotated[float, BeforeValidator(real_number)] | None = None
+    quality: str | None = Field(None, max_length=64)
+    style: str | None = Field(None, max_length=64)
+    sampler: str | None = Field(None, max_length=64)
+    # None: as EMBED_METADATA says.
+    embed_metadata: Annotated[bool, Field(strict=True)] | None = None
     n: Annotated[int, Whole] = Field(1, ge=1, le=4)
 
 
@@ -283,6 +288,10 @@ class HistoryQuery(BaseModel):
     @property
     def filters(self) -> dict[str, Any]:
         return self.model_dump(include={"status", "q", "favorite", "model", "since", "until"}, exclude_none=True)
+
+
+class FileQuery(BaseModel):
+    metadata: Literal["strip"] | None = None
 
 
 class IdsQuery(BaseModel):

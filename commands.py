@@ -1,4 +1,4 @@
-"""The operator's command line: `flask db …`, `flask user …` and `flask jobs …`."""
+"""The operator's command line: `flask db …`, `flask user …`, `flask jobs …` and `flask engines …`."""
 
 import time
 from collections.abc import Iterator
@@ -12,12 +12,18 @@ from flask.cli import AppGroup
 import accounts
 import checks
 import db
+import engines
 import jobs
+import media
 import migrations
+import models
+import outlook
+from config import SettingError
 from messages import Refusal, error_text, field_text
 
 database = AppGroup("db", help="Look at the schema of the database, or bring it up to date.")
 queue = AppGroup("jobs", help="Look at the queue, and put right what is stuck in it.")
+image_engines = AppGroup("engines", help="Try the engines behind the models on offer.")
 users = AppGroup("user", help="Add, list, change and remove accounts.")
 CONNECT_SECONDS = 30
 
@@ -26,6 +32,7 @@ def register(app: Flask) -> None:
     app.cli.add_command(database)
     app.cli.add_command(users)
     app.cli.add_command(queue)
+    app.cli.add_command(image_engines)
 
 
 def fail(refusal: Refusal) -> None:
@@ -161,7 +168,7 @@ def jobs_stats() -> None:
     """Count the generations by status, and the workers seen lately."""
     for row in db.count_by_status():
         click.echo(f"{row['status']:12} {row['number']:>8}  oldest {row['oldest']}")
-    click.echo(f"workers      {db.get_crew(jobs.CREW_SECONDS)['workers']:>8}")
+    click.echo(f"workers      {len(db.list_crew(outlook.CREW_SECONDS)):>8}")
 
 
 @queue.command("list")
@@ -211,3 +218,71 @@ def jobs_requeue(generation_id: int) -> None:
 def jobs_sweep() -> None:
     """Repair at once what processes that died left behind; every worker does so on a timer."""
     jobs.sweep()
+
+
+# -- flask engines --------------------------------------------------------------------------------
+
+TRIAL_PROMPT = "a red apple on a table"
+TRIAL_SIDE = 256
+
+
+@image_engines.command("check")
+@click.argument("names", metavar="[MODEL]...", nargs=-1)
+@click.option("--pictures/--no-pictures", default=True, help="Make one small picture where that is free.")
+def engines_check(names: tuple[str, ...], pictures: bool) -> None:
+    """Try the engine of each model, or of those named, from this machine; exit status 1 if one fails."""
+    offered = models.offered()
+    if unknown := [name for name in names if name not in offered]:
+        raise click.ClickException(f"there is no model {unknown[0]}; there are {', '.join(offered)}")
+    click.echo(f"{'model':24} {'engine':14} {'reached':>9} {'picture':>9}  what it has, or what is wrong")
+    failed = False
+    for model in (offered[name] for name in names or offered):
+        trial = Trial(model, pictures)
+        click.echo(f"{model.name:24} {model.engine:14} {trial.reached:>9} {trial.picture:>9}  {trial.note}")
+        failed = failed or not trial.is_good
+    if failed:
+        raise SystemExit(1)
+
+
+class Trial:
+    """One try of a model: how long its engine took to answer and to make a picture, and what came of it."""
+
+    def __init__(self, model: models.Model, with_picture: bool):
+        self.reached = self.picture = "-"
+        self.is_good = False
+        try:
+            self.try_out(model, with_picture)
+            self.is_good = True
+        except engines.EngineError as error:
+            self.note = str(error)
+        except media.BadPicture:
+            self.note = "bad_picture"
+        except SettingError as error:
+            self.note = str(error)
+
+    def try_out(self, model: models.Model, with_picture: bool) -> None:
+        engines.prepare(model)
+        engine, started = engines.load(model.engine), time.monotonic()
+        offers = engine.check(model.options)
+        self.reached = f"{(time.monotonic() - started) * 1000:.0f} ms"
+        if with_picture and not model.options.is_paid:
+            started = time.monotonic()
+            picture = media.generated(engine.make(trial_job(model), engines.no_progress).data)
+            self.picture = f"{time.monotonic() - started:.1f} s"
+            offers = [*offers, f"made {picture.width}x{picture.height} {picture.extension}"]
+        self.note = ", ".join(offers)
+
+
+def trial_job(model: models.Model) -> engines.Job:
+    """Return the smallest job worth looking at."""
+    wanted = checks.GenerateInput(prompt=TRIAL_PROMPT, model=model.name)
+    if not model.sizes:
+        wanted.width, wanted.height = (closest(limits, TRIAL_SIDE) for limits in (model.width, model.height))
+    if model.steps:
+        wanted.steps = int(model.steps.min)
+    row = jobs.columns(models.fill(wanted), seed=1 if model.takes_seed else None, extra={})
+    return jobs.engine_job({**row, "id": 0, "claim": ""})
+
+
+def closest(limits: models.Range, wanted: int) -> int:
+    return int(min(max(wanted // limits.step * limits.step, limits.min), limits.max))

@@ -6,6 +6,7 @@ A wrong value stops the start with one line that names the setting.
 
 import ipaddress
 import os
+import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -86,6 +87,13 @@ def existing_file(text: str) -> str:
     return text
 
 
+def label_text(text: str) -> str:
+    # GB 45438-2025, annex E: no blank, no quote, no backslash, ASCII alone.
+    if not re.fullmatch(r"[\x21\x23-\x5B\x5D-\x7E]{1,200}", text):
+        raise ValueError('must be ASCII letters, digits and signs without blanks, " and \\, such as a company code')
+    return text
+
+
 def password_hash(text: str) -> str:
     if text.split(":")[0] not in ("scrypt", "pbkdf2"):
         raise ValueError("must be a Werkzeug method such as scrypt:32768:8:1")
@@ -133,6 +141,10 @@ class Settings:
     MAX_ACTIVE_JOBS: int = setting(20, number(int, 1, 10**6))
     DAILY_IMAGES: int = setting(500, number(int, 1, 10**9))
     MAX_QUEUE: int = setting(1000, number(int, 1, 10**6))
+    PROMPT_BLOCKLIST: str = setting("", existing_file)
+    EMBED_METADATA: bool = setting(True, on_or_off)
+    AIGC_PRODUCER: str = setting("", label_text)
+    AIGC_LABEL: bool | None = setting(None, on_or_off)
 
     TOKEN_HOURS: float = setting(24.0, number(float, 0.0001, 24 * 365))
     PASSWORD_HASH: str = setting("scrypt:32768:8:1", password_hash)
@@ -161,6 +173,11 @@ class Settings:
 settings = Settings()
 
 
+def secret(name: str) -> str:
+    """Return a variable of the environment or of `.env` that the models file names, such as an API key; or ""."""
+    return (os.environ.get(name) or dotenv_values(HERE / ".env").get(name) or "").strip()
+
+
 def load(environ: Mapping[str, str] | None = None) -> Settings:
     """Fill `settings` from `environ`, by default from `.env` and the process's environment.
 
@@ -176,6 +193,10 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
             raise SettingError(f"{item.name}: {error}") from None
         setattr(settings, item.name, value)
     check_database()
+    if settings.AIGC_LABEL and not settings.AIGC_PRODUCER:
+        raise SettingError("AIGC_PRODUCER: must be set when AIGC_LABEL is on")
+    if settings.AIGC_LABEL is None:
+        settings.AIGC_LABEL = bool(settings.AIGC_PRODUCER)
     if not settings.is_production and not environ.get("CORS_ORIGINS"):
         settings.CORS_ORIGINS = ["http://localhost:5173", "http://localhost:5174"]
     # SQLite has one writer at a time, so a second process gains nothing there.

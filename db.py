@@ -266,13 +266,13 @@ SETTLE_AFTER = 200
 
 RECORD = """
        g.id, g.prompt_text, g.image_url, g.thumbnail_url, g.status, g.created_at,
-       g.updated_at, g.generation_params_json, g.error_message, g.error_code, g.model, g.width, g.height,
-       g.progress, g.favorite, g.started_at, g.finished_at
+       g.updated_at, g.generation_params_json, g.error_message, g.error_code, g.error_detail, g.model,
+       g.width, g.height, g.progress, g.favorite, g.started_at, g.finished_at
 """
 
 # The record of a generation just submitted, less what the submit says.
 NEW_RECORD = dict.fromkeys(
-    ("image_url", "thumbnail_url", "error_message", "error_code", "started_at", "finished_at")
+    ("image_url", "thumbnail_url", "error_message", "error_code", "error_detail", "started_at", "finished_at")
 ) | {"progress": 0, "favorite": 0}
 
 HISTORY_FILTERS = {
@@ -618,7 +618,7 @@ def get_job(generation_id: int) -> Row | None:
     """Return what a worker needs to know of a generation."""
     return one(
         """
-        SELECT id, user_id, prompt_text, generation_params_json, model, width, height, status, attempt,
+        SELECT id, user_id, prompt_text, generation_params_json, model, width, height, status, attempt, is_sent,
                created_at, UNIX_TIMESTAMP() AS now
           FROM image_generations
          WHERE id = %s
@@ -663,6 +663,16 @@ def renew_lease(generation_id: int, claim: str, lease_seconds: int, progress: in
     )  # fmt: skip
 
 
+def mark_sent(generation_id: int, claim: str) -> bool:
+    """Note that a request somebody may pay for is about to be sent for this generation."""
+    return bool(
+        execute(
+            "UPDATE image_generations SET is_sent = 1 WHERE id = %s AND claim = %s AND status = 'processing'",
+            generation_id, claim,
+        ).count
+    )  # fmt: skip
+
+
 class NotOurs(Exception):
     """The generation was taken from this claim in the middle of a transaction, which is undone."""
 
@@ -697,24 +707,26 @@ def _is_completed(generation_id: int, claim: str) -> bool:
     return bool(one(sql, generation_id, claim))
 
 
-def fail_generation(generation_id: int, user_id: int, claim: str, code: str, message: str) -> bool:
+def fail_generation(job: Row, code: str, message: str, detail: str = "") -> bool:
     """Record why there is no image, and give its place in the quota back."""
     with transaction():
-        _lock_user(user_id)
-        failed = _end(generation_id, claim, "failed", {"error_code": code, "error_message": message})
+        _lock_user(job["user_id"])
+        reason = {"error_code": code, "error_message": message, "error_detail": detail[:300] or None}
+        failed = _end(job["id"], job["claim"], "failed", reason)
         if failed:
-            _refund(generation_id, user_id)
+            _refund(job["id"], job["user_id"])
     return failed
 
 
 def release_generation(generation_id: int, claim: str, delay_seconds: int = 0, attempts_back: int = 0) -> bool:
-    """Put a generation back into the queue, to be taken after the delay."""
+    """Put a generation back into the queue, to be taken after the delay; whatever was sent for it costs nothing."""
     return bool(
         execute(
             """
             UPDATE image_generations
                SET status = 'pending', claim = NULL, lease_until = NULL, deadline_at = NULL, progress = 0,
-                   attempt = attempt - %s, not_before = UNIX_TIMESTAMP() + %s, updated_at = CURRENT_TIMESTAMP
+                   is_sent = 0, attempt = attempt - %s, not_before = UNIX_TIMESTAMP() + %s,
+                   updated_at = CURRENT_TIMESTAMP
              WHERE id = %s AND claim = %s AND status = 'processing'
             """,
             attempts_back, delay_seconds, generation_id, claim,
@@ -759,7 +771,8 @@ def list_abandoned() -> list[Row]:
     """List the generations whose worker let the lease or the model's deadline pass."""
     return rows(
         """
-        SELECT id, user_id, claim, attempt, CASE WHEN deadline_at <= UNIX_TIMESTAMP() THEN 1 ELSE 0 END AS is_late
+        SELECT id, user_id, claim, attempt, is_sent,
+               CASE WHEN deadline_at <= UNIX_TIMESTAMP() THEN 1 ELSE 0 END AS is_late
           FROM image_generations
          WHERE status = 'processing' AND model IS NOT NULL
            AND (lease_until < UNIX_TIMESTAMP() OR deadline_at <= UNIX_TIMESTAMP())
@@ -789,14 +802,14 @@ def delete_old_keys() -> int:
     return execute("DELETE FROM idempotency_keys WHERE expires_at < UNIX_TIMESTAMP()").count
 
 
-def note_worker(name: str, models: str, run_seconds: float) -> None:
-    """Say that a worker is alive, for which models, and how long its last images took it on average."""
+def note_worker(name: str, models_json: str, run_seconds: float) -> None:
+    """Say that a worker is alive, how its models do, and how long its last images took it on average."""
     sql = "UPDATE workers SET seen_at = UNIX_TIMESTAMP(), models = %s, run_seconds = %s WHERE name = %s"
-    if not execute(sql, models, run_seconds, name).count:
+    if not execute(sql, models_json, run_seconds, name).count:
         with suppress(Duplicate):
             execute(
                 "INSERT INTO workers (name, models, run_seconds, seen_at) VALUES (%s, %s, %s, UNIX_TIMESTAMP())",
-                name, models, run_seconds,
+                name, models_json, run_seconds,
             )  # fmt: skip
 
 
@@ -808,13 +821,9 @@ def delete_old_workers() -> int:
     return execute("DELETE FROM workers WHERE seen_at < UNIX_TIMESTAMP() - 3600").count
 
 
-def get_crew(seconds: int) -> Row:
-    """Return {workers, run_seconds}: how many were seen in the last seconds, and their average for one image."""
-    return one(
-        "SELECT COUNT(*) AS workers, AVG(run_seconds) AS run_seconds"
-        "  FROM workers WHERE seen_at > UNIX_TIMESTAMP() - %s",
-        seconds,
-    )  # fmt: skip
+def list_crew(seconds: int) -> list[Row]:
+    """List the workers seen in the last seconds: {models, run_seconds}, as note_worker() was told."""
+    return rows("SELECT models, run_seconds FROM workers WHERE seen_at > UNIX_TIMESTAMP() - %s", seconds)
 
 
 def count_unfinished() -> list[Row]:
@@ -864,7 +873,8 @@ def requeue_generation(job: Row) -> bool:
             """
             UPDATE image_generations
                SET status = 'pending', claim = NULL, lease_until = NULL, deadline_at = NULL, progress = 0, attempt = 0,
-                   not_before = 0, error_code = NULL, error_message = NULL, updated_at = CURRENT_TIMESTAMP
+                   is_sent = 0, not_before = 0, error_code = NULL, error_message = NULL, error_detail = NULL,
+                   updated_at = CURRENT_TIMESTAMP
              WHERE id = %s AND status = %s AND status IN ('failed', 'processing') AND model IS NOT NULL
             """,
             job["id"], job["status"],

@@ -3,6 +3,9 @@
 submit() inserts it; take() gives it to one worker under a claim and a lease; run() makes the picture while the
 worker renews the lease; finish() stores the files and then the result, in one guarded UPDATE. Whoever lost the
 claim changes nothing. sweep() repairs what processes that died left behind.
+
+What somebody may have to pay for is never repeated on a guess: the row says `is_sent` before such a request goes
+out, and only an answer takes that back. A row that says so when its worker is gone fails as `outcome_unknown`.
 """
 
 import hashlib
@@ -12,9 +15,10 @@ import secrets
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import lru_cache
+from traceback import format_tb
 from typing import Any
 
+import blocklist
 import checks
 import cpu
 import db
@@ -23,6 +27,7 @@ import media
 import messages
 import metrics
 import models
+import results
 import storage
 from checks import MAX_SEED, GenerateInput, GenerateTestInput, TestParams
 from messages import Refusal
@@ -30,6 +35,8 @@ from messages import Refusal
 LEASE_SECONDS = 30
 MAX_ATTEMPTS = 3
 BACK_OFF_SECONDS = (5, 30)
+# How long a finished image waits for a database that is away, rather than be made again.
+PATIENCE_SECONDS = 20
 # Long enough for storing two files and one UPDATE, short enough that an orphan is gone within a minute.
 DOOM_SECONDS = LEASE_SECONDS
 
@@ -53,13 +60,13 @@ def submit(
     """Queue `wanted.n` generations, with seeds one after the other, and return their records.
 
     The same key and request again return the first answer's records. `extra` are params to keep in the record
-    beside ours; workers leave the rows alone for `hold_seconds`. Raises InvalidInput, and the Refusals of
-    db.submit_generations().
+    beside ours; workers leave the rows alone for `hold_seconds`. Raises InvalidInput, PromptBlocked, and the
+    Refusals of db.submit_generations().
     """
+    blocklist.check(wanted.prompt)
     body_hash, key_hash = digest(wanted.model_dump_json()), digest(key) if key else None
     wanted = models.fill(wanted)
-    first = wanted.seed if wanted.seed not in (None, -1) else secrets.randbelow(MAX_SEED + 2 - wanted.n)
-    rows = [columns(wanted, (first + index) % (MAX_SEED + 1), extra or {}) for index in range(wanted.n)]
+    rows = [columns(wanted, seed, extra or {}) for seed in seeds(wanted)]
     return db.submit_generations(user, rows, key_hash, body_hash, hold_seconds)
 
 
@@ -67,7 +74,19 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def columns(wanted: GenerateInput, seed: int, extra: dict) -> db.Row:
+def seeds(wanted: GenerateInput) -> list[int | None]:
+    """Return the seed of each image, one after the other; none for a model that takes none."""
+    if not models.offered()[wanted.model].takes_seed:
+        return [None] * wanted.n
+    first = wanted.seed if wanted.seed not in (None, -1) else secrets.randbelow(MAX_SEED + 2 - wanted.n)
+    return [(first + index) % (MAX_SEED + 1) for index in range(wanted.n)]
+
+
+# What of a request is kept in the record's params if it was said.
+KEPT_PARAMS = ("steps", "guidance", "negative_prompt", *models.CHOSEN)
+
+
+def columns(wanted: GenerateInput, seed: int | None, extra: dict) -> db.Row:
     model = models.offered()[wanted.model]
     params = {
         **extra,
@@ -76,9 +95,9 @@ def columns(wanted: GenerateInput, seed: int, extra: dict) -> db.Row:
         "width": wanted.width,
         "height": wanted.height,
     }
-    for name in ("steps", "guidance", "negative_prompt"):
-        if getattr(wanted, name):
-            params[name] = getattr(wanted, name)
+    params |= {name: getattr(wanted, name) for name in KEPT_PARAMS if getattr(wanted, name)}
+    if wanted.embed_metadata is not None:
+        params["embed_metadata"] = wanted.embed_metadata
     return {
         "prompt_text": wanted.prompt,
         "status": "pending",
@@ -93,11 +112,13 @@ def retry(user: db.Row, generation: db.Row, new_seed: bool) -> list[db.Row]:
     """Queue a new generation with the parameters of an old one. Raises as submit() does."""
     params = stored_params(generation)
     model = models.offered().get(generation["model"] or "")
-    names = [name for name in ("negative_prompt", *models.RANGED) if model and getattr(model, name)]
+    names = [name for name in ("negative_prompt", *models.RANGED, *models.CHOSEN) if model and getattr(model, name)]
     # Rows of older programs, and params of generate-test, may hold anything under these names.
     again = {name: params[name] for name in names if isinstance(params.get(name), int | float | str)}
-    if not new_seed and isinstance(params.get("seed"), int):
+    if not new_seed and isinstance(params.get("seed"), int) and model and model.takes_seed:
         again["seed"] = params["seed"]
+    if isinstance(params.get("embed_metadata"), bool):
+        again["embed_metadata"] = params["embed_metadata"]
     body = {"prompt": generation["prompt_text"], "model": generation["model"], **again}
     return submit(user, checks.parse(GenerateInput, body))
 
@@ -116,7 +137,7 @@ def stored_params(generation: db.Row) -> dict[str, Any]:
 
 def take(served: list[str]) -> db.Row | None:
     """Claim the generation whose turn it is among these models; None if there is none."""
-    while turn := db.next_generation(served):
+    while served and (turn := db.next_generation(served)):
         if job := claim(turn["id"]):
             return job
         # Another worker was faster; look whose turn it is now.
@@ -138,8 +159,8 @@ def claim(generation_id: int) -> db.Row | None:
 # -- Run and finish -----------------------------------------------------------------------------
 
 
-def run(job: db.Row, on_progress: Callable[[int, int], None] = engines.no_progress) -> None:
-    """Make the picture of a claimed job and record it, or why there is none.
+def run(job: db.Row, on_progress: Callable[[int, int], None] = engines.no_progress) -> str:
+    """Make the picture of a claimed job and record it, or why there is none; return "completed", "failed" or "put off".
 
     Raises Stopped if on_progress does or if the claim was lost, and Unavailable if the database is away at the
     end: the lease then runs out and the job is made again.
@@ -147,6 +168,7 @@ def run(job: db.Row, on_progress: Callable[[int, int], None] = engines.no_progre
     started, outcome = time.monotonic(), "unrecorded"
     try:
         outcome = make_and_record(job, on_progress)
+        return outcome
     except Stopped:
         outcome = "stopped"
         raise
@@ -156,71 +178,99 @@ def run(job: db.Row, on_progress: Callable[[int, int], None] = engines.no_progre
 
 def make_and_record(job: db.Row, on_progress: Callable[[int, int], None]) -> str:
     try:
-        data = engines.load(models.offered()[job["model"]].engine).make(engine_job(job), on_progress)
-        return finish(job, data, media.thumbnail(data))
+        wanted = engine_job(job)
+        drawing = engines.load(models.offered()[job["model"]].engine).make(wanted, on_progress)
+        return finish(job, results.intake(job, stored_params(job), drawing))
     except (Stopped, db.Unavailable):
         raise
     except engines.Transient as error:
-        return try_later(job, error.code, error)
+        return try_later(job, error)
+    except engines.EngineError as error:
+        return fail(job, error.code, error, error.shown)
+    except media.BadPicture as error:
+        return fail(job, "bad_picture", error)
     except Exception as error:
-        code = error.code if isinstance(error, engines.EngineError) else "engine_error"
-        return fail(job, code, error)
+        return fail(job, "engine_error", error)
 
 
 def engine_job(job: db.Row) -> engines.Job:
+    def before_send() -> None:
+        if not db.mark_sent(job["id"], job["claim"]):
+            raise Stopped
+        job["is_sent"] = 1
+
     params = stored_params(job)
     return engines.Job(
         prompt=job["prompt_text"],
         negative_prompt=params.get("negative_prompt", ""),
         width=job["width"],
         height=job["height"],
-        steps=params.get("steps") or 1,
+        steps=params.get("steps"),
         seed=params["seed"],
         guidance=params.get("guidance"),
+        **{name: params.get(name, "") for name in models.CHOSEN},
         options=models.offered()[job["model"]].options,
+        before_send=before_send,
     )
 
 
-def finish(job: db.Row, image: bytes, thumbnail: bytes) -> str:
+def finish(job: db.Row, made: results.Result) -> str:
     """Store the files, then the result. Until the result stands, the files are doomed: no crash leaves orphans."""
+    name = f"{job['claim']}.{made.extension}"
     folder = f"generated_images/{job['user_id']}"
-    keys = [f"{folder}/{job['claim']}.png", f"{folder}/{job['claim']}_thumbnail.webp"]
-    db.doom_files(keys, DOOM_SECONDS)
+    keys = [f"{folder}/{name}", f"{folder}/{job['claim']}_thumbnail.webp"]
+    patiently(db.doom_files, keys, DOOM_SECONDS)
     try:
-        image_url, thumbnail_url = storage.put(keys[0], image), storage.put(keys[1], thumbnail)
-    except OSError as error:  # a full disk, say: the next attempt may find room
-        raise engines.Transient("storage_unavailable", str(error)) from error
-    result = {
-        "image_filename": f"{job['claim']}.png",
-        "image_url": image_url,
-        "thumbnail_url": thumbnail_url,
-        "progress": 100,
-    }
-    if not db.complete_generation(job["id"], job["claim"], result, keys):
+        urls = storage.put(keys[0], made.image), storage.put(keys[1], made.thumbnail)
+    except OSError as error:  # a full disk, say: the next attempt may find room, unless somebody pays for it
+        kind = engines.Final if job["is_sent"] else engines.Transient
+        raise kind("storage_unavailable", str(error)) from error
+    result = {"image_filename": name, "image_url": urls[0], "thumbnail_url": urls[1], "progress": 100, **made.columns}
+    if not patiently(db.complete_generation, job["id"], job["claim"], result, keys):
         remove_files(keys)
         raise Stopped
     return "completed"
 
 
-def try_later(job: db.Row, code: str, error: engines.Transient) -> str:
+def patiently(change: Callable[..., Any], *values: Any) -> Any:
+    """Make a change that may be repeated, waiting a while for a database that is away."""
+    until = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return change(*values)
+        except db.Unavailable:
+            if time.monotonic() > until:
+                raise
+            time.sleep(1)
+
+
+def try_later(job: db.Row, error: engines.Transient) -> str:
     if job["attempt"] >= MAX_ATTEMPTS:
-        return fail(job, code, error)
+        return fail(job, error.code, error)
     delay = min(error.retry_after or BACK_OFF_SECONDS[job["attempt"] - 1], 3600)
     log.warning("try later", extra={"details": {"generation": job["id"], "cause": str(error), "seconds": delay}})
     db.release_generation(job["id"], job["claim"], delay_seconds=delay)
     return "put off"
 
 
-def fail(job: db.Row, code: str, error: Exception | None = None) -> str:
-    """Record a failure: its code and a sentence for the owner; what happened exactly is for the log alone."""
-    log.error("failed", extra={"details": {"generation": job["id"], "code": code}}, exc_info=error)
-    db.fail_generation(job["id"], job["user_id"], job["claim"], code, messages.JOB_ERRORS[code][0])
+def fail(job: db.Row, code: str, error: Exception | None = None, shown: str = "") -> str:
+    """Record a failure: its code, a sentence for the owner and what the engine says of it."""
+    details = {"generation": job["id"], "code": code}
+    if isinstance(error, engines.EngineError):
+        details["cause"] = str(error)
+    elif error:  # a surprise, whose text may hold the prompt; where it came from is enough to find it
+        details |= {"cause": type(error).__name__, "traceback": "".join(format_tb(error.__traceback__))}
+    log.error("failed", extra={"details": details})
+    db.fail_generation(job, code, messages.JOB_ERRORS[code][0], shown)
     return "failed"
 
 
 def give_back(job: db.Row) -> None:
     """Return a claimed job to the queue as if it had not been taken, because this process must end."""
-    db.release_generation(job["id"], job["claim"], attempts_back=1)
+    if job["is_sent"]:
+        fail(job, "outcome_unknown")
+    else:
+        db.release_generation(job["id"], job["claim"], attempts_back=1)
 
 
 def generate_test(user: db.Row, wanted: GenerateTestInput) -> db.Row:
@@ -286,6 +336,8 @@ def sweep() -> None:
     for job in db.list_abandoned():
         if job["is_late"]:
             fail(job, "timeout")
+        elif job["is_sent"]:
+            fail(job, "outcome_unknown")
         elif job["attempt"] >= MAX_ATTEMPTS:
             fail(job, "worker_lost")
         else:
@@ -294,51 +346,3 @@ def sweep() -> None:
     db.delete_old_keys()
     db.delete_old_workers()
     db.delete_old_attempts()
-
-
-# -- The view from outside ----------------------------------------------------------------------------
-
-CREW_SECONDS = 30
-
-
-class Queue:
-    """Who waits, and how fast the queue moves; looked up once a second at most, however many clients ask."""
-
-    def __init__(self):
-        self.pending = db.count_pending_by_user()
-        self.crew = db.get_crew(CREW_SECONDS)
-
-    def place(self, user_id: int) -> tuple[int, int | None]:
-        """Estimate the place of the user's last generation, and the seconds until it is done.
-
-        Users take turns, so of each no more come before it than the user has. The time is None while no
-        worker is alive.
-        """
-        own = self.pending.get(user_id, 1)
-        position = sum(min(number, own) for number in self.pending.values()) or 1
-        if not self.crew["workers"]:
-            return position, None
-        return position, max(1, round(position * float(self.crew["run_seconds"]) / self.crew["workers"]))
-
-
-def readiness() -> dict[str, str]:
-    """Return what an image needs, each with what is wrong with it: a key of messages.FIELDS, or nothing."""
-    state = {"database": "", "storage": "", "queue": ""}
-    try:
-        state["queue"] = "" if db.get_crew(CREW_SECONDS)["workers"] else "no_worker"
-    except Exception:  # away, or a database without our tables
-        state |= {"database": "away", "queue": "away"}
-    try:
-        storage.check()
-    except OSError:
-        state["storage"] = "away"
-    return state
-
-
-@lru_cache(maxsize=2)
-def _queue(second: int) -> Queue:
-    return Queue()
-
-
-def queue() -> Queue:
-    return _queue(int(time.monotonic()))

@@ -68,12 +68,12 @@ def _avatar(data: bytes) -> Picture:
     return Picture(_encoded([still], kind), EXTENSIONS[kind])
 
 
-def _open(data: bytes) -> Image.Image:
+def _open(data: bytes, formats: tuple[str, ...] = tuple(EXTENSIONS)) -> Image.Image:
     """Read the header only, and refuse what should not be decoded."""
     from PIL import Image
 
     try:
-        image = Image.open(io.BytesIO(data), formats=list(EXTENSIONS))
+        image = Image.open(io.BytesIO(data), formats=formats)
     except Image.UnidentifiedImageError:
         raise BadPicture("picture_format") from None
     except Image.DecompressionBombError:
@@ -116,6 +116,50 @@ def _encoded(frames: list[Image.Image], kind: str, durations: list | None = None
     return output.getvalue()
 
 
+# What engines give that is kept as it is, and what else can be turned into a PNG.
+KEPT = {"PNG": "png", "JPEG": "jpg", "MPO": "jpg", "WEBP": "webp"}
+TAKEN = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+ORIENTATION = 0x0112  # in EXIF
+
+
+class Generated(NamedTuple):
+    data: bytes
+    extension: str
+    width: int
+    height: int
+
+
+def generated(data: bytes) -> Generated:
+    """Verify an engine's picture by decoding it whole; a format that browsers may not show becomes PNG.
+
+    Raises BadPicture.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = _open(data, TAKEN)
+            image.load()
+            if image.format in KEPT and image.getexif().get(ORIENTATION, 1) == 1:
+                return Generated(data, KEPT[image.format], *image.size)
+            return as_png(data)
+    except BadPicture:
+        raise
+    except Exception:  # as for avatars: decoders fail in a dozen ways
+        raise BadPicture("picture_broken") from None
+
+
+def as_png(data: bytes) -> Generated:
+    """Write a picture that was verified anew, upright and as a PNG."""
+    from PIL import ImageOps
+
+    image = ImageOps.exif_transpose(_open(data, TAKEN))
+    if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    output = io.BytesIO()
+    image.save(output, format="PNG")
+    return Generated(output.getvalue(), "png", *image.size)
+
+
 def thumbnail(data: bytes) -> bytes:
-    """Return a WebP of at most 320 x 320 pixels of a picture we made."""
+    """Return a WebP of at most 320 x 320 pixels of a generated picture."""
     return _encoded([_fitted(_open(data), THUMBNAIL_SIDE)], "WEBP")

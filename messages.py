@@ -28,6 +28,7 @@ ERRORS = {
         "该 Idempotency-Key 已用于另一个请求",
         "That Idempotency-Key was used for another request",
     ),
+    "prompt_blocked": (400, "提示词包含禁用词", "The prompt holds a blocked word"),
     "already_finished": (409, "该任务已结束", "That generation is finished already"),
     "image_deleted": (410, "图像已删除", "That image was deleted"),
     "payload_too_large": (413, "请求体过大", "The request is too large"),
@@ -82,9 +83,13 @@ FIELDS = {
     "id_list": ("必须是以逗号分隔的 1 至 50 个编号", "must be 1 to 50 ids separated by commas"),
     "not_offered": ("该模型不支持此参数", "is not offered by this model"),
     "out_of_range": ("必须在 {low:g} 到 {high:g} 之间", "must be from {low:g} to {high:g}"),
+    "not_multiple": ("必须是 {step} 的倍数", "must be a multiple of {step}"),
+    "size_not_offered": ("与高度须为以下尺寸之一：{sizes}", "and height must be one of {sizes}"),
+    "blocked": ("包含禁用词“{word}”", 'holds the blocked word "{word}"'),
     "idempotency_key": ("须为 1 至 100 个可见 ASCII 字符", "must be 1 to 100 visible ASCII characters"),
     "away": ("不可用", "is away"),
     "no_worker": ("没有运行中的工作进程", "has no worker alive"),
+    "no_model": ("没有可用的模型", "has no model available"),
     "taken": ("已存在", "is taken"),
     "too_large": ("内容过多", "holds too much"),
     "positive_integer": ("必须是正整数", "must be a positive whole number"),
@@ -107,6 +112,7 @@ LABELS = {
     "database": ("数据库", "Database"),
     "storage": ("存储", "Storage"),
     "queue": ("队列", "Queue"),
+    "models": ("模型", "Models"),
     "username": ("用户名", "User name"),
     "email": ("邮箱", "Email"),
     "password": ("密码", "Password"),
@@ -132,6 +138,17 @@ JOB_ERRORS = {
     "timeout": ("生成超时", "It took too long"),
     "worker_lost": ("任务多次中断", "It was interrupted too many times"),
     "storage_unavailable": ("存储暂时不可用", "The storage was away"),
+    "engine_busy": ("生成引擎繁忙", "The engine was busy"),
+    "engine_refused": ("生成引擎不接受该请求的参数", "The engine does not take the request's parameters"),
+    "engine_account": (
+        "生成引擎拒绝了本服务的账号，请联系管理员",
+        "The engine refuses this service's account; tell the operator",
+    ),
+    "content_refused": ("内容不符合生成引擎的使用政策", "The engine's content policy refuses this"),
+    "outcome_unknown": (
+        "与生成引擎的连接中断，结果未知；为避免重复计费未自动重试",
+        "The engine's answer was lost; not repeated, because it could be charged twice",
+    ),
 }
 
 
@@ -160,6 +177,13 @@ def success_text(key: str, language: str) -> str:
 
 def job_text(code: str, language: str) -> str:
     return JOB_ERRORS.get(code, JOB_ERRORS["engine_error"])[0 if language == "zh" else 1]
+
+
+def problem_text(problem: str, language: str) -> str:
+    """Return why a model cannot be made just now."""
+    if problem in JOB_ERRORS:
+        return job_text(problem, language)
+    return field_text("queue", problem, {}, language)
 
 
 def field_text(name: str, kind: str, values: dict, language: str) -> str:

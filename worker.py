@@ -1,9 +1,11 @@
 """The process that makes images: takes jobs from the queue one at a time and keeps their leases.
 
-Two threads: the main one takes and runs, the keeper renews the lease every second, notices cancels, deadlines and
-signals, and sweeps. An engine hears of all that the next time it reports progress.
+The main thread takes and runs, the keeper renews the lease every second, notices cancels, deadlines and signals,
+and sweeps. An engine hears of all that the next time it reports progress. One more thread for each model asks its
+engine every so often whether it is there: the jobs of one that is away wait in the queue.
 """
 
+import json
 import logging
 import logging.config
 import os
@@ -14,6 +16,7 @@ import time
 
 import config
 import db
+import engines
 import jobs
 import logs
 import models
@@ -24,6 +27,9 @@ SWEEP_SECONDS = 10
 # An engine that has not stopped this long after it was told to is ended with its process.
 STUBBORN_SECONDS = 5
 RUN_SECONDS_AT_FIRST = 5.0
+# How often an engine is asked whether it is there, while it is and while it is not.
+CHECK_SECONDS = 30
+CHECK_AGAIN_SECONDS = 2
 
 log = logging.getLogger("worker")
 
@@ -50,10 +56,40 @@ class Run:
             raise jobs.Stopped
 
 
+class Watch:
+    """What is wrong with one model's engine, as far as is known: a key of messages.JOB_ERRORS, or nothing."""
+
+    def __init__(self, model: models.Model):
+        self.model = model
+        self.problem = "unchecked"
+        self.is_away = True
+        self.doubt = threading.Event()
+
+    def keep(self) -> None:
+        while True:
+            self.check()
+            self.doubt.wait(CHECK_AGAIN_SECONDS if self.is_away else CHECK_SECONDS)
+            self.doubt.clear()
+
+    def check(self) -> None:
+        """Ask the engine. One that is away is waited for; one that refuses gets its jobs, and they say why."""
+        problem, is_away, cause = "", False, ""
+        try:
+            engines.load(self.model.engine).check(self.model.options)
+        except engines.EngineError as error:
+            problem, is_away, cause = error.code, isinstance(error, engines.Transient), str(error)
+        except Exception as error:
+            problem, cause = "engine_error", type(error).__name__
+        if problem != self.problem:
+            details = {"model": self.model.name, "problem": problem, "cause": cause}
+            log.log(logging.WARNING if problem else logging.INFO, "engine", extra={"details": details})
+        self.problem, self.is_away = problem, is_away
+
+
 class Worker:
     def __init__(self, served: list[str]):
         self.name = f"{socket.gethostname()[:60]}-{os.getpid()}"
-        self.served = served
+        self.watches = {name: Watch(models.offered()[name]) for name in served}
         self.running: Run | None = None
         self.average = RUN_SECONDS_AT_FIRST
         # Plain values, because a signal handler that waits for a lock can wait for ever.
@@ -63,11 +99,11 @@ class Worker:
 
     def work(self) -> None:
         """Take and run jobs until told to stop."""
-        keeper = threading.Thread(target=self.keep, daemon=True)
-        keeper.start()
+        for keep in (self.keep, *(watch.keep for watch in self.watches.values())):
+            threading.Thread(target=keep, daemon=True).start()
         while not self.is_stopping:
             try:
-                job = jobs.take(self.served)
+                job = jobs.take([name for name, watch in self.watches.items() if not watch.is_away])
             except db.Unavailable as refusal:
                 log.warning("the database is away", extra={"details": {"cause": str(refusal.__cause__)}})
                 time.sleep(1)
@@ -82,7 +118,8 @@ class Worker:
         running = self.running = Run(job)
         outcome = "ended"
         try:
-            jobs.run(job, running.on_progress)
+            if jobs.run(job, running.on_progress) == "put off":
+                self.watches[job["model"]].doubt.set()
         except jobs.Stopped:
             outcome = "stopped"
             if running.stop_reason == "shutdown":
@@ -98,13 +135,17 @@ class Worker:
     # -- The keeper ---------------------------------------------------------------------------
 
     def keep(self) -> None:
-        swept = 0.0
+        swept, noted = 0.0, None
         while True:
             if running := self.running:
                 self.try_to(self.keep_run, running)
-            if time.monotonic() - swept > SWEEP_SECONDS:
+            problems = {name: watch.problem for name, watch in self.watches.items() if watch.problem != "unchecked"}
+            is_due = time.monotonic() - swept > SWEEP_SECONDS
+            if is_due or problems != noted:
+                self.try_to(db.note_worker, self.name, json.dumps(problems), self.average)
+                noted = problems
+            if is_due:
                 swept = time.monotonic()
-                self.try_to(db.note_worker, self.name, ",".join(self.served), self.average)
                 self.try_to(jobs.sweep)
             time.sleep(1)
 
@@ -150,6 +191,7 @@ def main() -> None:
     for name in served:
         if name not in offered:
             raise config.SettingError(f"WORKER_MODELS: {name} is not in {settings.MODELS_FILE.name}")
+        engines.prepare(offered[name])
     worker = Worker(served)
     signal.signal(signal.SIGTERM, worker.on_signal)
     signal.signal(signal.SIGINT, worker.on_signal)

@@ -12,12 +12,14 @@ import random
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise, takewhile
+from typing import Any
 
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from engines import Job, no_progress
+from engines import Drawing, Job, no_progress
 
 VERSION = "test_model_v1"
 
@@ -1274,16 +1276,22 @@ def plan(canvas: Canvas) -> list[Stroke]:
     return strokes
 
 
-def make(job: Job, on_progress: Callable[[int, int], None] = no_progress) -> bytes:
-    """Draw the job and return the PNG; the same job always gives the same bytes.
+def make(job: Job, on_progress: Callable[[int, int], None] = no_progress) -> Drawing:
+    """Draw the job as a PNG; the same job always gives the same bytes.
 
     Reads all of the job but guidance and options. Calls on_progress(done, total) after each of job.steps
     steps; what that raises ends the drawing at once and reaches the caller.
     """
+    job = replace(job, steps=job.steps or 20)
     canvas = Canvas(job)
     strokes = plan(canvas)
     for step in range(job.steps):
         for stroke in strokes[len(strokes) * step // job.steps : len(strokes) * (step + 1) // job.steps]:
             stroke()
         on_progress(step + 1, job.steps)
-    return canvas.png()
+    return Drawing(canvas.png())
+
+
+def check(options: Any) -> list[str]:
+    """Say what there is to draw; nothing can be missing."""
+    return [f"{len(WORDS)} motifs"]

@@ -482,7 +482,7 @@ def test_forged_link_is_refused_as_documented(client, finished):
 @pytest.mark.parametrize(("workers", "status"), [([], 503), (["w1"], 200)])
 def test_readiness_is_as_documented(client, workers, status):
     for name in workers:
-        db.note_worker(name, "test_model", 1.0)
+        db.note_worker(name, '{"test_model": ""}', 1.0)
 
     response = client.get("/api/health/ready")
 

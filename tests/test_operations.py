@@ -23,15 +23,24 @@ def flask(database):
 
 
 def test_ready_when_database_storage_and_a_worker_are_there(client):
-    db.note_worker("w1", "test_model", 1.0)
+    db.note_worker("w1", '{"test_model": ""}', 1.0)
 
     response = client.get("/api/health/ready")
 
-    assert response.json == {"status": "success", "data": {"database": "ok", "storage": "ok", "queue": "ok"}}
+    parts = {"database": "ok", "storage": "ok", "queue": "ok", "models": {"test_model": "ok"}}
+    assert response.json == {"status": "success", "data": parts}
+
+
+def test_no_model_that_can_be_made_is_not_ready(client):
+    db.note_worker("w1", '{"test_model": "engine_unavailable"}', 1.0)
+
+    response = client.get("/api/health/ready")
+
+    assert (response.status_code, list(response.json["fields"])) == (503, ["models"])
 
 
 def test_no_worker_seen_lately_is_not_ready(client):
-    db.note_worker("w1", "test_model", 1.0)
+    db.note_worker("w1", '{"test_model": ""}', 1.0)
     db.execute("UPDATE workers SET seen_at = seen_at - 60")
 
     response = client.get("/api/health/ready")
@@ -44,7 +53,7 @@ def test_everything_that_is_away_is_named(client, monkeypatch):
     def away(*arguments):
         raise db.Unavailable
 
-    monkeypatch.setattr(db, "get_crew", away)
+    monkeypatch.setattr(db, "list_crew", away)
     monkeypatch.setattr(storage, "put", lambda key, data: storage.Path("/no/such/folder/file").write_bytes(b""))
 
     assert set(client.get("/api/health/ready").json["fields"]) == {"database", "storage", "queue"}
@@ -95,7 +104,7 @@ def test_metrics_show_the_queue_and_the_jobs(live):
 
 def test_stats_count_by_status(flask, alice):
     submit(alice, n=2)
-    db.note_worker("w1", "test_model", 1.0)
+    db.note_worker("w1", '{"test_model": ""}', 1.0)
 
     output = flask("jobs", "stats").output
 

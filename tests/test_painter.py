@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def draw(prompt="sunset over the sea", **parameters):
     parameters = {"width": 96, "height": 96, "steps": 4, **parameters}
-    return painter.make(Job(prompt, **parameters))
+    return painter.make(Job(prompt, **parameters)).data
 
 
 def opened(data):
@@ -56,7 +56,7 @@ def test_same_job_gives_the_same_bytes():
 @pytest.mark.parametrize("prompt", ["autumn forest, a fox, snow", "something abstract", "极光 雪山 城市"])
 def test_another_process_gives_the_same_bytes(prompt):
     code = "import sys; from engines import Job, painter; job = Job(sys.argv[1], width=96, height=96, steps=4)"
-    code += "; sys.stdout.buffer.write(painter.make(job))"
+    code += "; sys.stdout.buffer.write(painter.make(job).data)"
     environment = {**os.environ, "PYTHONHASHSEED": "4321", "PYTHONPATH": str(ROOT)}
 
     run = subprocess.run([sys.executable, "-c", code, prompt], env=environment, capture_output=True, check=True)

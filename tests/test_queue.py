@@ -8,6 +8,7 @@ import pytest
 
 import db
 import jobs
+import outlook
 from engines import Final, Transient, painter
 from tests.pictures import opened
 
@@ -288,7 +289,7 @@ def test_many_workers_take_each_generation_once(alice, settings):
 
 
 def test_a_waiting_record_says_its_place(alice, bob, monkeypatch):
-    monkeypatch.setattr(jobs, "_queue", lambda second: jobs.Queue())
+    monkeypatch.setattr(outlook, "_queue", lambda second: outlook.Queue())
     submit(alice, n=4)
     number = submit_one(bob)
 
@@ -298,9 +299,9 @@ def test_a_waiting_record_says_its_place(alice, bob, monkeypatch):
 
 
 def test_time_left_is_told_while_a_worker_is_alive(alice, monkeypatch):
-    monkeypatch.setattr(jobs, "_queue", lambda second: jobs.Queue())
-    db.note_worker("w1", "test_model", 6.0)
-    db.note_worker("w2", "test_model", 6.0)
+    monkeypatch.setattr(outlook, "_queue", lambda second: outlook.Queue())
+    db.note_worker("w1", '{"test_model": ""}', 6.0)
+    db.note_worker("w2", '{"test_model": ""}', 6.0)
 
     records = submit(alice, n=4).json["data"]["records"]
 

@@ -193,7 +193,7 @@ def test_the_web_server_runs_alone(serve):
 def test_the_workers_run_alone(serve):
     workers = serve("worker", JOB_WORKERS="2")
 
-    wait_until(lambda: db.get_crew(30)["workers"] == 2, what="two workers")
+    wait_until(lambda: len(db.list_crew(30)) == 2, what="two workers")
 
     assert (workers.pids("gunicorn"), len(workers.pids("worker.py"))) == ([], 2)
 

@@ -187,10 +187,10 @@ def test_a_worker_that_was_frozen_past_its_lease_leaves_the_others_result_alone(
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_an_idle_worker_ends_at_once(database, worker, number):
     started = worker()
-    wait_until(lambda: db.get_crew(30)["workers"] == 1, what="the worker's name")
+    wait_until(lambda: len(db.list_crew(30)) == 1, what="the worker's name")
 
     assert started.end(number) == 0
-    assert db.get_crew(30)["workers"] == 0
+    assert len(db.list_crew(30)) == 0
 
 
 def test_without_grace_a_running_job_is_given_back_as_if_not_taken(alice, worker):

@@ -1,0 +1,70 @@
+"""From what an engine gave to what is kept: the picture verified, told what it is, and made small."""
+
+import json
+from typing import NamedTuple
+
+import db
+import media
+import metadata
+from config import settings
+from engines import Drawing
+
+TEXTS = ("negative_prompt", "seed", "width", "height", "steps", "guidance", "quality", "style", "sampler")
+
+
+class Result(NamedTuple):
+    """An image and its thumbnail as they are stored, and the columns that say what the image really is."""
+
+    image: bytes
+    extension: str
+    thumbnail: bytes
+    columns: db.Row
+
+
+def intake(job: db.Row, params: dict, drawing: Drawing) -> Result:
+    """Make the result of a job with these params from an engine's drawing. Raises media.BadPicture.
+
+    PNG, JPEG and WebP keep their bytes, and so what a provider says in them; all else becomes PNG.
+    """
+    picture = media.generated(drawing.data)
+    params = {**params, **drawing.params, "width": picture.width, "height": picture.height}
+    columns = {"generation_params_json": encoded(params), "width": picture.width, "height": picture.height}
+    thumbnail = labelled(job, media.thumbnail(picture.data))
+    try:
+        image = labelled(job, told(job, params, picture.data))
+    except ValueError:  # decoders forgive more than metadata does; written anew, the file is sound
+        picture = media.as_png(picture.data)
+        image = labelled(job, told(job, params, picture.data))
+    return Result(image, picture.extension, thumbnail, columns)
+
+
+def encoded(params: dict) -> str:
+    # What a server says may hold half a character, which no database takes.
+    return json.dumps(params, ensure_ascii=False).encode(errors="replace").decode()
+
+
+def told(job: db.Row, params: dict, data: bytes) -> bytes:
+    """Write prompt, model and seed into the picture, or see to it that nobody has, as settings and request say."""
+    if not params.get("embed_metadata", settings.EMBED_METADATA):
+        return metadata.stripped(data)
+    if metadata.has_credentials(data):  # signed by its provider: a change would break the seal
+        return data
+    texts = {"prompt": job["prompt_text"], "model": params.get("model_used") or job["model"]}
+    texts |= {name: str(params[name]) for name in TEXTS if params.get(name) is not None}
+    return metadata.with_text(data, texts)
+
+
+def labelled(job: db.Row, data: bytes) -> bytes:
+    """Label a picture as made by AI (GB 45438-2025, annex E), if the operator is bound to."""
+    if not settings.AIGC_LABEL:
+        return data
+    label = {
+        "Label": "1",
+        "ContentProducer": settings.AIGC_PRODUCER,
+        "ProduceID": str(job["id"]),
+        "ReservedCode1": "",
+        "ContentPropagator": "",
+        "PropagateID": "",
+        "ReservedCode2": "",
+    }
+    return metadata.with_label(data, label)

@@ -1,0 +1,208 @@
+"""What becomes of an engine's bytes: verified, kept or turned into PNG, told what they are, labelled."""
+
+import json
+import struct
+import zlib
+from xml.etree import ElementTree
+
+import pytest
+from PIL import Image
+
+import metadata
+from engines import Drawing, painter
+from tests.pictures import opened, photo_with_gps, picture, png_bomb
+
+PROMPT = "一只狐狸 a fox"
+
+
+@pytest.fixture
+def made(alice, monkeypatch):
+    """Let the engine give a drawing, and return (bytes of the stored image, its record)."""
+
+    def make(data: bytes | None = None, params: dict | None = None, **body):
+        if data is not None:
+            monkeypatch.setattr(painter, "make", lambda job, on_progress: Drawing(data, params or {}))
+        small = {"width": 64, "height": 64, "steps": 1, "seed": 7}
+        alice.post("/api/v1/images/generate", json={"prompt": PROMPT, **small, **body})
+        work()
+        record = alice.history()["records"][0]
+        return (alice.get(record["imageUrl"]).data if record["imageUrl"] else b""), record
+
+    return make
+
+
+def work() -> None:
+    import jobs
+
+    while job := jobs.take(["test_model"]):
+        jobs.run(job)
+
+
+def test_an_image_says_how_it_was_made(made):
+    data, _ = made(negative_prompt="rain")
+
+    assert opened(data).text == {
+        "prompt": PROMPT, "model": "test_model_v1", "negative_prompt": "rain",
+        "seed": "7", "width": "64", "height": "64", "steps": "1",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("setting", "wanted", "says"), [(True, False, False), (False, None, False), (False, True, True)]
+)
+def test_an_image_says_nothing_if_it_should_not(made, settings, setting, wanted, says):
+    settings.EMBED_METADATA = setting
+
+    data, _ = made(**({} if wanted is None else {"embed_metadata": wanted}))
+
+    assert ("prompt" in opened(data).text) == says and (b"fox" in data) == says
+
+
+def test_what_an_engine_wrote_goes_too_if_nothing_is_to_be_said(made):
+    given = metadata.with_text(picture(), {"parameters": PROMPT})
+
+    data, _ = made(given, embed_metadata=False)
+
+    assert opened(data).text == {}
+
+
+@pytest.mark.parametrize(("kind", "extension"), [("PNG", "png"), ("JPEG", "jpg"), ("WEBP", "webp")])
+def test_common_formats_keep_their_bytes(made, settings, kind, extension):
+    settings.EMBED_METADATA = False
+    given = picture(kind)
+
+    data, record = made(given)
+
+    assert data == metadata.stripped(given)
+    assert record["imageUrl"].endswith(f".{extension}")
+    assert (record["width"], record["height"], record["params"]["width"]) == (40, 30, 40)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "AVIF"])
+def test_other_formats_become_png(made, kind):
+    data, record = made(picture(kind))
+
+    assert opened(data).format == "PNG" and record["imageUrl"].endswith(".png")
+
+
+def test_a_picture_that_lies_on_its_side_is_turned(made):
+    data, record = made(photo_with_gps())
+
+    assert (record["width"], record["height"]) == opened(data).size == (20, 40)
+    assert b"SecretCamera" not in data
+
+
+@pytest.mark.parametrize(
+    "given", [b"", b"<html>busy</html>", picture()[:-40], png_bomb(), picture("WEBP")[:60], b"GIF89a"]
+)
+def test_what_is_no_picture_fails_with_a_reason(made, given):
+    _, record = made(given)
+
+    assert (record["status"], record["errorCode"]) == ("failed", "bad_picture")
+
+
+def test_a_picture_only_a_decoder_understands_is_written_anew(made):
+    data, _ = made(picture()[:-12])  # Pillow does without an IEND
+
+    assert opened(data).text["prompt"] == PROMPT
+
+
+def test_signed_pictures_keep_every_byte(made):
+    given = picture()
+    credential = b"caBXjumb"
+    given = given[:33] + struct.pack(">I", 4) + credential + struct.pack(">I", zlib.crc32(credential)) + given[33:]
+
+    data, _ = made(given)
+
+    assert data == given
+
+
+def test_what_was_really_used_is_recorded(made):
+    data, record = made(picture(), {"seed": 99, "revised_prompt": "half \ud83d a character"})
+
+    assert record["params"]["seed"] == 99 and record["params"]["revised_prompt"] == "half ? a character"
+    assert opened(data).text["seed"] == "99"
+
+
+# -- The label of AI-made content -----------------------------------------------------------------
+
+
+@pytest.fixture
+def producer(settings):
+    settings.AIGC_PRODUCER, settings.AIGC_LABEL = "91310000MA1FL0000X", True
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_image_and_thumbnail_are_labelled(made, alice, producer, kind):
+    data, record = made(picture(kind))
+
+    label = metadata.label_of(data)
+    assert list(label) == [
+        "Label", "ContentProducer", "ProduceID", "ReservedCode1", "ContentPropagator", "PropagateID", "ReservedCode2",
+    ]  # fmt: skip
+    assert (label["Label"], label["ContentProducer"], label["ProduceID"]) == (
+        "1",
+        "91310000MA1FL0000X",
+        str(record["id"]),
+    )
+    assert metadata.label_of(alice.get(record["thumbnailUrl"]).data) == label
+
+
+def test_the_label_is_where_readers_of_xmp_look(made, producer):
+    data, _ = made()
+
+    xmp = ElementTree.fromstring(opened(data).info["xmp"].strip(b"\0"))
+    label = xmp.find(".//{http://www.tc260.org.cn/ns/AIGC/1.0/}AIGC").text
+    assert json.loads(label)["Label"] == "1" and b"<TC260:AIGC>" in data
+
+
+def test_without_a_producer_there_is_no_label(made):
+    data, _ = made()
+
+    assert metadata.label_of(data) is None
+
+
+# -- ?metadata=strip ------------------------------------------------------------------------------
+
+
+def test_a_download_without_metadata_keeps_the_label_and_the_pixels(made, alice, producer):
+    data, record = made()
+
+    bare = alice.get(record["imageUrl"] + "?metadata=strip")
+
+    assert (bare.status_code, bare.mimetype) == (200, "image/png")
+    assert opened(data).text["prompt"] == PROMPT and PROMPT.encode() not in bare.data and b"fox" not in bare.data
+    assert metadata.label_of(bare.data) == metadata.label_of(data)
+    assert opened(bare.data).tobytes() == opened(data).tobytes()
+
+
+def test_a_signed_link_can_be_stripped_too(made, client):
+    _, record = made()
+
+    bare = client.get(record["signedImageUrl"] + "&metadata=strip")
+
+    assert bare.status_code == 200 and "prompt" not in opened(bare.data).text
+
+
+def test_a_stripped_download_can_be_cached(made, alice):
+    _, record = made()
+    first = alice.get(record["imageUrl"] + "?metadata=strip")
+
+    again = alice.get(record["imageUrl"] + "?metadata=strip", headers={"If-None-Match": first.headers["ETag"]})
+
+    assert again.status_code == 304 and first.headers["Cache-Control"].startswith("private")
+
+
+def test_only_strip_can_be_asked_for(made, alice, bob):
+    _, record = made()
+
+    assert alice.get(record["imageUrl"] + "?metadata=keep").json["fields"].keys() == {"metadata"}
+    assert bob.get(record["imageUrl"] + "?metadata=strip").status_code == 403
+
+
+def test_a_file_of_another_kind_is_not_stripped(made, alice, settings):
+    _, record = made()
+    image = settings.uploads_dir / record["imageUrl"].removeprefix("/api/uploads/")
+    Image.new("RGB", (4, 4)).save(image, "GIF")
+
+    assert alice.get(record["imageUrl"] + "?metadata=strip").status_code == 400
