@@ -1,7 +1,9 @@
 import pytest
 
 import config
+import db
 import models
+import outlook
 
 GOOD = """
 [small]
@@ -20,6 +22,7 @@ def declare(settings, tmp_path):
         settings.MODELS_FILE = tmp_path / "models.toml"
         settings.MODELS_FILE.write_text(text)
         models.load.cache_clear()
+        outlook._queue.cache_clear()
         return models.offered()
 
     yield write
@@ -53,9 +56,94 @@ def test_a_model_needs_no_code(declare, alice):
     assert set(refused.json["fields"]) == {"width", "steps"}
 
 
+FORMS = """
+[forms]
+label = "Forms"
+engine = "painter"
+seed = false
+sizes = ["1024x1024", "1024x1536"]
+quality = ["low", "high"]
+steps = { min = 4, max = 40, default = 8, step = 4 }
+"""
+
+
+def ask(person, **body):
+    return person.post("/api/v1/images/generate", json={"prompt": "x", **body})
+
+
+def test_a_model_may_have_sizes_and_choices(declare, alice):
+    declare(FORMS)
+
+    listed = alice.get("/api/v1/models").json["data"]["models"][0]
+    first = ask(alice).json["data"]["records"][0]
+    second = ask(alice, height=1536, quality="high", steps=12).json["data"]["records"][0]
+
+    assert listed["sizes"] == [{"width": 1024, "height": 1024}, {"width": 1024, "height": 1536}]
+    assert listed["parameters"]["quality"] == {"choices": ["low", "high"], "default": "low"}
+    assert listed["parameters"]["steps"]["step"] == 4 and listed["capabilities"]["seed"] is False
+    assert (first["width"], first["height"], first["params"]["quality"]) == (1024, 1024, "low")
+    assert (second["height"], second["params"]["quality"], second["params"]["steps"]) == (1536, "high", 12)
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"width": 1536, "height": 1024}, "width"),
+        ({"height": 1200}, "width"),
+        ({"quality": "medium"}, "quality"),
+        ({"style": "vivid"}, "style"),
+        ({"sampler": ""}, "sampler"),
+        ({"steps": 6}, "steps"),
+        ({"seed": 1}, "seed"),
+    ],
+)
+def test_what_a_model_does_not_take_is_refused(declare, alice, body, field):
+    declare(FORMS)
+
+    refused = ask(alice, **body)
+
+    assert (refused.status_code, set(refused.json["fields"])) == (400, {field})
+
+
+def test_a_model_without_seeds_records_none(declare, alice):
+    declare(FORMS)
+
+    record = ask(alice, seed=-1).json["data"]["records"][0]
+    again = alice.post(f"/api/v1/images/{record['id']}/retry").json["data"]["records"][0]
+
+    assert record["params"]["seed"] is None and again["params"] == record["params"]
+
+
+@pytest.mark.parametrize(
+    ("report", "available", "reason"),
+    [
+        (None, False, "Queue has no worker alive"),
+        ('{"test_model": ""}', True, None),
+        ('{"test_model": "engine_unavailable"}', False, "The engine was away"),
+        ('{"other": ""}', False, "Queue has no worker alive"),
+        ("test_model", False, "Queue has no worker alive"),
+    ],
+)
+def test_a_model_is_available_while_a_worker_can_make_it(client, report, available, reason):
+    if report:
+        db.note_worker("w1", report, 1.0)
+
+    listed = client.get("/api/v1/models", headers={"Accept-Language": "en"}).json["data"]["models"][0]
+
+    assert (listed["available"], listed["reason"]) == (available, reason)
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
+        (FORMS.replace("1024x1536", "big"), "[forms] sizes.1"),
+        (FORMS + "width = { min = 64, max = 128, default = 64 }", "width and height must be left out"),
+        (FORMS.replace("sizes", "style"), "needs width and height"),
+        (FORMS.replace("default = 8", "default = 7"), "multiples of step"),
+        (FORMS.replace('["low", "high"]', "[]"), "[forms] quality"),
+        (FORMS + "[forms.options]\nspeed = 1", "[forms] options.speed"),
+        (FORMS.replace("painter", "openai_images"), "[forms] options.model"),
+        (FORMS.replace("painter", "comfyui"), "[forms] options.workflow"),
         ("", "declares no model"),
         ("[small\nx = 1", "line 1"),
         ("small = 1", "[small]"),

@@ -8,7 +8,9 @@ import pytest
 
 import db
 import jobs
+import logs
 import outlook
+import storage
 from engines import Final, Transient, painter
 from tests.pictures import opened
 
@@ -561,6 +563,118 @@ def test_an_engine_that_is_away_is_asked_again_later(alice, monkeypatch):
 
     assert waiting == "pending"
     assert record(alice, number)["errorCode"] == "engine_unavailable"
+
+
+def test_the_owner_is_told_what_the_engine_says(alice, monkeypatch):
+    monkeypatch.setattr(
+        painter, "make", failing(Final("engine_refused", "for the log", shown="KSampler: no such sampler"))
+    )
+    number = submit_one(alice)
+    work()
+
+    alice.headers["Accept-Language"] = "en"
+
+    message = record(alice, number)["errorMessage"]
+    assert message == "The engine does not take the request's parameters (KSampler: no such sampler)"
+
+
+def test_a_surprise_in_an_engine_puts_no_prompt_into_the_log(alice, monkeypatch, caplog):
+    monkeypatch.setattr(painter, "make", failing(ValueError("cannot draw a zebra at dawn")))
+    submit_one(alice, prompt="a zebra at dawn")
+
+    work()
+
+    printed = "\n".join(logs.JsonFormatter().format(line) for line in caplog.records)
+    assert "ValueError" in printed and "tests/test_queue.py" in printed and "zebra" not in printed
+
+
+# -- What may have been paid for ------------------------------------------------------------------
+
+
+def sent(person) -> tuple[int, dict]:
+    """Take a generation and note that a paid request goes out for it, as an engine does."""
+    number = submit_one(person)
+    job = jobs.take(["test_model"])
+    jobs.engine_job(job).before_send()
+    return number, job
+
+
+def test_what_was_sent_when_its_worker_died_is_not_sent_again(alice):
+    number, _ = sent(alice)
+    db.execute("UPDATE image_generations SET lease_until = 1")
+
+    jobs.sweep()
+
+    failed = record(alice, number)
+    assert (failed["status"], failed["errorCode"]) == ("failed", "outcome_unknown")
+    assert quota(alice)["used"] == 0
+
+
+def test_what_was_sent_when_its_worker_must_end_is_not_sent_again(alice):
+    number, job = sent(alice)
+
+    jobs.give_back(job)
+
+    assert record(alice, number)["errorCode"] == "outcome_unknown"
+
+
+def test_what_was_canceled_is_not_sent(alice):
+    number = submit_one(alice)
+    job = jobs.take(["test_model"])
+    alice.post(f"/api/v1/images/{number}/cancel")
+
+    with pytest.raises(jobs.Stopped):
+        jobs.engine_job(job).before_send()
+
+
+def test_what_was_answered_with_try_later_is_sent_again(alice, monkeypatch):
+    def busy(job, on_progress):
+        job.before_send()
+        raise Transient("engine_busy")
+
+    monkeypatch.setattr(painter, "make", busy)
+    number = submit_one(alice)
+    work()
+    monkeypatch.undo()
+    db.execute("UPDATE image_generations SET not_before = 0")
+    jobs.give_back(jobs.take(["test_model"]))
+    work()
+
+    assert record(alice, number)["status"] == "completed"
+
+
+def test_a_full_disk_does_not_pay_twice(alice, monkeypatch):
+    def full(key, data):
+        raise OSError("no space left on device")
+
+    drawn = painter.make
+
+    def paid(job, on_progress):
+        job.before_send()
+        return drawn(job, on_progress)
+
+    monkeypatch.setattr(painter, "make", paid)
+    monkeypatch.setattr(storage, "put", full)
+    number = submit_one(alice)
+    work()
+
+    assert record(alice, number)["errorCode"] == "storage_unavailable"
+
+
+def test_a_finished_image_waits_for_the_database(alice, monkeypatch):
+    complete, asked = db.complete_generation, []
+
+    def away_at_first(*values):
+        asked.append(values)
+        if len(asked) == 1:
+            raise db.Unavailable
+        return complete(*values)
+
+    monkeypatch.setattr(db, "complete_generation", away_at_first)
+    number = submit_one(alice)
+    work()
+
+    assert record(alice, number)["status"] == "completed" and len(asked) == 2
 
 
 def test_what_a_dead_worker_was_at_is_made_by_another(alice):
