@@ -1,0 +1,202 @@
+"""A Stable Diffusion WebUI without a model: its API on 127.0.0.1, as A1111 1.10, Forge or SD.Next answer it.
+
+Read off modules/api/{api,models}.py, modules/progress.py and modules/shared_state.py of the three. The picture is a
+plain square: white once finished, grey if interrupted.
+"""
+
+import base64
+import io
+import json
+import random
+import socket
+import threading
+from contextlib import contextmanager
+
+from flask import Flask, Response, jsonify, request
+from PIL import Image
+from werkzeug.serving import make_server
+
+FLAVOURS = ["a1111", "forge", "sdnext", "nowebui"]
+CHECKPOINTS = [
+    {
+        "title": "sd15/dreamy.v2.safetensors [6ce0161689]",
+        "model_name": "sd15_dreamy.v2",
+        "hash": "6ce0161689",
+        "sha256": "6ce0161689b3853acaa03779ec93eafe75a02f4ced659bee03f50797806fa2fa",
+        "filename": "/models/sd15/dreamy.v2.safetensors",
+        "config": None,
+    },
+    {"title": "plain.ckpt", "model_name": "plain", "hash": None, "sha256": None, "filename": "/models/plain.ckpt"},
+]
+SAMPLERS = ["DPM++ 2M", "DPM++ SDE", "Euler a", "Euler"]
+WHOLE_NUMBERS = ("width", "height", "steps", "seed", "batch_size", "n_iter")
+
+
+def picture(is_finished: bool = True) -> bytes:
+    data = io.BytesIO()
+    Image.new("RGB", (8, 8), "white" if is_finished else "grey").save(data, "PNG")
+    return data.getvalue()
+
+
+class FakeWebUI:
+    """Set what it shall do wrong before a request; read what it was asked after it."""
+
+    def __init__(self, flavour: str = "a1111"):
+        self.flavour = flavour
+        self.credentials = None  # (user name, password), as --api-auth gives them
+        self.hold_at = None  # a picture stops at this step until `go` is set or it is interrupted
+        self.go, self.held = threading.Event(), threading.Event()
+        self.progress_hangs = threading.Event()
+        self.progress_hangs.set()  # cleared: questions for progress get no answer until it is set
+        self.instead = None  # a function whose result is the answer to txt2img instead of a picture
+        self.change_reply = lambda reply: reply
+        self.bodies, self.seeds, self.polls, self.interrupts = [], [], 0, 0
+        self.queue, self.pending, self.finished, self.current_task = threading.Lock(), [], [], None
+        self.state = {"skipped": False, "interrupted": False, "job": "", "job_count": 0, "job_timestamp": "0",
+                      "job_no": 0, "sampling_step": 0, "sampling_steps": 0}  # fmt: skip
+        self.server = make_server("127.0.0.1", 0, self.app(), threaded=True)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+
+    def close(self) -> None:
+        self.go.set()
+        self.progress_hangs.set()
+        self.server.shutdown()
+        self.server.server_close()
+
+    def app(self) -> Flask:
+        app = Flask(__name__)
+        app.before_request(self.authenticate)
+        app.post("/sdapi/v1/txt2img")(self.txt2img)
+        app.get("/sdapi/v1/progress")(self.progress)
+        app.post("/sdapi/v1/interrupt")(self.interrupt)
+        app.get("/sdapi/v1/sd-models", endpoint="models")(lambda: jsonify(CHECKPOINTS))
+        app.get("/sdapi/v1/samplers", endpoint="samplers")(
+            lambda: jsonify([{"name": name, "aliases": [], "options": {}} for name in SAMPLERS])
+        )
+        if self.flavour != "nowebui":
+            app.post("/internal/progress")(self.internal_progress)
+        app.register_error_handler(404, lambda error: (jsonify(detail="Not Found"), 404))
+        return app
+
+    def authenticate(self):
+        given = request.authorization
+        if self.credentials and (not given or (given.username, given.password) != self.credentials):
+            return jsonify(detail="Incorrect username or password"), 401, {"WWW-Authenticate": "Basic"}
+        return None
+
+    # -- Drawing ----------------------------------------------------------------------------
+
+    def txt2img(self):
+        body = request.get_json()
+        self.bodies.append(body)
+        if wrong := [name for name in WHOLE_NUMBERS if name in body and type(body[name]) is not int]:
+            problems = [{"type": "int_parsing", "loc": ["body", name], "msg": f"not a number in {body}",
+                         "input": body} for name in wrong]  # fmt: skip
+            return jsonify(detail=problems), 422
+        if self.flavour == "sdnext" and body.get("sampler_name", "Euler") not in SAMPLERS:
+            return self.error(404, "HTTPException", detail="Sampler not found")
+        with self.drawing(body.get("force_task_id"), self.api_job, body.get("steps", 50)):
+            self.step_through()
+            if self.instead:
+                return self.instead()
+        return jsonify(self.change_reply(self.reply(body)))
+
+    @property
+    def api_job(self) -> str:
+        return "API-TXT" if self.flavour == "sdnext" else "scripts_txt2img"
+
+    @contextmanager
+    def drawing(self, task: str, job: str, steps: int):
+        """Draw while the block runs; before, wait for whoever is drawing."""
+        knows_tasks = self.flavour != "sdnext"
+        if knows_tasks:
+            self.pending.append(task)
+        with self.queue:
+            self.state |= {"job": job, "job_count": 1, "sampling_step": 0, "sampling_steps": steps}
+            self.state |= {"interrupted": False, "skipped": False, "job_timestamp": "20250101120000"}
+            if knows_tasks:
+                self.pending.remove(task)
+                self.current_task = task
+            yield
+            if knows_tasks:
+                self.current_task = None
+                self.finished.append(task)
+            self.state |= {"job": "", "job_count": 0}
+
+    def step_through(self) -> None:
+        for step in range(self.state["sampling_steps"]):
+            if step == self.hold_at:
+                self.held.set()
+                self.wait_for_go()
+            if self.state["interrupted"]:
+                return
+            self.state["sampling_step"] = step + 1
+
+    def wait_for_go(self) -> None:
+        while not self.go.wait(0.01) and not self.state["interrupted"]:
+            pass
+
+    @contextmanager
+    def busy_with_another(self):
+        """Draw somebody else's picture while the block runs, and be halfway through it."""
+        with self.drawing("task(theirs)", "API-IMG", 10):
+            self.state["sampling_step"] = 5
+            yield
+
+    def reply(self, body: dict) -> dict:
+        seed = body.get("seed", -1)
+        seed = random.randrange(2**32) if seed == -1 else seed
+        self.seeds.append(seed)
+        info = {
+            "prompt": body["prompt"], "seed": seed, "all_seeds": [seed], "steps": body.get("steps", 50),
+            "cfg_scale": body.get("cfg_scale", 7.0), "sampler_name": body.get("sampler_name", "Euler"),
+            "sd_model_hash": "6ce0161689", "infotexts": [f"{body['prompt']}\nSteps: 20, Seed: {seed}"],
+        }  # fmt: skip
+        if self.flavour != "sdnext":
+            info["sd_model_name"] = "dreamy.v2"
+        data = base64.b64encode(picture(not self.state["interrupted"])).decode()
+        return {"images": [data], "parameters": body, "info": json.dumps(info)}
+
+    # -- What else it answers ---------------------------------------------------------------
+
+    def progress(self):
+        self.poll()
+        steps, is_busy = self.state["sampling_steps"], self.state["job_count"]
+        share = min(1, 0.01 + self.state["sampling_step"] / steps) if is_busy else 0
+        return jsonify(progress=share, eta_relative=0.0, state=self.state, current_image=None, textinfo=None)
+
+    def internal_progress(self):
+        self.poll()
+        task = request.get_json()["id_task"]
+        answer = {"active": task == self.current_task, "queued": task in self.pending}
+        answer |= {"completed": task in self.finished, "id_live_preview": -1, "textinfo": "Waiting..."}
+        if answer["active"]:
+            answer["progress"] = self.state["sampling_step"] / self.state["sampling_steps"]
+        return jsonify(answer)
+
+    def poll(self) -> None:
+        self.polls += 1
+        self.progress_hangs.wait()
+
+    def interrupt(self):
+        self.interrupts += 1
+        self.interrupt_by_somebody()
+        return ("", 204) if self.flavour == "sdnext" else jsonify({})
+
+    def interrupt_by_somebody(self) -> None:
+        self.state["interrupted"] = True
+
+    def error(self, status: int, kind: str, detail: str = "", text: str = ""):
+        """Answer as the three do to an exception; A1111 and SD.Next name its text `errors`, Forge `message`."""
+        named = "message" if self.flavour == "forge" else "errors"
+        return jsonify({"error": kind, "detail": detail, "body": "", named: text}), status
+
+    def hang_up(self):
+        """Close the connection without an answer, as a process that is killed does."""
+        request.environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+        return ""
+
+    def break_off(self):
+        """Close the connection in the middle of the answer."""
+        return Response(iter(['{"images": ["iVBO']), headers={"Content-Length": "5000"}, mimetype="application/json")

@@ -1,0 +1,488 @@
+"""The engine for Stable Diffusion WebUIs, against a local server that speaks their API."""
+
+import json
+import re
+import threading
+import time
+import traceback
+
+import pytest
+
+import models
+from engines import EngineError, Final, Job, Transient, Unanswered, sdwebui
+from engines.options import SDWebUI
+from tests.fake_sdwebui import FLAVOURS, FakeWebUI, picture
+from tests.servers import ROOT, free_port
+
+PROMPT, PASSWORD = "a fox nobody may read of", "tr0ub4dor-and-3"
+
+
+class Canceled(Exception):
+    pass
+
+
+def ignore(done, total):
+    pass
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch):
+    monkeypatch.setattr(sdwebui, "TICK_SECONDS", 0.02)
+    monkeypatch.setattr(sdwebui, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(sdwebui, "STOP_SECONDS", 1)
+    monkeypatch.setenv("WEBUI_PASSWORD", PASSWORD)
+
+
+@pytest.fixture
+def start():
+    """Start a server of the flavour given."""
+    servers = []
+
+    def start(flavour="a1111"):
+        servers.append(FakeWebUI(flavour))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture
+def webui(start):
+    return start()
+
+
+@pytest.fixture(params=FLAVOURS)
+def any_webui(request, start):
+    return start(request.param)
+
+
+def job(webui, **parameters):
+    """A job for this server; what no job has goes to the options of its model."""
+    ours = {name: parameters.pop(name) for name in list(parameters) if name in Job.__dataclass_fields__}
+    return Job(PROMPT, options=SDWebUI(base_url=webui.url, **parameters), **ours)
+
+
+def failure(job, on_progress=ignore):
+    with pytest.raises(EngineError) as caught:
+        sdwebui.make(job, on_progress)
+    return caught.value
+
+
+def seen_of(job, until):
+    """Draw with an on_progress that remembers percents, and calls until(percent) each time."""
+    percents = []
+
+    def on_progress(done, total):
+        percents.append(100 * done // total)
+        until(percents[-1])
+
+    return percents, lambda: sdwebui.make(job, on_progress)
+
+
+def cancel_when(is_time):
+    def on_progress(done, total):
+        if is_time(done):
+            raise Canceled
+
+    return on_progress
+
+
+# -- A picture ----------------------------------------------------------------------------------
+
+
+def test_returns_the_picture_and_what_it_was_made_with(webui):
+    drawing = sdwebui.make(job(webui, seed=7, sampler="Euler a"), ignore)
+
+    assert drawing.data == picture()
+    assert drawing.params == {"seed": 7, "sampler": "Euler a", "checkpoint": "dreamy.v2"}
+
+
+def test_a_server_without_checkpoint_names_gives_the_hash(start):
+    drawing = sdwebui.make(job(start("sdnext")), ignore)
+
+    assert drawing.params["checkpoint"] == "6ce0161689"
+
+
+def test_a_seed_the_server_chose_comes_back(webui):
+    drawing = sdwebui.make(job(webui, seed=None), ignore)
+
+    assert drawing.params["seed"] == webui.seeds[0]
+
+
+def test_sends_what_the_job_says(webui):
+    sdwebui.make(
+        job(webui, negative_prompt="fog", width=640, steps=8, guidance=4.5, checkpoint="plain", scheduler="Karras"),
+        ignore,
+    )
+
+    body = webui.bodies[0]
+    assert body.pop("force_task_id").startswith("task(")
+    assert body == {
+        "prompt": PROMPT, "negative_prompt": "fog", "width": 640, "height": 512, "steps": 8, "cfg_scale": 4.5,
+        "seed": 0, "scheduler": "Karras", "override_settings": {"sd_model_checkpoint": "plain"},
+        "batch_size": 1, "n_iter": 1, "send_images": True, "save_images": False,
+    }  # fmt: skip
+
+
+def test_leaves_out_what_the_job_lacks(webui):
+    sdwebui.make(job(webui, steps=None, seed=None), ignore)
+
+    lacking = {"negative_prompt", "steps", "seed", "cfg_scale", "sampler_name", "scheduler", "override_settings"}
+    assert not lacking & set(webui.bodies[0])
+
+
+@pytest.mark.parametrize(
+    ("extra", "sent"),
+    [
+        ({"clip_skip": 2}, {"clip_skip": 2}),
+        ({"cfg_scale": 3}, {"cfg_scale": 3}),
+        ({"save_images": True}, {"save_images": True}),
+        ({"steps": 99, "prompt": "x"}, {"steps": 20, "prompt": PROMPT}),
+        ({"batch_size": 4, "send_images": False}, {"batch_size": 1, "send_images": True}),
+        (
+            {"override_settings": {"eta": 1, "sd_model_checkpoint": "x"}},
+            {"override_settings": {"eta": 1, "sd_model_checkpoint": "plain"}},
+        ),
+    ],
+)
+def test_extra_fills_in_what_the_job_does_not_say(webui, extra, sent):
+    sdwebui.make(job(webui, checkpoint="plain", extra=extra), ignore)
+
+    assert {name: webui.bodies[0][name] for name in sent} == sent
+
+
+@pytest.mark.parametrize(("chosen", "sent"), [("", "Euler"), ("Euler a", "Euler a")])
+def test_the_requests_sampler_goes_before_the_models(webui, chosen, sent):
+    options = SDWebUI(base_url=webui.url, sampler="Euler")
+
+    sdwebui.make(Job(PROMPT, sampler=chosen, options=options), ignore)
+
+    assert webui.bodies[0]["sampler_name"] == sent
+
+
+def test_takes_a_picture_in_a_data_url(webui):
+    webui.change_reply = lambda reply: reply | {"images": ["data:image/png;base64," + reply["images"][0]]}
+
+    assert sdwebui.make(job(webui), ignore).data == picture()
+
+
+@pytest.mark.parametrize(
+    "info", [None, "", "{", "[]", "7", {"seed": 1}, '{"seed": "x", "sampler_name": 5}', '{"seed": -1}']
+)
+def test_odd_info_is_no_failure(webui, info):
+    webui.change_reply = lambda reply: reply | {"info": info}
+
+    drawing = sdwebui.make(job(webui), ignore)
+
+    assert (drawing.data, drawing.params) == (picture(), {})
+
+
+def test_gives_user_name_and_password(webui):
+    webui.credentials = ("ann", PASSWORD)
+
+    drawing = sdwebui.make(job(webui, username="ann", password_env="WEBUI_PASSWORD"), ignore)
+
+    assert drawing.data == picture()
+
+
+def test_nobody_is_told_that_it_costs_money(webui):
+    told = []
+
+    sdwebui.make(job(webui, before_send=lambda: told.append(1)), ignore)
+
+    assert told == []
+
+
+# -- Progress -----------------------------------------------------------------------------------
+
+
+def test_tells_how_far_the_picture_is(any_webui):
+    any_webui.hold_at = 5
+    percents, draw = seen_of(job(any_webui, steps=10), lambda percent: percent < 50 or any_webui.go.set())
+
+    draw()
+
+    assert max(percents) in (50, 51)
+    assert percents == sorted(percents)
+
+
+def test_anothers_picture_is_not_shown_as_ours(any_webui):
+    with any_webui.busy_with_another():
+        percents, draw = seen_of(job(any_webui), lambda percent: any_webui.polls > 5 and any_webui.go.set())
+        drawing = threading.Thread(target=draw)
+        drawing.start()
+        assert any_webui.go.wait(5)
+    drawing.join()
+
+    assert set(percents) == {0}
+
+
+def test_reports_in_time_while_nobody_answers_for_progress(any_webui):
+    any_webui.progress_hangs.clear()
+    percents, draw = seen_of(job(any_webui), lambda percent: len(percents) > 20 and any_webui.progress_hangs.set())
+
+    draw()
+
+    assert len(percents) > 20
+
+
+@pytest.mark.parametrize(
+    "reply", ["nonsense", [], {"progress": "x", "state": 5}, {"progress": float("nan"), "state": {"job": 1}}]
+)
+def test_odd_progress_is_no_failure(webui, reply):
+    webui.hold_at = 5
+    for name in ("progress", "internal_progress"):
+        webui.server.app.view_functions[name] = lambda: json.dumps(reply)
+    percents, draw = seen_of(job(webui), lambda percent: len(percents) > 10 and webui.go.set())
+
+    assert draw().data == picture()
+
+
+# -- Cancel -------------------------------------------------------------------------------------
+
+
+def test_cancel_interrupts_our_picture(any_webui):
+    any_webui.hold_at = 5
+
+    with pytest.raises(Canceled):
+        sdwebui.make(job(any_webui, steps=10), cancel_when(lambda percent: percent > 0))
+
+    assert any_webui.interrupts == 1
+
+
+def test_cancel_before_the_first_poll_interrupts_our_picture(any_webui, monkeypatch):
+    monkeypatch.setattr(sdwebui, "POLL_SECONDS", 60)
+    any_webui.hold_at = 5
+
+    with pytest.raises(Canceled):
+        sdwebui.make(job(any_webui), cancel_when(lambda percent: any_webui.held.is_set()))
+
+    assert any_webui.interrupts == 1
+
+
+def test_cancel_leaves_anothers_picture_alone(any_webui):
+    with any_webui.busy_with_another(), pytest.raises(Canceled):
+        sdwebui.make(job(any_webui), cancel_when(lambda percent: any_webui.polls > 5))
+
+    assert any_webui.interrupts == 0
+
+
+def test_cancel_does_not_wait_for_a_server_that_hangs(webui, monkeypatch):
+    monkeypatch.setattr(sdwebui, "STOP_SECONDS", 0.2)
+    webui.progress_hangs.clear()
+    started = time.monotonic()
+
+    with pytest.raises(Canceled):
+        sdwebui.make(job(webui), cancel_when(lambda percent: True))
+
+    assert time.monotonic() - started < 1
+
+
+def test_what_was_canceled_before_it_was_sent_is_never_sent(webui, monkeypatch):
+    monkeypatch.setattr(sdwebui, "STOP_SECONDS", 0.1)
+    before = set(threading.enumerate())
+    webui.progress_hangs.clear()
+    with pytest.raises(Canceled):
+        sdwebui.make(job(webui), cancel_when(lambda percent: True))
+
+    webui.progress_hangs.set()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(3)
+
+    assert webui.bodies == []
+
+
+# -- Failures -----------------------------------------------------------------------------------
+
+
+def answer(status, kind="", detail="", text=""):
+    """A server whose txt2img ends with an error, as it words them."""
+    return lambda webui: lambda: webui.error(status, kind, detail, f"{text} while drawing {PROMPT}")
+
+
+ERRORS = [
+    (answer(500, "OutOfMemoryError", text="CUDA out of memory"), Transient, "engine_busy", "out of GPU memory"),
+    (answer(500, "RuntimeError"), Transient, "engine_unavailable", "500 RuntimeError"),
+    (answer(500, f"Error: {PROMPT}"), Transient, "engine_unavailable", "500"),
+    (answer(503), Transient, "engine_unavailable", "503"),
+    (answer(504), Unanswered, "engine_unavailable", "504"),
+    (answer(429, "HTTPException", "rate limit exceeded"), Transient, "engine_busy", "429 HTTPException"),
+    (answer(401, "HTTPException", "Unauthorized"), Final, "engine_account", "401 HTTPException"),
+    (answer(403), Final, "engine_account", "403"),
+    (answer(404, "HTTPException", "Sampler not found"), Final, "engine_refused", "no such sampler"),
+    (answer(400, "HTTPException", "Sampler not found"), Final, "engine_refused", "no such sampler"),
+    (answer(404, "HTTPException", "Not Found"), Transient, "engine_unavailable", "--api"),
+    (answer(405), Transient, "engine_unavailable", "--api"),
+    (answer(422, "HTTPException", f"Script '{PROMPT}' not found"), Final, "engine_refused", "422"),
+    (answer(302), Final, "engine_error", "302"),
+    (lambda webui: webui.hang_up, Unanswered, "engine_unavailable", ""),
+    (lambda webui: webui.break_off, Unanswered, "engine_unavailable", ""),
+    (lambda webui: lambda: f"<html>{PROMPT}", Final, "engine_error", "200 without JSON"),
+    (lambda webui: lambda: ("", 200), Final, "engine_error", "200 without JSON"),
+    (lambda webui: lambda: ["x"], Final, "bad_picture", ""),
+    (lambda webui: lambda: {"parameters": PROMPT}, Final, "bad_picture", ""),
+    (lambda webui: lambda: {"images": None, "info": ""}, Final, "bad_picture", ""),
+    (lambda webui: lambda: {"images": [5]}, Final, "bad_picture", "not base64"),
+    (lambda webui: lambda: {"images": [PROMPT]}, Final, "bad_picture", "not base64"),
+    (lambda webui: lambda: {"images": ["图片"]}, Final, "bad_picture", "not base64"),
+    (lambda webui: lambda: {"images": [""]}, Final, "bad_picture", "not base64"),
+    (lambda webui: lambda: {"images": [], "info": ""}, Transient, "engine_unavailable", "interrupted"),
+]
+
+
+@pytest.mark.parametrize(("instead", "kind", "code", "detail"), ERRORS)
+def test_an_error_says_what_to_make_of_it_and_keeps_secrets(webui, instead, kind, code, detail):
+    webui.instead, webui.credentials = instead(webui), ("ann", PASSWORD)
+
+    error = failure(job(webui, username="ann", password_env="WEBUI_PASSWORD"))
+
+    assert (type(error), error.code) == (kind, code)
+    assert detail in str(error)
+    assert_keeps_secrets(error)
+
+
+def assert_keeps_secrets(error):
+    texts = ["".join(traceback.format_exception(error))]
+    while error:
+        texts += [str(error), repr(error.args), getattr(error, "shown", "")]
+        error = error.__cause__ or error.__context__
+    assert not [secret for secret in (PROMPT, PASSWORD) if secret in "".join(texts)]
+
+
+def test_a_refused_field_is_named_without_its_value(webui):
+    error = failure(job(webui, extra={"seed": PROMPT}, seed=None))
+
+    assert (type(error), str(error), error.shown) == (Final, "engine_refused: 422 seed", "seed")
+    assert_keeps_secrets(error)
+
+
+def test_an_unknown_sampler_is_final(start):
+    error = failure(job(start("sdnext"), sampler="Guess"))
+
+    assert (type(error), error.code, error.shown) == (Final, "engine_refused", "sampler")
+
+
+def test_a_server_that_is_away_was_asked_nothing():
+    error = failure(Job(PROMPT, options=SDWebUI(base_url=f"http://127.0.0.1:{free_port()}")))
+
+    assert (type(error), error.code) == (Transient, "engine_unavailable")
+    assert_keeps_secrets(error)
+
+
+def test_a_wrong_password_is_the_operators_to_mend(webui):
+    webui.credentials = ("ann", "another")
+
+    error = failure(job(webui, username="ann", password_env="WEBUI_PASSWORD"))
+
+    assert (type(error), error.code) == (Final, "engine_account")
+    assert_keeps_secrets(error)
+
+
+def test_a_password_that_is_not_set_is_the_operators_to_mend(webui, monkeypatch):
+    monkeypatch.delenv("WEBUI_PASSWORD")
+
+    error = failure(job(webui, username="ann", password_env="WEBUI_PASSWORD"))
+
+    assert (error.code, webui.bodies) == ("engine_account", [])
+
+
+def test_a_picture_that_takes_too_long_is_interrupted(any_webui):
+    any_webui.hold_at = 5
+
+    error = failure(job(any_webui, timeout_seconds=0.3))
+
+    assert (type(error), any_webui.interrupts) == (Unanswered, 1)
+    assert_keeps_secrets(error)
+
+
+def test_an_unfinished_picture_is_not_passed_off_as_finished(any_webui):
+    any_webui.hold_at = 5
+
+    error = failure(job(any_webui), lambda done, total: any_webui.held.is_set() and any_webui.interrupt_by_somebody())
+
+    assert (type(error), error.code) == (Transient, "engine_unavailable")
+    assert any_webui.bodies
+
+
+def test_an_error_leaves_the_next_in_the_queue_alone(any_webui):
+    any_webui.instead = answer(500, "RuntimeError")(any_webui)
+
+    failure(job(any_webui))
+
+    assert any_webui.interrupts == 0
+
+
+# -- Check --------------------------------------------------------------------------------------
+
+
+def test_check_counts_what_the_server_has(any_webui):
+    assert sdwebui.check(SDWebUI(base_url=any_webui.url)) == ["2 checkpoints", "4 samplers"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sd15/dreamy.v2.safetensors [6ce0161689]", "sd15/dreamy.v2.safetensors", "sd15_dreamy.v2", "dreamy.v2",
+        "dreamy.v2 [6ce0161689]", "6ce0161689", "plain.ckpt", "plain",
+    ],
+)  # fmt: skip
+def test_check_knows_a_checkpoint_by_each_of_its_names(webui, name):
+    assert sdwebui.check(SDWebUI(base_url=webui.url, checkpoint=name))
+
+
+@pytest.mark.parametrize("name", ["dreamy", "v2", "None", "6ce01616", "Plain"])
+def test_check_finds_that_a_checkpoint_is_missing(webui, name):
+    with pytest.raises(Final, match="engine_refused: no such checkpoint"):
+        sdwebui.check(SDWebUI(base_url=webui.url, checkpoint=name))
+
+
+@pytest.mark.parametrize("name", ["Euler", "Euler a", "DPM++ 2M", "DPM++ 2M Karras"])
+def test_check_knows_a_sampler_with_and_without_scheduler(webui, name):
+    assert sdwebui.check(SDWebUI(base_url=webui.url, sampler=name))
+
+
+@pytest.mark.parametrize("name", ["euler", "DPM++", "DPM++ 2M++", "Eulers"])
+def test_check_finds_that_a_sampler_is_missing(webui, name):
+    with pytest.raises(Final, match="engine_refused: no such sampler"):
+        sdwebui.check(SDWebUI(base_url=webui.url, sampler=name))
+
+
+def test_check_waits_for_a_server_that_has_no_api_yet(webui):
+    with pytest.raises(Transient, match=r"engine_unavailable: .* --api"):
+        sdwebui.check(SDWebUI(base_url=f"{webui.url}/elsewhere"))
+
+
+def test_check_finds_a_wrong_password(webui):
+    webui.credentials = ("ann", "another")
+
+    with pytest.raises(Final, match="engine_account"):
+        sdwebui.check(SDWebUI(base_url=webui.url, username="ann", password_env="WEBUI_PASSWORD"))
+
+
+def test_check_finds_a_server_of_another_kind(webui):
+    webui.server.app.view_functions["models"] = lambda: {"data": []}
+
+    with pytest.raises(Final, match="engine_error: not the API"):
+        sdwebui.check(SDWebUI(base_url=webui.url))
+
+
+# -- Docs ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", ["sdwebui.md", "sdwebui.zh-CN.md"])
+def test_the_example_in_the_docs_is_a_model(tmp_path, page):
+    text = (ROOT / "docs/engines" / page).read_text(encoding="utf-8")
+    example = tmp_path / "models.toml"
+    example.write_text(re.search(r"```toml\n(.*?)```", text, re.S)[1], encoding="utf-8")
+
+    model = models.load(example)["dreamshaper"]
+
+    assert (model.engine, model.options.password_env) == ("sdwebui", "WEBUI_PASSWORD")
+
+
+@pytest.mark.parametrize("page", ["sdwebui.md", "sdwebui.zh-CN.md"])
+def test_the_docs_tell_every_option(page):
+    text = (ROOT / "docs/engines" / page).read_text(encoding="utf-8")
+
+    assert [name for name in SDWebUI.model_fields if f"`{name}`" not in text] == []
