@@ -650,6 +650,7 @@ IMAGE_TYPES = {
     ".gif": "image/gif",
     ".webp": "image/webp",
 }
+DOWNLOAD_TYPE = "application/octet-stream"
 
 
 @app.get("/api/uploads/avatars/<filename>")
@@ -690,12 +691,11 @@ def stored_file(key: str, cache_control: str) -> Response:
     path = storage.find(key)
     if not path:
         raise Refusal("not_found")
-    mimetype = IMAGE_TYPES.get(path.suffix.lower())
     if settings.X_ACCEL_PREFIX:
-        response = Response(mimetype=mimetype or "application/octet-stream")
+        response = Response(mimetype=IMAGE_TYPES.get(path.suffix.lower(), DOWNLOAD_TYPE))
         response.headers["X-Accel-Redirect"] = settings.X_ACCEL_PREFIX + quote(key)
     else:
-        response = send_file(path, mimetype=mimetype, as_attachment=not mimetype)
+        response = sent(path, path.name)
     response.headers["Cache-Control"] = cache_control
     return response
 
@@ -708,8 +708,14 @@ def stripped_file(key: str, cache_control: str) -> Response:
     try:
         data = metadata.stripped(path.read_bytes())
     except ValueError:  # a file of another program's time
-        raise checks.InvalidInput(fields={"metadata": ("picture_format", {})}) from None
-    name = hashlib.sha1(data, usedforsecurity=False).hexdigest()
-    response = send_file(io.BytesIO(data), IMAGE_TYPES.get(path.suffix.lower()), download_name=path.name, etag=name)
+        raise checks.InvalidInput(fields={"metadata": ("not_strippable", {})}) from None
+    response = sent(io.BytesIO(data), path.name, etag=hashlib.sha1(data, usedforsecurity=False).hexdigest())
     response.headers["Cache-Control"] = cache_control
     return response
+
+
+def sent(file: Path | io.BytesIO, name: str, **options: Any) -> Response:
+    """Answer with the bytes of a file, as a download unless it is an image."""
+    mimetype = IMAGE_TYPES.get(Path(name).suffix.lower())
+    options |= {"mimetype": mimetype or DOWNLOAD_TYPE, "as_attachment": not mimetype, "download_name": name}
+    return send_file(file, **options)

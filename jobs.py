@@ -95,7 +95,7 @@ def columns(wanted: GenerateInput, seed: int | None, extra: dict) -> db.Row:
         "width": wanted.width,
         "height": wanted.height,
     }
-    params |= {name: getattr(wanted, name) for name in KEPT_PARAMS if getattr(wanted, name)}
+    params |= {name: getattr(wanted, name) for name in KEPT_PARAMS if getattr(wanted, name) not in (None, "")}
     if wanted.embed_metadata is not None:
         params["embed_metadata"] = wanted.embed_metadata
     return {
@@ -111,6 +111,8 @@ def columns(wanted: GenerateInput, seed: int | None, extra: dict) -> db.Row:
 def retry(user: db.Row, generation: db.Row, new_seed: bool) -> list[db.Row]:
     """Queue a new generation with the parameters of an old one. Raises as submit() does."""
     params = stored_params(generation)
+    if isinstance(params.get("requested"), dict):
+        params |= params["requested"]
     model = models.offered().get(generation["model"] or "")
     names = [name for name in ("negative_prompt", *models.RANGED, *models.CHOSEN) if model and getattr(model, name)]
     # Rows of older programs, and params of generate-test, may hold anything under these names.

@@ -89,7 +89,7 @@ FIELDS = {
     "idempotency_key": ("须为 1 至 100 个可见 ASCII 字符", "must be 1 to 100 visible ASCII characters"),
     "away": ("不可用", "is away"),
     "no_worker": ("没有运行中的工作进程", "has no worker alive"),
-    "no_model": ("没有可用的模型", "has no model available"),
+    "no_model": ("均不可用", "are all away"),
     "taken": ("已存在", "is taken"),
     "too_large": ("内容过多", "holds too much"),
     "positive_integer": ("必须是正整数", "must be a positive whole number"),
@@ -102,6 +102,7 @@ FIELDS = {
         "必须是 png、jpg、jpeg、gif 或 webp 图片",
         "must be a png, jpg, jpeg, gif or webp picture",
     ),
+    "not_strippable": ("仅适用于 png、jpg 或 webp 图片", "works on png, jpg and webp pictures only"),
     "picture_pixels": ("的像素过多", "has too many pixels"),
     "picture_broken": ("已损坏或不完整", "is damaged or cut short"),
 }

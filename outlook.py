@@ -50,7 +50,7 @@ def problems(crew: list[db.Row]) -> dict[str, str]:
 def report(text: str) -> dict[str, str]:
     try:
         return dict(json.loads(text))
-    except ValueError:  # of a worker of an older release, during an upgrade
+    except (ValueError, TypeError):  # of a worker of an older release, during an upgrade
         return {}
 
 

@@ -27,7 +27,7 @@ def intake(job: db.Row, params: dict, drawing: Drawing) -> Result:
     PNG, JPEG and WebP keep their bytes, and so what a provider says in them; all else becomes PNG.
     """
     picture = media.generated(drawing.data)
-    params = {**params, **drawing.params, "width": picture.width, "height": picture.height}
+    params = with_facts(params, {**drawing.params, "width": picture.width, "height": picture.height})
     columns = {"generation_params_json": encoded(params), "width": picture.width, "height": picture.height}
     thumbnail = labelled(job, media.thumbnail(picture.data))
     try:
@@ -38,6 +38,12 @@ def intake(job: db.Row, params: dict, drawing: Drawing) -> Result:
     return Result(image, picture.extension, thumbnail, columns)
 
 
+def with_facts(params: dict, facts: dict) -> dict:
+    """Return the params with what an image was really made with; what was asked for instead stays as `requested`."""
+    requested = {name: params[name] for name, fact in facts.items() if params.get(name, fact) != fact}
+    return {**params, **facts, **({"requested": requested} if requested else {})}
+
+
 def encoded(params: dict) -> str:
     # What a server says may hold half a character, which no database takes.
     return json.dumps(params, ensure_ascii=False).encode(errors="replace").decode()
@@ -45,7 +51,8 @@ def encoded(params: dict) -> str:
 
 def told(job: db.Row, params: dict, data: bytes) -> bytes:
     """Write prompt, model and seed into the picture, or see to it that nobody has, as settings and request say."""
-    if not params.get("embed_metadata", settings.EMBED_METADATA):
+    wanted = params.get("embed_metadata")
+    if not (wanted if isinstance(wanted, bool) else settings.EMBED_METADATA):
         return metadata.stripped(data)
     if metadata.has_credentials(data):  # signed by its provider: a change would break the seal
         return data

@@ -6,7 +6,7 @@ import tempfile
 
 import pytest
 
-from tests.servers import MariaDB, Service, clean_environment, find_program
+from tests.servers import MariaDB, Service, Worker, clean_environment, find_program, wait_until
 
 # Before app.py is imported: it must not read the settings of whoever runs the tests.
 os.environ.update(clean_environment(DATA_DIR=tempfile.mkdtemp(prefix="image-generator-tests-")))
@@ -30,6 +30,26 @@ def mariadb(tmp_path_factory):
     server = MariaDB(tmp_path_factory.mktemp("mariadb"))
     yield server
     server.kill()
+
+
+@pytest.fixture(scope="session")
+def own_server(tmp_path_factory, mariadb):
+    """A MariaDB that a test may kill."""
+    server = MariaDB(tmp_path_factory.mktemp("own"), "--innodb-flush-log-at-trx-commit=1")
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def killable(own_server, settings):
+    """A database on that server, with today's tables."""
+    for name, text in own_server.settings("service").items():
+        setattr(settings, name, int(text) if name == "MYSQL_PORT" else text)
+    own_server.run("DROP DATABASE IF EXISTS service", "CREATE DATABASE service CHARACTER SET utf8mb4")
+    pool.close()
+    migrations.upgrade()
+    yield own_server
+    pool.close()
 
 
 @pytest.fixture
@@ -132,3 +152,21 @@ def live(request, empty_database, settings, tmp_path):
     yield start
     for server in started:
         server.stop()
+
+
+@pytest.fixture
+def start_worker(settings, tmp_path):
+    """Start a worker process on the test's database: `start_worker("worker.py", WORKER_GRACE_SECONDS="0")`."""
+    started = []
+
+    def start(*program: str, **changes: str) -> Worker:
+        names = ("DATA_DIR", "MODELS_FILE", "MYSQL_HOST", "MYSQL_PORT", "MYSQL_USER", "MYSQL_DB")
+        chosen = {name: str(getattr(settings, name)) for name in names}
+        log = tmp_path / f"worker-{len(started)}.log"
+        started.append(Worker(log, clean_environment(**{**chosen, **changes}), *program))
+        wait_until(started[-1].is_ready, what="the worker")
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.stop()

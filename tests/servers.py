@@ -132,6 +132,33 @@ class Service:
         self.log.close()
 
 
+class Worker:
+    """One worker process, and what it has said. `program` are the arguments for python."""
+
+    def __init__(self, log: Path, environment: dict[str, str], *program: str):
+        self.path, self.log = log, log.open("wb")
+        self.process = subprocess.Popen(
+            [sys.executable, *program], cwd=ROOT, env=environment, stdout=self.log, stderr=self.log
+        )
+
+    def end(self, number: int) -> int:
+        """Send a signal and return the exit status."""
+        self.process.send_signal(number)
+        return self.process.wait(30)
+
+    def said(self) -> str:
+        return self.path.read_text()
+
+    def is_ready(self) -> bool:
+        assert self.process.poll() is None, self.said()
+        return '"ready"' in self.said()
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.log.close()
+
+
 def clean_environment(**settings: str) -> dict[str, str]:
     """Return this process's environment with these settings and no others, whatever .env says."""
     import dataclasses

@@ -8,29 +8,7 @@ import db
 import pool as pools
 from pool import pool
 from tests.conftest import Person
-from tests.servers import MariaDB, wait_until
-
-
-@pytest.fixture(scope="module")
-def own_server(tmp_path_factory, mariadb):
-    """A MariaDB that a test may kill."""
-    server = MariaDB(tmp_path_factory.mktemp("own"), "--innodb-flush-log-at-trx-commit=1")
-    server.run("CREATE DATABASE service CHARACTER SET utf8mb4")
-    yield server
-    server.kill()
-
-
-@pytest.fixture
-def killable(own_server, settings):
-    import migrations
-
-    for name, text in own_server.settings("service").items():
-        setattr(settings, name, int(text) if name == "MYSQL_PORT" else text)
-    own_server.run("DROP DATABASE service", "CREATE DATABASE service CHARACTER SET utf8mb4")
-    pool.close()
-    migrations.upgrade()
-    yield own_server
-    pool.close()
+from tests.servers import wait_until
 
 
 def add_user(name: str = "ann") -> int:

@@ -105,6 +105,14 @@ def test_what_a_model_does_not_take_is_refused(declare, alice, body, field):
     assert (refused.status_code, set(refused.json["fields"])) == (400, {field})
 
 
+def test_a_guidance_of_nothing_is_kept(declare, alice):
+    declare(GOOD + "guidance = { min = 0, max = 10, default = 7 }")
+
+    record = ask(alice, guidance=0).json["data"]["records"][0]
+
+    assert record["params"]["guidance"] == 0
+
+
 def test_a_model_without_seeds_records_none(declare, alice):
     declare(FORMS)
 
@@ -122,6 +130,7 @@ def test_a_model_without_seeds_records_none(declare, alice):
         ('{"test_model": "engine_unavailable"}', False, "The engine was away"),
         ('{"other": ""}', False, "Queue has no worker alive"),
         ("test_model", False, "Queue has no worker alive"),
+        ("5", False, "Queue has no worker alive"),
     ],
 )
 def test_a_model_is_available_while_a_worker_can_make_it(client, report, available, reason):

@@ -22,8 +22,11 @@ import db
 import jobs
 import messages
 import metrics
+import outlook
+import storage
 from engines import painter
 from tests.conftest import Person, form
+from tests.pictures import picture
 from tests.servers import ROOT
 
 DOCUMENT = yaml.safe_load((ROOT / "openapi.yaml").read_text(encoding="utf-8"))
@@ -126,7 +129,8 @@ def test_error_examples_are_in_the_words_of_the_service(name):
     shown = {code: example["value"]["message"] for code, example in examples.items()}
 
     assert list(shown) == codes
-    shown.pop("invalid_input", None)  # its message is about the fields
+    for code in ("invalid_input", "prompt_blocked"):  # their messages are about the fields
+        shown.pop(code, None)
     assert shown == {code: messages.error_text(code, "zh") for code in shown}
     assert [example["value"]["code"] for example in examples.values()] == codes
 
@@ -157,8 +161,11 @@ MODELS = {
     if isinstance(model, type) and issubclass(model, BaseModel) and model is not BaseModel
     if not model.__subclasses__()
 }
+GENERATED = "/api/uploads/generated_images/{user_id}/{filename}"
 # A query has no schema of its own in the document: its fields are the parameters of this path.
-QUERIES = {"HistoryQuery": "/api/v1/images/history", "IdsQuery": "/api/v1/images"}
+QUERIES = {"HistoryQuery": "/api/v1/images/history", "IdsQuery": "/api/v1/images", "FileQuery": GENERATED}
+# Part of a signed link, which tokens.py judges.
+SIGNED = {"expires"}
 # Code of checks.py reads these fields of a query from text; pydantic only knows what becomes of it.
 READ_FROM_TEXT = {
     "cursor": {"type": "string"},
@@ -199,8 +206,9 @@ def documented_limits(name: str) -> dict:
     if name not in QUERIES:
         return limits(COMPONENTS["schemas"][name])
     parameters = [resolved(one) for one in DOCUMENT["paths"][QUERIES[name]]["get"]["parameters"]]
-    properties = {one["name"]: one["schema"] for one in parameters if one["in"] == "query"}
-    required = [one["name"] for one in parameters if one.get("required")]
+    fields = [one for one in parameters if one["in"] == "query" and one["name"] not in SIGNED]
+    properties = {one["name"]: one["schema"] for one in fields}
+    required = [one["name"] for one in fields if one.get("required")]
     return limits({"type": "object", "properties": properties, "required": required})
 
 
@@ -418,6 +426,17 @@ def test_record_in_any_state_is_as_documented(alice, state):
     check_documented(response, ONE)
 
 
+@pytest.mark.parametrize("code", messages.JOB_ERRORS)
+def test_record_of_any_failure_is_as_documented(alice, code):
+    url = submit(alice).headers["Location"]
+    jobs.fail(jobs.take(["test_model"]), code, shown="no such sampler")
+
+    response = alice.get(url)
+
+    assert response.json["data"]["errorMessage"] == messages.job_text(code, "zh") + " (no such sampler)"
+    check_documented(response, ONE)
+
+
 def test_record_of_an_older_program_is_as_documented(alice):
     number = db.insert("image_generations", user_id=alice.id, prompt_text="old", status="done")
 
@@ -425,6 +444,132 @@ def test_record_of_an_older_program_is_as_documented(alice):
 
     assert response.json["data"]["status"] == "done"
     check_documented(response, ONE)
+
+
+MODELS_FILE = """
+[forms]
+label = "Forms"
+engine = "painter"
+seed = false
+negative_prompt = true
+sizes = ["1024x1024", "1024x1536"]
+steps = { min = 4, max = 40, default = 8, step = 4 }
+guidance = { min = 0.5, max = 9.5, default = 7 }
+quality = ["low", "high"]
+style = ["vivid"]
+sampler = ["Euler a", "DDIM"]
+
+[plain]
+label = "Plain"
+engine = "painter"
+width = { min = 64, max = 1024, default = 512, step = 64 }
+height = { min = 64, max = 1024, default = 512 }
+"""
+
+
+@pytest.fixture
+def forms(settings, tmp_path):
+    """Put models on offer that say all there is to say, `forms`, and as little as they can, `plain`."""
+    settings.MODELS_FILE = tmp_path / "models.toml"
+    settings.MODELS_FILE.write_text(MODELS_FILE)
+
+
+@pytest.mark.parametrize("problem", ["", "engine_unavailable", "no_worker"])
+def test_models_of_every_form_are_as_documented(alice, forms, problem):
+    db.note_worker("w1", "{}" if problem == "no_worker" else f'{{"forms": "{problem}"}}', 1.0)
+
+    response = alice.get("/api/v1/models")
+
+    full, plain = response.json["data"]["models"]
+    assert set(full["parameters"]) == set(COMPONENTS["schemas"]["Model"]["properties"]["parameters"]["properties"])
+    assert (full["available"], full["capabilities"]["seed"], len(full["sizes"])) == (not problem, False, 2)
+    assert (plain["sizes"], plain["parameters"]["width"]["step"]) == ([], 64)
+    check_documented(response)
+
+
+def test_models_without_a_database_are_refused_as_documented(visitor, monkeypatch):
+    def away(*arguments):
+        raise db.Unavailable
+
+    monkeypatch.setattr(db, "list_crew", away)
+    monkeypatch.setattr(db, "count_pending_by_user", away)
+    outlook._queue.cache_clear()
+
+    response = visitor.get("/api/v1/models")
+
+    assert (response.status_code, response.json["code"]) == (503, "database_unavailable")
+    check_documented(response)
+
+
+def choose(alice, **changes):
+    body = {"prompt": "a fox", "model": "forms", "quality": "high", "sampler": "DDIM", "guidance": 2.5, **changes}
+    return alice.post("/api/v1/images/generate", json=body)
+
+
+@pytest.mark.parametrize("embed", [True, False, None])
+def test_record_with_choices_and_no_seed_is_as_documented(alice, forms, embed):
+    response = choose(alice, embed_metadata=embed)
+
+    params = response.json["data"]["records"][0]["params"]
+    assert (params["quality"], params["style"], params["seed"]) == ("high", "vivid", None)
+    check_documented(response)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"quality": "medium"},
+        {"style": "x" * 65},
+        {"sampler": 1},
+        {"embed_metadata": "yes"},
+        {"height": 1536, "width": 1536},
+        {"steps": 5},
+        {"seed": 1},
+    ],
+)
+def test_choice_that_is_not_offered_is_refused_as_documented(alice, forms, changes):
+    response = choose(alice, **changes)
+
+    assert (response.status_code, response.json["code"]) == (400, "invalid_input")
+    check_documented(response)
+
+
+@pytest.fixture
+def block(settings, tmp_path):
+    """Block a word from here on."""
+
+    def block(word: str) -> None:
+        settings.PROMPT_BLOCKLIST = str(tmp_path / "words.txt")
+        (tmp_path / "words.txt").write_text(word)
+
+    return block
+
+
+def check_blocked(response, path: str | None = None) -> None:
+    """Check that an answer refuses a prompt with "fox" as the document's own example does."""
+    example = error_parts(COMPONENTS["responses"]["BadGeneration"])[1]["prompt_blocked"]["value"]
+    sentence = example["message"].replace("敏感词", "fox")
+    assert response.status_code == 400
+    assert response.json == {**example, "message": sentence, "fields": {"prompt": sentence}}
+    check_documented(response, path)
+
+
+@pytest.mark.parametrize("send", [submit, Person.generate])
+def test_blocked_prompt_is_refused_as_documented(alice, block, send):
+    block("fox")
+
+    response = send(alice)
+
+    check_blocked(response)
+
+
+def test_retry_of_a_blocked_prompt_is_refused_as_documented(alice, block):
+    url = submit(alice).headers["Location"]
+    block("fox")
+
+    response = alice.post(f"{url}/retry")
+
+    check_blocked(response, f"{ONE}/retry")
 
 
 @pytest.mark.parametrize(("setting", "status"), [("MAX_ACTIVE_JOBS", 429), ("DAILY_IMAGES", 429), ("MAX_QUEUE", 503)])
@@ -469,24 +614,106 @@ def test_signed_link_is_as_documented(client, finished, name, mimetype):
     response = client.get(finished[name])
 
     assert (response.status_code, response.mimetype) == (200, mimetype)
-    check_documented(response, "/api/uploads/generated_images/{user_id}/{filename}")
+    check_documented(response, GENERATED)
 
 
 def test_forged_link_is_refused_as_documented(client, finished):
     response = client.get(finished["signedImageUrl"] + "x")
 
     assert response.status_code == 403
-    check_documented(response, "/api/uploads/generated_images/{user_id}/{filename}")
+    check_documented(response, GENERATED)
 
 
-@pytest.mark.parametrize(("workers", "status"), [([], 503), (["w1"], 200)])
-def test_readiness_is_as_documented(client, workers, status):
-    for name in workers:
-        db.note_worker(name, '{"test_model": ""}', 1.0)
+STRIP = {"metadata": "strip"}
+
+
+@pytest.mark.parametrize(("name", "mimetype"), [("signedImageUrl", "image/png"), ("signedThumbnailUrl", "image/webp")])
+def test_stripped_picture_is_as_documented(client, finished, name, mimetype):
+    response = client.get(finished[name] + "&metadata=strip")
+
+    assert (response.status_code, response.mimetype) == (200, mimetype)
+    assert b"a fox" not in response.data
+    check_documented(response, GENERATED)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [({"Range": "bytes=0-9"}, 206), ({"If-None-Match": "*"}, 304), ({"Range": "bytes=999999-"}, 416)],
+)
+def test_part_of_a_stripped_picture_is_as_documented(alice, finished, headers, status):
+    response = alice.get(finished["imageUrl"], query_string=STRIP, headers=headers)
+
+    assert response.status_code == status
+    check_documented(response, GENERATED)
+
+
+@pytest.mark.parametrize("query", [{"metadata": "keep"}, {"metadata": ""}])
+def test_file_query_that_is_not_offered_is_refused_as_documented(alice, finished, query):
+    response = alice.get(finished["imageUrl"], query_string=query)
+
+    assert (response.status_code, set(response.json["fields"])) == (400, {"metadata"})
+    check_documented(response, GENERATED)
+
+
+KINDS = {"jpg": ("JPEG", "image/jpeg"), "webp": ("WEBP", "image/webp"), "png": ("PNG", "image/png")}
+
+
+@pytest.mark.parametrize("query", [{}, STRIP])
+@pytest.mark.parametrize("extension", KINDS)
+def test_picture_of_any_kind_is_as_documented(alice, extension, query):
+    kind, mimetype = KINDS[extension]
+    url = storage.put(f"generated_images/{alice.id}/made.{extension}", picture(kind))
+
+    response = alice.get(url, query_string=query)
+
+    assert (response.status_code, response.mimetype) == (200, mimetype)
+    check_documented(response, GENERATED)
+
+
+@pytest.mark.parametrize(("query", "status"), [({}, 200), (STRIP, 400)])
+@pytest.mark.parametrize(("name", "data"), [("old.gif", picture("GIF")), ("old.bin", b"old")])
+def test_file_of_another_kind_is_as_documented(alice, name, data, query, status):
+    url = storage.put(f"generated_images/{alice.id}/{name}", data)
+
+    response = alice.get(url, query_string=query)
+
+    assert response.status_code == status
+    check_documented(response, GENERATED)
+
+
+@pytest.mark.parametrize(
+    ("report", "shown"),
+    [
+        ('{"forms": "", "plain": ""}', {"forms": "ok", "plain": "ok"}),
+        ('{"forms": "engine_busy", "plain": ""}', {"forms": "engine_busy", "plain": "ok"}),
+        ('{"plain": ""}', {"forms": "no_worker", "plain": "ok"}),
+    ],
+)
+def test_readiness_is_as_documented(client, forms, report, shown):
+    db.note_worker("w1", report, 1.0)
 
     response = client.get("/api/health/ready")
 
-    assert response.status_code == status
+    assert (response.status_code, response.json["data"]["models"]) == (200, shown)
+    check_documented(response)
+
+
+@pytest.mark.parametrize(
+    ("report", "away"),
+    [
+        (None, "queue"),
+        ('{"other": ""}', "queue"),
+        ('{"forms": "engine_busy"}', "models"),
+        ('{"forms": "engine_busy", "plain": "engine_account"}', "models"),
+    ],
+)
+def test_service_that_is_not_ready_says_so_as_documented(client, forms, report, away):
+    if report:
+        db.note_worker("w1", report, 1.0)
+
+    response = client.get("/api/health/ready")
+
+    assert (response.status_code, list(response.json["fields"])) == (503, [away])
     check_documented(response)
 
 
@@ -508,7 +735,7 @@ def test_generated_image_is_as_documented(alice):
     response = alice.get(url)
 
     assert (response.status_code, response.mimetype) == (200, "image/png")
-    check_documented(response, "/api/uploads/generated_images/{user_id}/{filename}")
+    check_documented(response, GENERATED)
 
 
 def test_image_of_another_is_refused_as_documented(alice, bob):
@@ -517,7 +744,7 @@ def test_image_of_another_is_refused_as_documented(alice, bob):
     response = bob.get(url)
 
     assert response.status_code == 403
-    check_documented(response, "/api/uploads/generated_images/{user_id}/{filename}")
+    check_documented(response, GENERATED)
 
 
 def test_avatar_is_as_documented(client):

@@ -124,6 +124,22 @@ def test_what_was_really_used_is_recorded(made):
     assert opened(data).text["seed"] == "99"
 
 
+def test_a_retry_asks_for_what_was_asked_for(made, alice):
+    _, record = made(picture(size=(72, 56)), {"seed": 2**40, "sampler": "other"})
+
+    again = alice.post(f"/api/v1/images/{record['id']}/retry").json["data"]["records"][0]
+
+    assert record["params"]["requested"] == {"seed": 7, "width": 64, "height": 64}
+    assert (again["params"]["seed"], again["width"], again["height"]) == (7, 64, 64)
+
+
+@pytest.mark.parametrize("odd", [None, 0, "false", {}])
+def test_only_true_and_false_say_whether_to_embed(alice, odd):
+    image = alice.generate(embed_metadata=odd).json["data"]["imageUrl"]
+
+    assert "prompt" in opened(alice.get(image).data).text
+
+
 # -- The label of AI-made content -----------------------------------------------------------------
 
 

@@ -9,11 +9,9 @@ import pytest
 
 import db
 import jobs
-import migrations
 import worker as program
-from pool import pool
 from tests.conftest import Person
-from tests.servers import ROOT, MariaDB, clean_environment, wait_until
+from tests.servers import ROOT, clean_environment, wait_until
 from tests.test_queue import record, submit_one
 
 # A worker whose engine, while a file lies there, goes on and on with a prompt of "slow", and neither ends nor
@@ -48,28 +46,6 @@ steps = {{ min = 1, max = 50, default = 2 }}
 """
 
 
-class Worker:
-    """One worker process, and what it has said."""
-
-    def __init__(self, log: Path, hold: Path, environment: dict[str, str]):
-        self.path, self.log = log, log.open("wb")
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", WORKER, hold], cwd=ROOT, env=environment, stdout=self.log, stderr=self.log
-        )
-
-    def end(self, number: int) -> int:
-        """Send a signal and return the exit status."""
-        self.process.send_signal(number)
-        return self.process.wait(30)
-
-    def said(self) -> str:
-        return self.path.read_text()
-
-    def is_ready(self) -> bool:
-        assert self.process.poll() is None, self.said()
-        return '"ready"' in self.said()
-
-
 @pytest.fixture
 def hold(tmp_path):
     """The file that holds slow jobs; remove it to let them end."""
@@ -79,23 +55,9 @@ def hold(tmp_path):
 
 
 @pytest.fixture
-def worker(settings, tmp_path, hold):
-    """Start a worker on the test's database: `worker(WORKER_GRACE_SECONDS="0")`."""
-    started = []
-
-    def start(**changes: str) -> Worker:
-        names = ("DATA_DIR", "MODELS_FILE", "MYSQL_HOST", "MYSQL_PORT", "MYSQL_USER", "MYSQL_DB")
-        chosen = {name: str(getattr(settings, name)) for name in names}
-        log = tmp_path / f"worker-{len(started)}.log"
-        started.append(Worker(log, hold, clean_environment(**{**chosen, **changes})))
-        wait_until(started[-1].is_ready, what="the worker")
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.process.kill()
-        one.process.wait()
-        one.log.close()
+def worker(start_worker, hold):
+    """Start a worker whose engine can be held: `worker(WORKER_GRACE_SECONDS="0")`."""
+    return lambda **changes: start_worker("-c", WORKER, str(hold), **changes)
 
 
 @pytest.fixture
@@ -314,26 +276,6 @@ def test_a_wrong_models_file_stops_the_start_and_names_the_place(tmp_path, text,
 
 
 # -- A database that goes away ----------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def own_server(tmp_path_factory, mariadb):
-    """A MariaDB that a test may kill."""
-    server = MariaDB(tmp_path_factory.mktemp("own"), "--innodb-flush-log-at-trx-commit=1")
-    yield server
-    server.kill()
-
-
-@pytest.fixture
-def killable(own_server, settings):
-    """A database on that server, with today's tables."""
-    for name, text in own_server.settings("service").items():
-        setattr(settings, name, int(text) if name == "MYSQL_PORT" else text)
-    own_server.run("DROP DATABASE IF EXISTS service", "CREATE DATABASE service CHARACTER SET utf8mb4")
-    pool.close()
-    migrations.upgrade()
-    yield own_server
-    pool.close()
 
 
 def test_an_idle_worker_waits_for_its_database_to_come_back(killable, worker):
