@@ -36,10 +36,12 @@ class Child:
     def __init__(self, kind: str):
         self.kind = kind
         self.has_worked = False
+        self.starts = 0
         self.start()
 
     def start(self) -> None:
         self.started = time.monotonic()
+        self.starts += 1
         # A session of its own: Ctrl-C reaches this process alone, which then tells the others.
         self.process = subprocess.Popen(
             [sys.executable, *COMMANDS[self.kind]], preexec_fn=die_with_parent, start_new_session=True
@@ -50,7 +52,8 @@ class Child:
         if status is None:
             self.has_worked = self.has_worked or time.monotonic() - self.started > FAILED_START_SECONDS
             return
-        if status == 1 and not self.has_worked:
+        # A worker may load a model for a minute before it finds what is wrong with it, and then says EX_CONFIG.
+        if (status == 1 and not self.has_worked) or (status == os.EX_CONFIG and self.starts == 1):
             raise SystemExit(1)  # it has said what is wrong, and that would be wrong again
         print(f"{self.kind} process {self.process.pid} ended with {status}; starting another", file=sys.stderr)
         # What a killed gunicorn leaves behind would go on to hold the port.

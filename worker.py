@@ -11,6 +11,7 @@ import logging.config
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 
@@ -200,4 +201,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except config.SettingError as error:
+        print(error, file=sys.stderr)
+        sys.exit(os.EX_CONFIG)

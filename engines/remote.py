@@ -1,10 +1,7 @@
 """What the engines that speak HTTP share: a careful client, and waiting without going deaf.
 
 Nothing a server says and no address gets into the text of an error: keys and prompts could be in it.
-requests is imported by the first call, so that whoever only reads a models file does without its memory.
 """
-
-from __future__ import annotations
 
 import json
 import logging
@@ -17,14 +14,16 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.auth import HTTPBasicAuth
+from urllib3 import exceptions
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 import config
 from engines import Final, Transient, Unanswered
-
-if TYPE_CHECKING:
-    import requests
-    from requests.adapters import HTTPAdapter
 
 CONNECT_SECONDS = 5
 MAX_ANSWER_BYTES = 100 * 1024 * 1024
@@ -76,8 +75,6 @@ class Server:
         authorize: Callable[[Any], Any] = lambda request: request,
         may_reach: Callable[[str], bool] = lambda address: True,
     ):
-        import requests
-
         # At DEBUG it logs addresses, and what is signed about them.
         logging.getLogger("urllib3").setLevel(logging.INFO)
         self.base_url, self.may_reach = base_url, may_reach
@@ -97,9 +94,6 @@ class Server:
         Raises Transient if the request was never sent, Unanswered if it may have arrived, Final for an answer
         beyond all measure.
         """
-        import requests
-        from urllib3.exceptions import HTTPError
-
         until = time.monotonic() + read_seconds
         try:
             with self.session.request(
@@ -111,7 +105,7 @@ class Server:
                 **options,
             ) as response:
                 return Answer(response.status_code, response.headers, read_body(response, until, limit))
-        except (requests.RequestException, HTTPError) as error:
+        except (requests.RequestException, exceptions.HTTPError) as error:
             kind = Transient if was_never_sent(error) else Unanswered
             failure = kind("engine_unavailable", type(error).__name__)
         # Not raised inside `except`: that error has the address, and would go along as the context of ours.
@@ -139,8 +133,6 @@ class Server:
 
 def watched_by(server: Server) -> HTTPAdapter:
     """Return what makes the connections of a session and lets the server know them; those to a proxy stay unknown."""
-    from requests.adapters import HTTPAdapter
-    from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
     def watched(kind: type[HTTPConnectionPool]) -> type[HTTPConnectionPool]:
         class Connection(kind.ConnectionCls):
@@ -166,8 +158,6 @@ def watched_by(server: Server) -> HTTPAdapter:
 
 def read_body(response: requests.Response, until: float, limit: int = MAX_ANSWER_BYTES) -> bytes:
     """Read a body of at most `limit` bytes before the time is up, however slowly it drips."""
-    import requests
-
     pieces, size = [], 0
     # Not iter_content(): that waits until a piece is full.
     while piece := response.raw.read1(65536, decode_content=True):
@@ -182,9 +172,6 @@ def read_body(response: requests.Response, until: float, limit: int = MAX_ANSWER
 
 def was_never_sent(error: Exception) -> bool:
     """Tell if the connection was not even made: no address, refused, no trust in it, no way through the proxy."""
-    import requests
-    from urllib3 import exceptions
-
     reason = getattr(error.args[0] if error.args else None, "reason", None)
     if isinstance(reason, exceptions.SSLError):
         # Any other may also come later, such as a connection that ends without a good-bye.
@@ -230,8 +217,6 @@ def bearer(variable: str) -> Callable[[Any], Any]:
 
 def basic(username: str, variable: str) -> Callable[[Any], Any]:
     """Return what adds user name and password to a request, if there is a user name. Raises Final."""
-    from requests.auth import HTTPBasicAuth
-
     if not username:
         return lambda request: request
     return HTTPBasicAuth(username.encode(), secret(variable).encode())

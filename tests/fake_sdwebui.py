@@ -41,7 +41,7 @@ def picture(is_finished: bool = True) -> bytes:
 class FakeWebUI:
     """Set what it shall do wrong before a request; read what it was asked after it."""
 
-    def __init__(self, flavour: str = "a1111"):
+    def __init__(self, flavour: str = "a1111", port: int = 0):
         self.flavour = flavour
         self.credentials = None  # (user name, password), as --api-auth gives them
         self.hold_at = None  # a picture stops at this step until `go` is set or it is interrupted
@@ -54,7 +54,7 @@ class FakeWebUI:
         self.queue, self.pending, self.finished, self.current_task = threading.Lock(), [], [], None
         self.state = {"skipped": False, "interrupted": False, "job": "", "job_count": 0, "job_timestamp": "0",
                       "job_no": 0, "sampling_step": 0, "sampling_steps": 0}  # fmt: skip
-        self.server = make_server("127.0.0.1", 0, self.app(), threaded=True)
+        self.server = make_server("127.0.0.1", port, self.app(), threaded=True)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 

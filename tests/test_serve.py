@@ -11,6 +11,7 @@ import pytest
 import requests
 
 import db
+import serve as program
 from tests.servers import ROOT, clean_environment, free_port, wait_until
 from tests.test_queue import record, submit_one
 
@@ -230,3 +231,46 @@ def test_an_unknown_kind_is_said_plainly(serve):
 
     assert wrong.process.wait(40) != 0
     assert len(plain_lines(wrong.said())) == 1
+
+
+def test_a_worker_that_finds_its_model_broken_after_a_while_ends_it_all(empty_database, monkeypatch):
+    monkeypatch.setitem(program.COMMANDS, "worker", ["-c", f"raise SystemExit({os.EX_CONFIG})"])
+    child = program.Child("worker")
+    child.process.wait()
+    child.has_worked = True
+
+    with pytest.raises(SystemExit) as ended:
+        child.look_after()
+
+    assert ended.value.code == 1
+
+
+def test_a_worker_whose_model_went_away_later_is_started_again(empty_database, monkeypatch):
+    monkeypatch.setattr(program, "RESTART_SECONDS", 0)
+    monkeypatch.setitem(program.COMMANDS, "worker", ["-c", f"raise SystemExit({os.EX_CONFIG})"])
+    child = program.Child("worker")
+    first, child.starts = child.process, 2
+    first.wait()
+    child.has_worked = True
+
+    child.look_after()
+
+    assert child.process is not first
+    child.process.wait()
+
+
+def test_a_missing_diffusers_folder_stops_the_start_with_one_line(serve, tmp_path):
+    (tmp_path / "models.toml").write_text(
+        """
+        [local]
+        label = "Local"
+        engine = "diffusers"
+        sizes = ["64x64"]
+        options = { folder = "nowhere" }
+        """
+    )
+
+    both = serve(MODELS_FILE=str(tmp_path / "models.toml"))
+
+    assert both.process.wait(60) == 1
+    assert [line for line in plain_lines(both.said()) if line.startswith("diffusers: ")]

@@ -1,5 +1,6 @@
 """worker.py as real processes: killed, told to end, told to stop a job, stuck, or without a database."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -255,7 +256,7 @@ def start_wrong(**changes: str) -> subprocess.CompletedProcess:
 def test_a_model_that_is_not_there_stops_the_start_with_one_line(tmp_path):
     ended = start_wrong(DATA_DIR=str(tmp_path), WORKER_MODELS="test_model,dall-e")
 
-    assert (ended.returncode, ended.stderr) == (1, "WORKER_MODELS: dall-e is not in models.toml\n")
+    assert (ended.returncode, ended.stderr) == (os.EX_CONFIG, "WORKER_MODELS: dall-e is not in models.toml\n")
 
 
 @pytest.mark.parametrize(
@@ -270,7 +271,7 @@ def test_a_wrong_models_file_stops_the_start_and_names_the_place(tmp_path, text,
 
     ended = start_wrong(DATA_DIR=str(tmp_path), MODELS_FILE=str(tmp_path / "wrong.toml"))
 
-    assert ended.returncode == 1
+    assert ended.returncode == os.EX_CONFIG
     assert ended.stderr.startswith("MODELS_FILE: wrong.toml: ") and ended.stderr.count("\n") == 1
     assert where in ended.stderr
 

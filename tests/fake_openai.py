@@ -1,0 +1,254 @@
+"""A server without a model that speaks OpenAI's Images API on 127.0.0.1, with the manners and the errors of several.
+
+Bodies as in OpenAI's API reference and error guide, SiliconFlow's, Azure's and Volcengine's documentation, and the
+sources of LocalAI and vLLM-Omni. Each error quotes the prompt and the key, as a careless server may.
+"""
+
+import base64
+import json
+import select
+import socket
+import threading
+import time
+from email.utils import formatdate
+from typing import NamedTuple
+
+from werkzeug import Request, Response
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+from tests.pictures import picture
+
+PNG = picture("PNG", (8, 8))
+SIGNATURE = "s1gnature-0f-a-link"
+
+# name: (status, the error object, headers)
+ERRORS = {
+    "bad value": (400, {"code": "invalid_value", "type": "invalid_request_error", "param": "size"}, {}),
+    "no model": (404, {"code": "model_not_found", "type": "invalid_request_error", "param": None}, {}),
+    "policy": (400, {"code": "content_policy_violation", "type": "invalid_request_error", "param": None}, {}),
+    "moderation": (400, {"code": "moderation_blocked", "type": "image_generation_user_error", "param": None}, {}),
+    "user error": (400, {"code": None, "type": "image_generation_user_error", "param": None}, {}),
+    "azure filter": (400, {"code": "content_filter", "param": "prompt", "type": None, "status": 400}, {}),
+    "azure inner": (400, {"code": "400", "inner_error": {"code": "ResponsibleAIPolicyViolation"}}, {}),
+    "volcengine": (400, {"code": "InputTextSensitiveContentDetected", "param": "", "type": "BadRequest"}, {}),
+    "dashscope": (400, {"code": "data_inspection_failed", "param": None, "type": "data_inspection_failed"}, {}),
+    "legal": (451, {"code": None, "type": None}, {}),
+    "no key": (401, {"code": "invalid_api_key", "type": "invalid_request_error", "param": None}, {}),
+    "payment": (402, {"code": None, "type": None}, {}),
+    "not verified": (403, {"code": None, "type": "invalid_request_error", "param": None}, {}),
+    "no quota": (429, {"code": "insufficient_quota", "type": "insufficient_quota", "param": None}, {}),
+    "no credit": (429, {"code": "credit_balance_exhausted", "type": "insufficient_quota"}, {"Retry-After": "5"}),
+    "hard limit": (400, {"code": "billing_hard_limit_reached", "type": "invalid_request_error", "param": None}, {}),
+    "busy": (429, {"code": "rate_limit_exceeded", "type": "requests", "param": None}, {"Retry-After": "7"}),
+    "busy till": (429, {"code": "slow_down"}, {"Retry-After": formatdate(time.time() + 3600, usegmt=True)}),
+    "busy for ever": (429, {"code": "rate_limit_exceeded"}, {"Retry-After": "soon"}),
+    "vllm error": (400, {"type": "BadRequestError", "param": None, "code": 400}, {}),
+    "localai error": (500, {"code": 500, "type": ""}, {}),
+    "gateway": (502, {}, {}),
+    "overloaded": (503, {"code": "server_is_overloaded", "type": "service_unavailable_error"}, {"Retry-After": "9"}),
+    "request timeout": (408, {}, {}),
+    "gateway timeout": (504, {"code": 50505}, {}),
+    "cloudflare 520": (520, {}, {}),
+    "cloudflare 524": (524, {}, {}),
+}
+
+
+class Seen(NamedTuple):
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: dict
+
+
+class Quiet(WSGIRequestHandler):
+    def log(self, type: str, message: str, *args) -> None:
+        """Say nothing."""
+
+
+class FakeOpenAI:
+    """Set `mode`, `models` and what a picture's link does before a request; read `seen` after it."""
+
+    def __init__(self):
+        self.mode, self.models, self.picture_mode = "b64", "list", "ok"
+        self.redirects: list[str] = []  # where links lead to, one after the other, before there is a picture
+        self.failures = 0  # so many times a picture is not there yet
+        self.result = PNG
+        self.revised_prompt, self.seed = None, None
+        self.seen: list[Seen] = []
+        self.hangs, self.was_left, self.over = threading.Event(), threading.Event(), threading.Event()
+        self.http = make_server("127.0.0.1", 0, self, threaded=True, request_handler=Quiet)
+        self.url = f"http://127.0.0.1:{self.http.port}"
+        self.link = f"{self.url}/pictures/1.png?sig={SIGNATURE}"
+        threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
+
+    def close(self) -> None:
+        self.over.set()
+        self.http.shutdown()
+        self.http.server_close()
+
+    def asked(self, path: str = "/v1/images/generations") -> list[Seen]:
+        return [request for request in self.seen if request.path == path]
+
+    def __call__(self, environ, start_response):
+        request = Request(environ)
+        body = request.get_json(silent=True) or {}
+        self.seen.append(Seen(request.method, request.path, dict(request.headers), body))
+        if request.path == "/v1/models":
+            response = self.model_list()
+        elif request.path.startswith("/pictures/"):
+            response = self.picture(request)
+        else:
+            response = self.generation(request, body)
+        return response(environ, start_response)
+
+    # -- Pictures made ------------------------------------------------------------------------
+
+    def generation(self, request: Request, body: dict) -> Response:
+        if self.mode in ERRORS:
+            return self.error(request, body)
+        return getattr(self, "answer_" + self.mode.replace(" ", "_"))(request)
+
+    def error(self, request: Request, body: dict) -> Response:
+        status, fields, headers = ERRORS[self.mode]
+        message = f"no: {body.get('prompt')} {request.headers.get('Authorization')} {self.link}"
+        return answer({"error": {"message": message, **fields}}, status, headers)
+
+    def entry(self, **fields) -> dict:
+        return {key: value for key, value in {"revised_prompt": self.revised_prompt, **fields}.items() if value}
+
+    def good(self, **fields) -> Response:
+        seed = {} if self.seed is None else {"seed": self.seed}
+        return answer({"created": 1700000000, "data": [self.entry(**fields)], **seed})
+
+    def answer_b64(self, request):
+        return self.good(b64_json=base64.b64encode(self.result).decode())
+
+    def answer_b64_in_lines(self, request):
+        return self.good(b64_json=base64.encodebytes(self.result).decode())
+
+    def answer_b64_with_prefix(self, request):
+        return self.good(b64_json="data:image/png;base64," + base64.b64encode(self.result).decode())
+
+    def answer_data_url(self, request):
+        return self.good(url="data:image/png;base64," + base64.b64encode(self.result).decode())
+
+    def answer_url(self, request):
+        return self.good(url=self.link)
+
+    def answer_siliconflow(self, request):
+        entries = [{"url": self.link}]
+        return answer({"images": entries, "timings": {"inference": 1.2}, "seed": 9999999999, "data": entries})
+
+    def answer_images_only(self, request):
+        return answer({"images": [{"url": self.link}], "timings": {"inference": 1.2}, "seed": 7})
+
+    def answer_localai(self, request):
+        item = {"embedding": None, "index": 0, "url": self.link}
+        return answer({"created": 1, "id": "5b5a", "data": [item], "usage": {"total_tokens": 0}})
+
+    def answer_vllm_omni(self, request):
+        encoded = base64.b64encode(self.result).decode()
+        return answer({"created": 1, "data": [{"b64_json": encoded, "url": None, "revised_prompt": None}], "size": "x"})
+
+    # -- Answers that are none ----------------------------------------------------------------
+
+    def answer_broken_base64(self, request):
+        return self.good(b64_json="iVBORw0KGgo*")
+
+    def answer_data_url_without_base64(self, request):
+        return self.good(url="data:image/svg+xml,<svg/>")
+
+    def answer_empty_data(self, request):
+        return answer({"created": 1, "data": []})
+
+    def answer_empty_entry(self, request):
+        return self.good()
+
+    def answer_numbers(self, request):
+        return answer({"data": [{"b64_json": 7, "url": ["x"]}]})
+
+    def answer_list(self, request):
+        return answer([1, 2])
+
+    def answer_filtered(self, request):
+        return answer({"error": {"code": "content_filter", "message": "no"}})
+
+    def answer_html(self, request):
+        return Response("<h1>It works</h1>", mimetype="text/html")
+
+    def answer_nothing(self, request):
+        return Response(b"", mimetype="application/json")
+
+    def answer_redirect(self, request):
+        return Response(status=307, headers={"Location": f"{self.url}/v1/images/generations"})
+
+    def answer_siliconflow_error(self, request):
+        return answer({"code": 20012, "message": "Model does not exist.", "data": None}, 400)
+
+    def answer_plain_message(self, request):
+        return answer({"error": "fox"}, 400)
+
+    def answer_fastapi_error(self, request):
+        return answer({"detail": [{"loc": ["body", "size"], "msg": "bad", "input": "x"}]}, 422)
+
+    # -- Connections that break ---------------------------------------------------------------
+
+    def answer_hang(self, request):
+        """Say nothing until the other side leaves."""
+        self.hangs.set()
+        connection = request.environ["werkzeug.socket"]
+        while not self.over.is_set():
+            if select.select([connection], [], [], 0.02)[0]:
+                self.was_left.set()
+                break
+        return Response(b"")
+
+    def answer_hang_up(self, request):
+        request.environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+        return Response(b"")
+
+    def answer_hang_up_midway(self, request):
+        def halves():
+            yield b'{"created": 1, "data": [{"b64_json": "'
+            request.environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+
+        return Response(halves(), headers={"Content-Length": "1000"}, mimetype="application/json")
+
+    def answer_hang_up_between_chunks(self, request):
+        def halves():
+            yield b'{"created": 1, '
+            request.environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+            yield b'"data": []}'
+
+        return Response(halves(), mimetype="application/json")
+
+    def answer_drip(self, request):
+        def drops():
+            while not self.over.wait(0.02):
+                yield b" "
+
+        return Response(drops(), headers={"Content-Length": "100000"}, mimetype="application/json")
+
+    # -- Links and lists ----------------------------------------------------------------------
+
+    def picture(self, request: Request) -> Response:
+        if self.redirects:
+            return Response(status=302, headers={"Location": self.redirects.pop(0)})
+        if self.failures:
+            self.failures -= 1
+            return Response(b"not yet", status=404)
+        if self.picture_mode != "ok":
+            return getattr(self, "answer_" + self.picture_mode.replace(" ", "_"))(request)
+        return Response(self.result, mimetype="image/png")
+
+    def model_list(self) -> Response:
+        ids = {"list": ["gpt-image-1", "dall-e-3"], "one": ["gpt-image-1"], "others": ["llama"], "empty": []}
+        if self.models in ids:
+            return answer({"object": "list", "data": [{"id": name, "object": "model"} for name in ids[self.models]]})
+        if self.models == "html":
+            return Response("<h1>It works</h1>", mimetype="text/html")
+        return answer({"error": {"message": self.link, "code": "x", "type": "y"}}, int(self.models))
+
+
+def answer(body, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(json.dumps(body), status=status, headers=headers, mimetype="application/json")

@@ -1,0 +1,681 @@
+import logging
+import re
+import socket
+import time
+import traceback
+
+import pytest
+from pydantic import ValidationError
+
+import models
+from engines import EngineError, Final, Job, Transient, no_progress, openai_images
+from engines.options import OpenAIImages
+from tests.fake_openai import ERRORS, PNG, SIGNATURE, FakeOpenAI
+from tests.servers import ROOT, free_port, wait_until
+
+KEY = "sk-proj-0123456789abcdefghijkl"
+PROMPT = "sentinel prompt 狐狸"
+# Nobody can know if these were made.
+BREAKS = ["hang", "hang up", "hang up midway", "hang up between chunks", "drip"]
+GATEWAYS = ["request timeout", "gateway timeout", "cloudflare 520", "cloudflare 524"]
+ODD = ["empty data", "empty entry", "numbers", "list", "html", "nothing"]
+BROKEN = ["broken base64", "data url without base64"]
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch):
+    monkeypatch.setenv("FAKE_KEY", KEY)
+    monkeypatch.setattr(openai_images, "PAUSES_SECONDS", (0, 0))
+
+
+def started_server():
+    server = FakeOpenAI()
+    yield server
+    server.close()
+
+
+fake = pytest.fixture(started_server, name="fake")
+elsewhere = pytest.fixture(started_server, name="elsewhere")
+
+
+@pytest.fixture
+def named(monkeypatch):
+    """Make every name of example.com mean this machine."""
+    look_up = socket.getaddrinfo
+
+    def answer(host, *more, **options):
+        return look_up("127.0.0.1" if str(host).endswith("example.com") else host, *more, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", answer)
+
+
+def options(fake, **changes) -> OpenAIImages:
+    given = {"base_url": f"{fake.url}/v1", "model": "gpt-image-1", "api_key_env": "FAKE_KEY", "timeout_seconds": 20}
+    return OpenAIImages(**{**given, **changes})
+
+
+def job(fake, changes: dict | None = None, **values) -> Job:
+    given = {"prompt": PROMPT, "width": 1024, "height": 1536, "steps": None, "seed": None}
+    return Job(**{**given, **values}, options=options(fake, **(changes or {})))
+
+
+def draw(fake, on_progress=no_progress, values: dict | None = None, **changes):
+    return openai_images.make(job(fake, changes, **(values or {})), on_progress)
+
+
+def failure(fake, mode: str = "", on_progress=no_progress, **changes) -> EngineError:
+    fake.mode = mode or fake.mode
+    with pytest.raises(EngineError) as caught:
+        draw(fake, on_progress, **changes)
+    return caught.value
+
+
+def times_asked(fake, path: str = "/v1/images/generations") -> int:
+    # On a busy machine the server may still be about to hear of a request that was given up.
+    wait_until(lambda: fake.asked(path))
+    return len(fake.asked(path))
+
+
+def sent(fake, values: dict | None = None, **changes) -> dict:
+    draw(fake, values=values, **changes)
+    return fake.asked()[0].body
+
+
+# -- A picture ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "mode",
+    ["b64", "b64 in lines", "b64 with prefix", "data url", "url", "siliconflow", "images only", "localai", "vllm omni"],
+)
+def test_picture_comes_back_as_it_is(fake, mode):
+    fake.mode = mode
+
+    drawing = draw(fake)
+
+    assert drawing.data == PNG
+    assert len(fake.asked()) == 1
+
+
+def test_request_says_what_the_job_says(fake):
+    body = sent(fake, {"quality": "high", "style": "vivid"})
+
+    assert body == {
+        "model": "gpt-image-1",
+        "prompt": PROMPT,
+        "n": 1,
+        "size": "1024x1536",
+        "quality": "high",
+        "style": "vivid",
+    }
+
+
+def test_parameters_of_diffusion_have_the_usual_names(fake):
+    body = sent(fake, {"steps": 20, "guidance": 0.0, "seed": 0, "negative_prompt": "rain", "sampler": "euler"})
+
+    assert body.items() >= {"num_inference_steps": 20, "guidance_scale": 0.0, "seed": 0, "sampler": "euler"}.items()
+    assert body["negative_prompt"] == "rain"
+
+
+def test_models_file_names_the_fields(fake):
+    body = sent(fake, {"steps": 8}, fields={"size": "image_size", "n": "batch_size", "steps": ""})
+
+    assert body == {"model": "gpt-image-1", "prompt": PROMPT, "batch_size": 1, "image_size": "1024x1536"}
+
+
+def test_extra_is_sent_as_it_is(fake):
+    body = sent(fake, extra={"output_format": "webp", "size": "auto", "deep": {"a": [1]}})
+
+    assert body["output_format"] == "webp"
+    assert body["size"] == "auto"
+    assert body["deep"] == {"a": [1]}
+
+
+@pytest.mark.parametrize("wanted", ["", "b64_json", "url"])
+def test_response_format_is_sent_only_if_asked_for(fake, wanted):
+    body = sent(fake, response_format=wanted)
+
+    assert body.get("response_format", "") == wanted
+
+
+@pytest.mark.parametrize(("variable", "header"), [("FAKE_KEY", f"Bearer {KEY}"), ("", None)])
+def test_key_is_sent_if_there_is_one(fake, variable, header):
+    draw(fake, api_key_env=variable)
+
+    assert fake.seen[0].headers.get("Authorization") == header
+
+
+def test_passwords_of_netrc_are_not_sent(fake, monkeypatch, tmp_path):
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login somebody password else")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    fake.mode = "url"
+
+    draw(fake, api_key_env="")
+
+    assert [request.headers.get("Authorization") for request in fake.seen] == [None, None]
+
+
+@pytest.mark.parametrize(("mode", "seed"), [("siliconflow", 9999999999), ("images only", 7), ("b64", None)])
+def test_seed_is_the_one_the_server_says(fake, mode, seed):
+    fake.mode = mode
+
+    assert draw(fake).params.get("seed") == seed
+
+
+@pytest.mark.parametrize("seed", ["7", -1, True, 1.5, 2**63, [7]])
+def test_odd_seed_is_left_out(fake, seed):
+    fake.seed = seed
+
+    assert draw(fake).params == {}
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("a red fox", {"revised_prompt": "a red fox"}),
+        (" ", {}),
+        (["x"], {}),
+        ("x" * 9000, {"revised_prompt": "x" * 4000}),
+    ],
+)
+def test_revised_prompt_is_kept(fake, said, kept):
+    fake.revised_prompt = said
+
+    assert draw(fake).params == kept
+
+
+def test_progress_grows_and_never_is_whole(monkeypatch):
+    now, told = iter([0, 0, 30, 90, 3600, 10**9]), []
+    monkeypatch.setattr(time, "monotonic", lambda: next(now))
+    tick = openai_images.estimate(lambda done, total: told.append((done, total)))
+
+    for _ in range(5):
+        tick()
+
+    assert told == [(0, 100), (50, 100), (75, 100), (99, 100), (99, 100)]
+
+
+# -- Refusals and errors ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("paid", [True, False])
+@pytest.mark.parametrize(
+    ("mode", "code"),
+    [
+        *[(mode, "content_refused") for mode in ("policy", "moderation", "user error", "azure filter", "azure inner")],
+        *[(mode, "content_refused") for mode in ("volcengine", "dashscope", "legal", "filtered")],
+        *[(mode, "engine_account") for mode in ("no key", "payment", "not verified", "no quota", "no credit")],
+        ("hard limit", "engine_account"),
+        *[(mode, "engine_refused") for mode in ("bad value", "no model", "vllm error", "siliconflow error")],
+        ("fastapi error", "engine_refused"),
+        *[(mode, "engine_error") for mode in (*ODD, "redirect")],
+        *[(mode, "bad_picture") for mode in BROKEN],
+    ],
+)
+def test_what_will_not_go_better_is_final(fake, mode, code, paid):
+    error = failure(fake, mode, paid=paid)
+
+    assert isinstance(error, Final)
+    assert error.code == code
+    assert len(fake.seen) == 1
+
+
+@pytest.mark.parametrize("paid", [True, False])
+@pytest.mark.parametrize(
+    ("mode", "code", "seconds"),
+    [
+        ("busy", "engine_busy", 7),
+        ("busy till", "engine_busy", pytest.approx(3600, abs=60)),
+        ("busy for ever", "engine_busy", None),
+        ("localai error", "engine_unavailable", None),
+        ("gateway", "engine_unavailable", None),
+        ("overloaded", "engine_unavailable", 9),
+    ],
+)
+def test_what_may_go_better_is_transient(fake, mode, code, seconds, paid):
+    error = failure(fake, mode, paid=paid)
+
+    assert isinstance(error, Transient)
+    assert (error.code, error.retry_after) == (code, seconds)
+    assert len(fake.asked()) == 1
+
+
+@pytest.mark.parametrize(
+    ("mode", "text", "shown"),
+    [
+        ("bad value", "engine_refused: 400 invalid_value invalid_request_error size", True),
+        ("vllm error", "engine_refused: 400 BadRequestError", True),
+        ("siliconflow error", "engine_refused: 400 20012", True),
+        ("fastapi error", "engine_refused: 422", True),
+        ("azure inner", "content_refused: 400 ResponsibleAIPolicyViolation", False),
+        ("plain message", "engine_refused: 400", True),
+        ("no key", "engine_account: 401 invalid_api_key invalid_request_error", False),
+    ],
+)
+def test_error_holds_the_servers_short_names(fake, mode, text, shown):
+    error = failure(fake, mode)
+
+    assert str(error) == text
+    assert error.shown == (text.partition(" ")[2][4:] if shown else "")
+
+
+def test_missing_key_is_told_before_anything_is_sent(fake, monkeypatch):
+    monkeypatch.delenv("FAKE_KEY")
+
+    error = failure(fake)
+
+    assert error.code == "engine_account"
+    assert fake.seen == []
+
+
+# -- What may cost money ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", [*BREAKS, *GATEWAYS])
+def test_paid_request_without_an_answer_is_sent_once_and_final(fake, mode):
+    error = failure(fake, mode, timeout_seconds=0.3)
+
+    assert isinstance(error, Final)
+    assert error.code == "outcome_unknown"
+    assert times_asked(fake) == 1
+
+
+@pytest.mark.parametrize("mode", [*BREAKS, *GATEWAYS])
+def test_free_request_without_an_answer_is_made_again_by_the_queue(fake, mode):
+    error = failure(fake, mode, timeout_seconds=0.3, paid=False)
+
+    assert isinstance(error, Transient)
+    assert error.code == "engine_unavailable"
+    assert times_asked(fake) == 1
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:{port}", "http://nobody.invalid", "https://127.0.0.1:{port}"])
+def test_request_that_found_no_server_is_transient(fake, url):
+    error = failure(fake, base_url=url.format(port=free_port()))
+
+    assert isinstance(error, Transient)
+    assert error.code == "engine_unavailable"
+
+
+def test_paid_request_is_noted_before_it_is_sent(fake):
+    seen_then = []
+
+    draw(fake, values={"before_send": lambda: seen_then.append(len(fake.seen))})
+
+    assert seen_then == [0]
+    assert len(fake.seen) == 1
+
+
+def test_free_request_is_not_noted(fake):
+    noted = []
+
+    draw(fake, values={"before_send": lambda: noted.append(1)}, paid=False)
+
+    assert noted == []
+
+
+def test_request_that_cannot_be_noted_is_not_sent(fake):
+    def refuse():
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        draw(fake, values={"before_send": refuse})
+
+    assert fake.seen == []
+
+
+@pytest.mark.parametrize(
+    ("given", "is_paid"),
+    [({}, False), ({"api_key_env": "A"}, True), ({"api_key_env": "A", "paid": False}, False), ({"paid": True}, True)],
+)
+def test_pictures_cost_money_where_a_key_is_asked_for(given, is_paid):
+    assert OpenAIImages(model="m", **given).is_paid == is_paid
+
+
+# -- Cancel -------------------------------------------------------------------------------------
+
+
+class Canceled(Exception):
+    pass
+
+
+def cancel_when(is_time):
+    def on_progress(done, total):
+        if is_time():
+            raise Canceled
+
+    return on_progress
+
+
+@pytest.mark.parametrize("mode", ["hang", "drip"])
+def test_cancel_ends_a_request_that_hangs(fake, mode):
+    fake.mode = mode
+    started = time.monotonic()
+
+    with pytest.raises(Canceled):
+        draw(fake, cancel_when(lambda: fake.seen))
+
+    assert time.monotonic() - started < 5
+    assert len(fake.asked()) == 1
+
+
+def test_cancel_leaves_the_server(fake):
+    fake.mode = "hang"
+
+    with pytest.raises(Canceled):
+        draw(fake, cancel_when(fake.hangs.is_set))
+
+    assert fake.was_left.wait(5)
+
+
+def test_cancel_ends_the_fetching_of_a_picture(fake):
+    fake.mode, fake.picture_mode = "url", "hang"
+
+    with pytest.raises(Canceled):
+        draw(fake, cancel_when(fake.hangs.is_set))
+
+    assert fake.was_left.wait(5)
+
+
+# -- Pictures that are only linked to -----------------------------------------------------------
+
+
+def linked(fake, host: str, port: int, scheme: str = "http") -> None:
+    """Let answers link to a picture elsewhere."""
+    fake.mode, fake.link = "url", f"{scheme}://{host}:{port}/pictures/2.png?sig={SIGNATURE}"
+
+
+def test_link_to_the_server_itself_is_followed_with_the_key(fake):
+    fake.mode = "url"
+
+    draw(fake)
+
+    assert fake.asked("/pictures/1.png")[0].headers["Authorization"] == f"Bearer {KEY}"
+
+
+@pytest.mark.parametrize("pattern", ["cdn.example.com", "*.example.com", "*"])
+def test_key_never_goes_to_another_host(fake, elsewhere, named, pattern):
+    linked(fake, "cdn.example.com", elsewhere.http.port)
+
+    drawing = draw(fake, result_hosts=[pattern], allow_private_results=True)
+
+    assert drawing.data == PNG
+    assert "Authorization" not in elsewhere.seen[0].headers
+
+
+@pytest.mark.parametrize(
+    "pattern", ["cdn.example.org", "*.cdn.example.com", "xample.com", "*.ample.com", "example.com", "cdn.example.com.x"]
+)
+def test_link_to_a_host_that_is_not_allowed_is_not_followed(fake, elsewhere, named, pattern):
+    linked(fake, "cdn.example.com", elsewhere.http.port)
+
+    error = failure(fake, result_hosts=[pattern], allow_private_results=True)
+
+    assert str(error) == "engine_error: cdn.example.com is not in result_hosts"
+    assert elsewhere.seen == []
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "127.1", "2130706433"])
+def test_another_port_of_the_server_is_another_host(fake, elsewhere, host):
+    linked(fake, host, elsewhere.http.port)
+
+    error = failure(fake)
+
+    assert error.code == "engine_error"
+    assert elsewhere.seen == []
+
+
+def test_other_hosts_need_tls(fake, elsewhere, named):
+    linked(fake, "cdn.example.com", elsewhere.http.port)
+
+    error = failure(fake, result_hosts=["*"])
+
+    assert str(error) == "engine_error: cdn.example.com asked without TLS"
+    assert elsewhere.seen == []
+
+
+def test_name_that_means_a_private_address_is_not_spoken_to(fake, named):
+    with socket.create_server(("127.0.0.1", 0)) as private:
+        linked(fake, "cdn.example.com", private.getsockname()[1], "https")
+
+        error = failure(fake, result_hosts=["cdn.example.com"])
+
+        assert str(error) == "engine_error: an address that is not allowed"
+        assert private.accept()[0].recv(100) == b""
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *[
+            "127.0.0.1",
+            "10.1.2.3",
+            "172.16.0.1",
+            "192.168.1.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "0.0.0.0",
+            "224.0.0.1",
+        ],
+        *["::1", "fe80::1%eth0", "fc00::1", "::ffff:10.0.0.1", "ff02::1", "::", "198.18.0.1", "255.255.255.255"],
+    ],
+)
+def test_address_is_private(address):
+    assert not openai_images.is_public(address)
+
+
+@pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8"])
+def test_address_is_public(address):
+    assert openai_images.is_public(address)
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        *["ftp://{own}/1.png", "file:///etc/passwd", "/pictures/1.png", "javascript:x", "http://", "http://[", "x"],
+        *["http://{own}@127.0.0.1:{other}/1.png", "http://user:password@{own}/1.png", "//{own}/1.png"],
+        "http://127.0.0.1:{other}\\@{own}/1.png",
+    ],
+)
+def test_odd_link_is_not_followed(fake, elsewhere, link):
+    fake.mode, fake.link = "url", link.format(own=fake.url[7:], other=elsewhere.http.port)
+
+    error = failure(fake)
+
+    assert error.code == "engine_error"
+    assert len(fake.seen) == 1
+    assert elsewhere.seen == []
+
+
+def test_redirects_are_followed_by_the_same_rules(fake, elsewhere, named):
+    linked(fake, "cdn.example.com", elsewhere.http.port)
+    elsewhere.redirects = ["/pictures/3.png", f"{fake.url}/pictures/4.png"]
+
+    drawing = draw(fake, result_hosts=["cdn.example.com"], allow_private_results=True)
+
+    assert drawing.data == PNG
+    assert [request.headers.get("Authorization") for request in elsewhere.seen] == [None, None]
+
+
+@pytest.mark.parametrize("target", ["http://127.0.0.1:{port}/x", "https://localhost:{port}/x", "ftp://127.0.0.1/", ""])
+def test_redirect_to_a_host_that_is_not_allowed_is_not_followed(fake, elsewhere, target):
+    fake.mode, fake.redirects = "url", [target.format(port=elsewhere.http.port)] * 5
+
+    error = failure(fake)
+
+    assert error.code == "engine_error"
+    assert elsewhere.seen == []
+
+
+def test_redirects_end(fake):
+    fake.mode, fake.redirects = "url", ["/pictures/9.png"] * 4
+
+    error = failure(fake)
+
+    assert str(error) == "engine_error: too many redirects"
+    assert len(fake.seen) == 5
+
+
+def test_picture_that_is_not_there_yet_is_asked_for_again(fake):
+    fake.mode, fake.failures = "url", 2
+
+    drawing = draw(fake)
+
+    assert drawing.data == PNG
+    assert len(fake.asked()) == 1
+
+
+@pytest.mark.parametrize("how", ["hang", "hang up", "hang up midway", "drip", "gone"])
+@pytest.mark.parametrize(("paid", "kind", "code"), [(True, Final, "outcome_unknown"), (False, Transient, None)])
+def test_picture_that_cannot_be_fetched(fake, monkeypatch, how, paid, kind, code):
+    monkeypatch.setattr(openai_images, "FETCH_SECONDS", 0.2)
+    fake.mode, fake.picture_mode, fake.failures = "url", how, 9 if how == "gone" else 0
+
+    error = failure(fake, paid=paid)
+
+    assert isinstance(error, kind)
+    assert error.code == (code or "engine_unavailable")
+    assert times_asked(fake) == 1
+    assert wait_until(lambda: len(fake.asked("/pictures/1.png")) == 3)
+
+
+def test_picture_beyond_all_measure_is_refused(fake, monkeypatch):
+    monkeypatch.setattr(openai_images, "MAX_PICTURE_BYTES", 10_000)
+    fake.mode, fake.result = "url", b"x" * 300_000
+
+    error = failure(fake)
+
+    assert str(error) == "engine_error: an answer of more than 10000 bytes"
+    assert len(fake.asked("/pictures/1.png")) == 1
+
+
+# -- What errors and logs say -------------------------------------------------------------------
+
+
+def everything_of(error: BaseException | None) -> str:
+    if error is None:
+        return ""
+    parts = [str(error), repr(error), repr(error.args), repr(vars(error)), *traceback.format_exception(error)]
+    return "\n".join(parts) + everything_of(error.__cause__) + everything_of(error.__context__)
+
+
+def assert_tells_nothing(text: str) -> None:
+    assert text
+    for secret in (KEY, PROMPT, SIGNATURE, "http://", "https://", "127.0.0.1"):
+        assert secret not in text
+
+
+@pytest.mark.parametrize("paid", [True, False])
+@pytest.mark.parametrize("mode", [*ERRORS, *BREAKS, *ODD, *BROKEN, "redirect", "siliconflow error"])
+def test_errors_and_logs_hold_no_key_prompt_or_address(fake, caplog, mode, paid):
+    caplog.set_level(logging.DEBUG)
+
+    error = failure(fake, mode, paid=paid, timeout_seconds=0.2)
+
+    assert_tells_nothing(everything_of(error) + caplog.text)
+
+
+@pytest.mark.parametrize("how", ["hang", "hang up", "hang up midway", "gone", "redirected", "refused", "odd"])
+def test_errors_of_fetching_hold_no_key_prompt_or_address(fake, caplog, monkeypatch, how):
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setattr(openai_images, "FETCH_SECONDS", 0.2)
+    fake.mode, fake.picture_mode, fake.failures = "url", how, 9 if how == "gone" else 0
+    fake.redirects = ["/pictures/9.png"] * 4 if how == "redirected" else []
+    fake.link = {"refused": "https://other.example.com/1.png", "odd": f"http://[{SIGNATURE}"}.get(how, fake.link)
+
+    assert_tells_nothing(everything_of(failure(fake)) + caplog.text)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:{port}/v1", "http://nobody.invalid/v1"])
+def test_errors_of_a_server_that_is_away_hold_no_key_prompt_or_address(fake, caplog, url):
+    caplog.set_level(logging.DEBUG)
+
+    error = failure(fake, base_url=url.format(port=free_port()))
+
+    assert_tells_nothing(everything_of(error) + caplog.text)
+
+
+def test_key_that_cannot_be_sent_is_not_quoted(fake, monkeypatch):
+    monkeypatch.setenv("FAKE_KEY", f"{KEY}\n{KEY}’")
+
+    error = failure(fake)
+
+    assert error.code == "engine_account"
+    assert_tells_nothing(everything_of(error))
+
+
+# -- Check --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("models", "words"),
+    [("list", "2 models"), ("one", "1 model"), *[(kind, "no model list") for kind in ("empty", "404", "405")]],
+)
+def test_check_says_what_the_server_has(fake, models, words):
+    fake.models = models
+
+    assert openai_images.check(options(fake)) == [words]
+    assert fake.seen[0].headers["Authorization"] == f"Bearer {KEY}"
+
+
+@pytest.mark.parametrize(
+    ("models", "kind", "code"),
+    [
+        ("others", Final, "engine_refused"),
+        ("401", Final, "engine_account"),
+        ("403", Final, "engine_account"),
+        ("400", Final, "engine_refused"),
+        ("html", Final, "engine_error"),
+        ("429", Transient, "engine_busy"),
+        ("503", Transient, "engine_unavailable"),
+    ],
+)
+def test_check_says_what_is_wrong(fake, models, kind, code):
+    fake.models = models
+
+    with pytest.raises(kind) as caught:
+        openai_images.check(options(fake))
+
+    assert caught.value.code == code
+    assert_tells_nothing(everything_of(caught.value))
+
+
+def test_check_makes_no_picture(fake):
+    openai_images.check(options(fake))
+
+    assert [request.path for request in fake.seen] == ["/v1/models"]
+
+
+# -- Options ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wrong", "complaint"),
+    [
+        ({"fields": {"colour": "x"}}, "has no colour; there are n, size"),
+        ({"fields": {"size": "prompt"}}, "must leave model and prompt alone"),
+        ({"fields": {"size": "a b"}}, "String should match"),
+        ({"extra": {"n": 4}}, "must leave n alone"),
+        ({"extra": {"prompt": "x", "stream": True}}, "must leave prompt, stream alone"),
+        ({"result_hosts": ["https://a.example.com"]}, "String should match"),
+        ({"result_hosts": ["*example.com"]}, "String should match"),
+        ({"base_url": "https://user:password@example.com/v1"}, "without user name and password"),
+    ],
+)
+def test_options_that_cannot_be_meant_are_refused(wrong, complaint):
+    with pytest.raises(ValidationError, match=complaint.replace("[", "\\[")):
+        OpenAIImages(model="m", **wrong)
+
+
+@pytest.mark.parametrize("page", ["openai_images.md", "openai_images.zh-CN.md"])
+def test_models_of_the_documentation_can_be_declared(page, tmp_path):
+    text = (ROOT / "docs/engines" / page).read_text(encoding="utf-8")
+    (tmp_path / "models.toml").write_text("\n".join(re.findall(r"```toml\n(.*?)```", text, re.DOTALL)), "utf-8")
+
+    offered = models.load(tmp_path / "models.toml")
+
+    assert {name: (model.options.is_paid, model.takes_seed) for name, model in offered.items()} == {
+        "gpt-image-1": (True, False),
+        "home": (False, True),
+        "kolors": (True, True),
+    }
