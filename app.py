@@ -38,6 +38,7 @@ import metadata
 import metrics
 import models
 import outlook
+import recipe
 import storage
 import tokens
 from config import settings
@@ -609,7 +610,7 @@ def public_record(generation: db.Row, sign: Callable, place: tuple[int | None, i
         "status": generation["status"],
         "createdAt": iso_time(generation["created_at"]),
         "updatedAt": iso_time(generation["updated_at"]),
-        "params": {"model_used": None, "seed": None, **jobs.stored_params(generation)},
+        "params": {"model_used": None, "seed": None, **recipe.params_of(generation)},
         "errorMessage": error_message(generation),
         "errorCode": generation["error_code"],
         "progress": 100 if generation["status"] == "completed" else generation["progress"],

@@ -18,6 +18,7 @@ import media
 import migrations
 import models
 import outlook
+import recipe
 from config import SettingError
 from messages import Refusal, error_text, field_text
 
@@ -280,8 +281,7 @@ def trial_job(model: models.Model) -> engines.Job:
         wanted.width, wanted.height = (closest(limits, TRIAL_SIDE) for limits in (model.width, model.height))
     if model.steps:
         wanted.steps = int(model.steps.min)
-    row = jobs.columns(models.fill(wanted), seed=1 if model.takes_seed else None, extra={})
-    return jobs.engine_job({**row, "id": 0, "claim": ""})
+    return recipe.engine_job(recipe.rows(models.fill(wanted), extra={})[0])
 
 
 def closest(limits: models.Range, wanted: int) -> int:

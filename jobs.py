@@ -9,12 +9,12 @@ out, and only an answer takes that back. A row that says so when its worker is g
 """
 
 import hashlib
-import json
 import logging
 import secrets
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from traceback import format_tb
 from typing import Any
 
@@ -27,9 +27,10 @@ import media
 import messages
 import metrics
 import models
+import recipe
 import results
 import storage
-from checks import MAX_SEED, GenerateInput, GenerateTestInput, TestParams
+from checks import GenerateInput, GenerateTestInput, TestParams
 from messages import Refusal
 
 LEASE_SECONDS = 30
@@ -41,10 +42,6 @@ PATIENCE_SECONDS = 20
 DOOM_SECONDS = LEASE_SECONDS
 
 log = logging.getLogger("jobs")
-
-
-# What old rows hold as NaN or Infinity is nothing: JSON has no word for it.
-from_json = json.JSONDecoder(parse_constant=lambda name: None).decode
 
 
 class Stopped(Exception):
@@ -65,8 +62,7 @@ def submit(
     """
     blocklist.check(wanted.prompt)
     body_hash, key_hash = digest(wanted.model_dump_json()), digest(key) if key else None
-    wanted = models.fill(wanted)
-    rows = [columns(wanted, seed, extra or {}) for seed in seeds(wanted)]
+    rows = recipe.rows(models.fill(wanted), extra or {})
     return db.submit_generations(user, rows, key_hash, body_hash, hold_seconds)
 
 
@@ -74,64 +70,9 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def seeds(wanted: GenerateInput) -> list[int | None]:
-    """Return the seed of each image, one after the other; none for a model that takes none."""
-    if not models.offered()[wanted.model].takes_seed:
-        return [None] * wanted.n
-    first = wanted.seed if wanted.seed not in (None, -1) else secrets.randbelow(MAX_SEED + 2 - wanted.n)
-    return [(first + index) % (MAX_SEED + 1) for index in range(wanted.n)]
-
-
-# What of a request is kept in the record's params if it was said.
-KEPT_PARAMS = ("steps", "guidance", "negative_prompt", *models.CHOSEN)
-
-
-def columns(wanted: GenerateInput, seed: int | None, extra: dict) -> db.Row:
-    model = models.offered()[wanted.model]
-    params = {
-        **extra,
-        "model_used": model.model_used or model.name,
-        "seed": seed,
-        "width": wanted.width,
-        "height": wanted.height,
-    }
-    params |= {name: getattr(wanted, name) for name in KEPT_PARAMS if getattr(wanted, name) not in (None, "")}
-    if wanted.embed_metadata is not None:
-        params["embed_metadata"] = wanted.embed_metadata
-    return {
-        "prompt_text": wanted.prompt,
-        "status": "pending",
-        "model": wanted.model,
-        "width": wanted.width,
-        "height": wanted.height,
-        "generation_params_json": json.dumps(params, ensure_ascii=False),
-    }
-
-
 def retry(user: db.Row, generation: db.Row, new_seed: bool) -> list[db.Row]:
     """Queue a new generation with the parameters of an old one. Raises as submit() does."""
-    params = stored_params(generation)
-    if isinstance(params.get("requested"), dict):
-        params |= params["requested"]
-    model = models.offered().get(generation["model"] or "")
-    names = [name for name in ("negative_prompt", *models.RANGED, *models.CHOSEN) if model and getattr(model, name)]
-    # Rows of older programs, and params of generate-test, may hold anything under these names.
-    again = {name: params[name] for name in names if isinstance(params.get(name), int | float | str)}
-    if not new_seed and isinstance(params.get("seed"), int) and model and model.takes_seed:
-        again["seed"] = params["seed"]
-    if isinstance(params.get("embed_metadata"), bool):
-        again["embed_metadata"] = params["embed_metadata"]
-    body = {"prompt": generation["prompt_text"], "model": generation["model"], **again}
-    return submit(user, checks.parse(GenerateInput, body))
-
-
-def stored_params(generation: db.Row) -> dict[str, Any]:
-    """Return recorded params; a row older than this service may hold none, or something else."""
-    try:
-        params = from_json(generation["generation_params_json"] or "{}")
-    except (ValueError, RecursionError):
-        params = {}
-    return params if isinstance(params, dict) else {}
+    return submit(user, checks.parse(GenerateInput, recipe.again(generation, new_seed)))
 
 
 # -- Take ---------------------------------------------------------------------------------------
@@ -180,9 +121,9 @@ def run(job: db.Row, on_progress: Callable[[int, int], None] = engines.no_progre
 
 def make_and_record(job: db.Row, on_progress: Callable[[int, int], None]) -> str:
     try:
-        wanted = engine_job(job)
+        wanted = recipe.engine_job(job, before_send=partial(mark_sent, job))
         drawing = engines.load(models.offered()[job["model"]].engine).make(wanted, on_progress)
-        return finish(job, results.intake(job, stored_params(job), drawing))
+        return finish(job, results.intake(job, recipe.params_of(job), drawing))
     except (Stopped, db.Unavailable):
         raise
     except engines.Transient as error:
@@ -195,25 +136,11 @@ def make_and_record(job: db.Row, on_progress: Callable[[int, int], None]) -> str
         return fail(job, "engine_error", error)
 
 
-def engine_job(job: db.Row) -> engines.Job:
-    def before_send() -> None:
-        if not db.mark_sent(job["id"], job["claim"]):
-            raise Stopped
-        job["is_sent"] = 1
-
-    params = stored_params(job)
-    return engines.Job(
-        prompt=job["prompt_text"],
-        negative_prompt=params.get("negative_prompt", ""),
-        width=job["width"],
-        height=job["height"],
-        steps=params.get("steps"),
-        seed=params["seed"],
-        guidance=params.get("guidance"),
-        **{name: params.get(name, "") for name in models.CHOSEN},
-        options=models.offered()[job["model"]].options,
-        before_send=before_send,
-    )
+def mark_sent(job: db.Row) -> None:
+    """Note that a request somebody may pay for is about to go out. Raises Stopped if the claim was lost."""
+    if not db.mark_sent(job["id"], job["claim"]):
+        raise Stopped
+    job["is_sent"] = 1
 
 
 def finish(job: db.Row, made: results.Result) -> str:

@@ -595,7 +595,7 @@ def sent(person) -> tuple[int, dict]:
     """Take a generation and note that a paid request goes out for it, as an engine does."""
     number = submit_one(person)
     job = jobs.take(["test_model"])
-    jobs.engine_job(job).before_send()
+    jobs.mark_sent(job)
     return number, job
 
 
@@ -624,7 +624,7 @@ def test_what_was_canceled_is_not_sent(alice):
     alice.post(f"/api/v1/images/{number}/cancel")
 
     with pytest.raises(jobs.Stopped):
-        jobs.engine_job(job).before_send()
+        jobs.mark_sent(job)
 
 
 def test_what_was_answered_with_try_later_is_sent_again(alice, monkeypatch):
