@@ -174,6 +174,8 @@ class SQLite:
         except (sqlite3.OperationalError, OSError) as error:
             raise Unavailable from error
         self.driver.create_function("UNIX_TIMESTAMP", 0, lambda: int(time.time()))
+        self.driver.create_function("UNIX_TIMESTAMP", 1, lambda moment: moment)
+        self.driver.create_function("NOW", 1, lambda digits: time.time())
 
     # Takes the write lock at once: a lock taken half-way can fail without waiting for its turn.
     BEGIN = "BEGIN IMMEDIATE"
