@@ -37,10 +37,10 @@ def transaction() -> Iterator[None]:
 
     Keep slow work (disk, network, drawing) outside: on SQLite nobody else writes meanwhile.
     """
-    connection = pool.take()
+    connection = pool.take(autocommit=False)
     _thread.connection = connection
     try:
-        connection.run(connection.BEGIN)
+        connection.begin()
         yield
         connection.run("COMMIT")
     except BaseException:
