@@ -36,6 +36,7 @@ DOOM_SECONDS = LEASE_SECONDS
 log = logging.getLogger("jobs")
 
 
+to_json = json.JSONEncoder(ensure_ascii=False).encode
 # What old rows hold as NaN or Infinity is nothing: JSON has no word for it.
 from_json = json.JSONDecoder(parse_constant=lambda name: None).decode
 
@@ -56,10 +57,10 @@ def submit(
     beside ours; workers leave the rows alone for `hold_seconds`. Raises InvalidInput, and the Refusals of
     db.submit_generations().
     """
-    body_hash, key_hash = digest(wanted.model_dump_json()), digest(key) if key else None
-    wanted = models.fill(wanted)
+    filled = models.fill(wanted)
     first = wanted.seed if wanted.seed not in (None, -1) else secrets.randbelow(MAX_SEED + 2 - wanted.n)
-    rows = [columns(wanted, (first + index) % (MAX_SEED + 1), extra or {}) for index in range(wanted.n)]
+    rows = [columns(filled, (first + index) % (MAX_SEED + 1), extra or {}) for index in range(wanted.n)]
+    key_hash, body_hash = (digest(key), digest(wanted.model_dump_json())) if key else (None, "")
     return db.submit_generations(user, rows, key_hash, body_hash, hold_seconds)
 
 
@@ -85,7 +86,7 @@ def columns(wanted: GenerateInput, seed: int, extra: dict) -> db.Row:
         "model": wanted.model,
         "width": wanted.width,
         "height": wanted.height,
-        "generation_params_json": json.dumps(params, ensure_ascii=False),
+        "generation_params_json": to_json(params),
     }
 
 
@@ -307,6 +308,7 @@ class Queue:
     def __init__(self):
         self.pending = db.count_pending_by_user()
         self.crew = db.get_crew(CREW_SECONDS)
+        self.positions: dict[int, int] = {}  # by how many waiting generations a user has
 
     def place(self, user_id: int) -> tuple[int, int | None]:
         """Estimate the place of the user's last generation, and the seconds until it is done.
@@ -315,7 +317,9 @@ class Queue:
         worker is alive.
         """
         own = self.pending.get(user_id, 1)
-        position = sum(min(number, own) for number in self.pending.values()) or 1
+        if own not in self.positions:
+            self.positions[own] = sum(min(number, own) for number in self.pending.values()) or 1
+        position = self.positions[own]
         if not self.crew["workers"]:
             return position, None
         return position, max(1, round(position * float(self.crew["run_seconds"]) / self.crew["workers"]))
