@@ -503,40 +503,38 @@ def _take_places(user: Row, number: int, today: int) -> Refusal | None:
     Returns why there is no room for them. Raises Revoked if the account has not the token_version of the session,
     or is closed: for a submit, this is the check that every request makes, without a statement of its own.
     """
-    if _add_places(user, number, today):
-        return None
+    # A submit raises `active_at_most`, but nothing that ends lowers it: only when it says that there may be too many
+    # are the unfinished counted, because a count for each submit costs as much as its INSERT.
+    taken = execute(
+        """
+        UPDATE users
+           SET quota_used = quota_used + %s, active_at_most = active_at_most + %s
+         WHERE id = %s AND token_version = %s AND is_disabled = 0
+           AND quota_day = %s AND quota_used <= %s AND active_at_most <= %s
+        """,
+        number, number, user["id"], user["token_version"],
+        today, settings.DAILY_IMAGES - number, settings.MAX_ACTIVE_JOBS - number,
+    ).count  # fmt: skip
+    return None if taken else _take_last_places(user, number, today)
+
+
+def _take_last_places(user: Row, number: int, today: int) -> Refusal | None:
+    """Do the same when it is the user's first submit of the day, or there may be no room."""
     stands = _lock_user(user["id"])
     if not stands or stands["is_disabled"] or stands["token_version"] != user["token_version"]:
         raise Revoked
-    used = stands["quota_used"] if stands["quota_day"] >= today else 0
+    day = max(today, stands["quota_day"])
+    used = stands["quota_used"] if stands["quota_day"] == day else 0
     if used + number > settings.DAILY_IMAGES:
-        return QuotaSpent(retry_after=(today + 1) * 86400 - clock())
+        return QuotaSpent(retry_after=(day + 1) * 86400 - clock())
     active = _count_active(user["id"])
     if active + number > settings.MAX_ACTIVE_JOBS:
         return TooManyActive(retry_after=5)
-    execute("UPDATE users SET active_at_most = %s WHERE id = %s", active, user["id"])
-    _add_places(user, number, today)
-    return None
-
-
-def _add_places(user: Row, number: int, today: int) -> bool:
-    # A submit raises `active_at_most`, but nothing that ends lowers it. Only when it says that there may be too many
-    # are the unfinished counted, and it is set right: a count for each submit would cost as much as its INSERT.
-    return bool(
-        execute(
-            """
-            UPDATE users
-               SET quota_used = CASE WHEN quota_day >= %s THEN quota_used ELSE 0 END + %s,
-                   quota_day = CASE WHEN quota_day >= %s THEN quota_day ELSE %s END,
-                   active_at_most = active_at_most + %s
-             WHERE id = %s AND token_version = %s AND is_disabled = 0
-               AND CASE WHEN quota_day >= %s THEN quota_used ELSE 0 END + %s <= %s
-               AND active_at_most + %s <= %s
-            """,
-            today, number, today, today, number, user["id"], user["token_version"],
-            today, number, settings.DAILY_IMAGES, number, settings.MAX_ACTIVE_JOBS,
-        ).count
+    execute(
+        "UPDATE users SET quota_day = %s, quota_used = %s, active_at_most = %s WHERE id = %s",
+        day, used + number, active + number, user["id"],
     )  # fmt: skip
+    return None
 
 
 def _give_places_back(user_id: int, number: int) -> None:
