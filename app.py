@@ -21,7 +21,9 @@ import flask_swagger_ui
 import yaml
 from flask import Flask, Response, g, redirect, request, send_file, send_from_directory
 from flask_cors import CORS
+from werkzeug.datastructures import LanguageAccept
 from werkzeug.exceptions import HTTPException
+from werkzeug.http import parse_accept_header
 
 import accounts
 import blocklist
@@ -170,7 +172,12 @@ def success(data: Any = None, message: str | None = None, status: int = 200) -> 
 
 
 def language() -> str:
-    return request.accept_languages.best_match(("zh", "en"), "zh")
+    return best_language(request.headers.get("Accept-Language", ""))
+
+
+@lru_cache(maxsize=256)
+def best_language(accepted: str) -> str:
+    return parse_accept_header(accepted, LanguageAccept).best_match(("zh", "en"), "zh")
 
 
 @app.errorhandler(Exception)

@@ -37,10 +37,10 @@ def transaction() -> Iterator[None]:
 
     Keep slow work (disk, network, drawing) outside: on SQLite nobody else writes meanwhile.
     """
-    connection = pool.take()
+    connection = pool.take(autocommit=False)
     _thread.connection = connection
     try:
-        connection.run(connection.BEGIN)
+        connection.begin()
         yield
         connection.run("COMMIT")
     except BaseException:
@@ -450,7 +450,7 @@ def _lock_user(user_id: int) -> Row:
     """Lock the user's row until the end of the transaction. It is always locked first: no deadlocks."""
     return one(
         """
-        SELECT id, settled_id
+        SELECT id, settled_id, token_version, is_disabled, quota_day, quota_used
           FROM users
          WHERE id = %s
            FOR UPDATE
@@ -466,16 +466,16 @@ def submit_generations(user: Row, generations: list[Row], key: str | None, body_
     Raises Revoked, KeyReused, TooManyActive, QuotaSpent, QueueFull, all decided while the user's row is locked,
     so that requests at the same moment cannot share a last place.
     """
-    user_id, number = user["id"], len(generations)
+    user_id, number, today = user["id"], len(generations), clock() // 86400
     with transaction():
-        today = int(time.time()) // 86400
-        has_quota = _take_quota(user, number, today)
+        refusal = _take_places(user, number, today)
         if key and (earlier := _earlier(user_id, key, body_hash)):
-            _give_quota_back(user_id, number if has_quota else 0)
+            _give_places_back(user_id, 0 if refusal else number)
             return list_owned(user_id, earlier)
-        if not has_quota:
-            raise QuotaSpent(retry_after=(today + 1) * 86400 - int(time.time()))
-        now = _check_room(user_id, number)
+        if refusal:
+            raise refusal
+        _check_queue(number)
+        now = clock()
         records = [_insert_generation(user_id, columns, now, hold_seconds, today) for columns in generations]
         if key:
             ids = ",".join(str(record["id"]) for record in records)
@@ -487,31 +487,72 @@ def submit_generations(user: Row, generations: list[Row], key: str | None, body_
     return records
 
 
-def _take_quota(user: Row, number: int, today: int) -> bool:
-    """Count images into the user's day if it has room for them, which also locks the user's row.
+def clock() -> int:
+    """Return the database's clock in seconds, by our own monotonic one and their difference of this minute."""
+    return int(time.monotonic() + _clock_difference(int(time.monotonic() / 60)))
 
-    Raises Revoked if the account has not the token_version of the session, or is closed: for a submit, this is
-    the check that every request makes, without a statement of its own.
+
+@lru_cache(maxsize=1)
+def _clock_difference(minute: int) -> float:
+    return float(value("SELECT UNIX_TIMESTAMP(NOW(6))")) - time.monotonic()
+
+
+def _take_places(user: Row, number: int, today: int) -> Refusal | None:
+    """Count images into the user's day and among the unfinished, which also locks the user's row.
+
+    Returns why there is no room for them. Raises Revoked if the account has not the token_version of the session,
+    or is closed: for a submit, this is the check that every request makes, without a statement of its own.
     """
+    # A submit raises `active_at_most`, but nothing that ends lowers it: only when it says that there may be too many
+    # are the unfinished counted, because a count for each submit costs as much as its INSERT.
     taken = execute(
         """
         UPDATE users
-           SET quota_used = CASE WHEN quota_day >= %s THEN quota_used ELSE 0 END + %s,
-               quota_day = CASE WHEN quota_day >= %s THEN quota_day ELSE %s END
+           SET quota_used = quota_used + %s, active_at_most = active_at_most + %s
          WHERE id = %s AND token_version = %s AND is_disabled = 0
-           AND CASE WHEN quota_day >= %s THEN quota_used ELSE 0 END + %s <= %s
+           AND quota_day = %s AND quota_used <= %s AND active_at_most <= %s
         """,
-        today, number, today, today, user["id"], user["token_version"], today, number, settings.DAILY_IMAGES,
+        number, number, user["id"], user["token_version"],
+        today, settings.DAILY_IMAGES - number, settings.MAX_ACTIVE_JOBS - number,
     ).count  # fmt: skip
-    if not taken:
-        stands = get_user(user["id"])
-        if not stands or stands["is_disabled"] or stands["token_version"] != user["token_version"]:
-            raise Revoked
-    return bool(taken)
+    return None if taken else _take_last_places(user, number, today)
 
 
-def _give_quota_back(user_id: int, number: int) -> None:
-    execute("UPDATE users SET quota_used = quota_used - %s WHERE id = %s", number, user_id)
+def _take_last_places(user: Row, number: int, today: int) -> Refusal | None:
+    """Do the same when it is the user's first submit of the day, or there may be no room."""
+    stands = _lock_user(user["id"])
+    if not stands or stands["is_disabled"] or stands["token_version"] != user["token_version"]:
+        raise Revoked
+    day = max(today, stands["quota_day"])
+    used = stands["quota_used"] if stands["quota_day"] == day else 0
+    if used + number > settings.DAILY_IMAGES:
+        return QuotaSpent(retry_after=(day + 1) * 86400 - clock())
+    active = _count_active(user["id"])
+    if active + number > settings.MAX_ACTIVE_JOBS:
+        return TooManyActive(retry_after=5)
+    execute(
+        "UPDATE users SET quota_day = %s, quota_used = %s, active_at_most = %s WHERE id = %s",
+        day, used + number, active + number, user["id"],
+    )  # fmt: skip
+    return None
+
+
+def _give_places_back(user_id: int, number: int) -> None:
+    execute(
+        "UPDATE users SET quota_used = quota_used - %s, active_at_most = active_at_most - %s WHERE id = %s",
+        number, number, user_id,
+    )  # fmt: skip
+
+
+def _count_active(user_id: int) -> int:
+    return value(
+        """
+        SELECT COUNT(*)
+          FROM image_generations
+         WHERE user_id = %s AND status IN ('pending', 'processing') AND model IS NOT NULL
+        """,
+        user_id,
+    )
 
 
 def _earlier(user_id: int, key: str, body_hash: str) -> list[int]:
@@ -528,21 +569,13 @@ def _earlier(user_id: int, key: str, body_hash: str) -> list[int]:
 LONG_QUEUE = 1000
 
 
-def _check_room(user_id: int, wanted: int) -> int:
-    """Refuse if the user or the whole queue has too much unfinished; return the database's clock in seconds."""
-    user = one(
-        "SELECT COUNT(*) AS active, UNIX_TIMESTAMP() AS now FROM image_generations"
-        " WHERE user_id = %s AND status IN ('pending', 'processing') AND model IS NOT NULL",
-        user_id,
-    )
-    if user["active"] + wanted > settings.MAX_ACTIVE_JOBS:
-        raise TooManyActive(retry_after=5)
+def _check_queue(wanted: int) -> None:
+    """Refuse if the whole queue has too much waiting."""
     if settings.MAX_QUEUE < LONG_QUEUE or _waiting_lately(int(time.monotonic())) > settings.MAX_QUEUE // 2:
         # Its last places are given out one by one, to all users.
         one("SELECT id FROM queue_gate WHERE id = 1 FOR UPDATE")
         if _count_waiting() + wanted > settings.MAX_QUEUE:
             raise QueueFull(retry_after=30)
-    return user["now"]
 
 
 @lru_cache(maxsize=1)
@@ -881,8 +914,13 @@ def requeue_generation(job: Row) -> bool:
         ).count  # fmt: skip
         if requeued and job["status"] == "failed":
             execute(
-                "UPDATE users SET quota_used = quota_used + 1 WHERE id = %s"
-                " AND quota_day = (SELECT quota_day FROM image_generations WHERE id = %s)",
-                job["user_id"], job["id"],
+                """
+                UPDATE users
+                   SET active_at_most = active_at_most + 1,
+                       quota_used = quota_used + CASE quota_day WHEN (SELECT quota_day FROM image_generations
+                                                                       WHERE id = %s) THEN 1 ELSE 0 END
+                 WHERE id = %s
+                """,
+                job["id"], job["user_id"],
             )  # fmt: skip
     return bool(requeued)

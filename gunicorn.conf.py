@@ -3,7 +3,7 @@
 import socket
 import sys
 
-from gunicorn import util
+from gunicorn import glogging, util
 
 import logs
 from config import load
@@ -23,8 +23,11 @@ control_socket_disable = True
 # app.py works out the client's address itself, from TRUSTED_PROXIES.
 forwarded_allow_ips = ""
 logconfig_dict = logs.dict_config()
-# app.py writes one line for each request.
-accesslog = None
+
+
+class logger_class(glogging.Logger):
+    def access(self, *_) -> None:
+        """Write nothing, for which gunicorn would make ready a line: app.py writes one for each request."""
 
 
 def on_starting(server) -> None:

@@ -61,7 +61,7 @@ def submit(
     Refusals of db.submit_generations().
     """
     blocklist.check(wanted.prompt)
-    body_hash, key_hash = digest(wanted.model_dump_json()), digest(key) if key else None
+    key_hash, body_hash = (digest(key), digest(wanted.model_dump_json())) if key else (None, "")
     rows = recipe.rows(models.fill(wanted), extra or {})
     return db.submit_generations(user, rows, key_hash, body_hash, hold_seconds)
 

@@ -22,6 +22,7 @@ class Queue:
         self.workers = len(crew)
         self.run_seconds = fmean(row["run_seconds"] for row in crew) if crew else 0.0
         self.problems = problems(crew)
+        self.positions: dict[int, int] = {}  # by how many waiting generations a user has
 
     def place(self, user_id: int, model: str) -> tuple[int, int | None]:
         """Estimate the place of the user's last generation, and the seconds until it is done.
@@ -30,7 +31,9 @@ class Queue:
         can make the model's images.
         """
         own = self.pending.get(user_id, 1)
-        position = sum(min(number, own) for number in self.pending.values()) or 1
+        if own not in self.positions:
+            self.positions[own] = sum(min(number, own) for number in self.pending.values()) or 1
+        position = self.positions[own]
         if self.problems.get(model, "no_worker"):
             return position, None
         return position, max(1, round(position * self.run_seconds / self.workers))

@@ -12,6 +12,7 @@ from checks import MAX_SEED, GenerateInput
 
 # What of a request is kept in the record's params if it was said.
 KEPT = ("steps", "guidance", "negative_prompt", *models.CHOSEN)
+to_json = json.JSONEncoder(ensure_ascii=False).encode
 # What old rows hold as NaN or Infinity is nothing: JSON has no word for it.
 from_json = json.JSONDecoder(parse_constant=lambda name: None).decode
 
@@ -47,7 +48,7 @@ def row(wanted: GenerateInput, seed: int | None, extra: dict) -> db.Row:
         "model": wanted.model,
         "width": wanted.width,
         "height": wanted.height,
-        "generation_params_json": json.dumps(params, ensure_ascii=False),
+        "generation_params_json": to_json(params),
     }
 
 

@@ -1,11 +1,11 @@
 """From what an engine gave to what is kept: the picture verified, told what it is, and made small."""
 
-import json
 from typing import NamedTuple
 
 import db
 import media
 import metadata
+import recipe
 from config import settings
 from engines import Drawing
 
@@ -46,7 +46,7 @@ def with_facts(params: dict, facts: dict) -> dict:
 
 def encoded(params: dict) -> str:
     # What a server says may hold half a character, which no database takes.
-    return json.dumps(params, ensure_ascii=False).encode(errors="replace").decode()
+    return recipe.to_json(params).encode(errors="replace").decode()
 
 
 def told(job: db.Row, params: dict, data: bytes) -> bytes:

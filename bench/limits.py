@@ -1,7 +1,8 @@
 """What the service is compared with: the least code that answers the same question, under the same gunicorn.
 
-`profile` and `history` are bare WSGI callables: verify the token, make one SELECT on the thread's own
-connection, answer JSON. `flask_app` is the smallest Flask service with the same drivers, for its memory.
+The bare WSGI callables verify the token, make one statement on the thread's own connection, and answer JSON.
+`submit` also parses its body, and queues a generation for the model `bare`, which nobody makes.
+`flask_app` is the smallest Flask service with the same drivers, for its memory.
 """
 
 import json
@@ -29,7 +30,7 @@ HISTORY_SQL = (
 )
 INSERT_SQL = """
     INSERT INTO image_generations (user_id, prompt_text, status, model, width, height, generation_params_json)
-    VALUES (%s, %s, 'completed', 'bare', 512, 512, %s)
+    VALUES (%s, %s, 'pending', 'bare', 512, 512, %s)
 """
 
 thread = threading.local()
@@ -71,11 +72,13 @@ def record_of(authorization: str) -> dict:
     return {"status": "success", "data": select(RECORD_SQL, caller(authorization), 1)[0]}
 
 
-def submit_of(authorization: str) -> dict:
-    user_id = caller(authorization)
+def submit_of(authorization: str, body: bytes) -> dict:
+    user_id, wanted = caller(authorization), json.loads(body)
+    params = {"seed": wanted["seed"], "steps": wanted["steps"]}
     cursor = connection().cursor()
-    cursor.execute(INSERT_SQL, (user_id, "a fox in the snow", json.dumps({"seed": 1, "steps": 20})))
-    return {"status": "success", "data": {"id": cursor.lastrowid, "status": "pending"}}
+    cursor.execute(INSERT_SQL, (user_id, wanted["prompt"], json.dumps(params)))
+    data = {"id": cursor.lastrowid, "prompt": wanted["prompt"], "status": "pending", "params": params}
+    return {"status": "success", "data": data}
 
 
 # -- Bare WSGI ----------------------------------------------------------------------------------
@@ -94,8 +97,8 @@ def record(environ: dict, start_response: Callable) -> Iterable[bytes]:
 
 
 def submit(environ: dict, start_response: Callable) -> Iterable[bytes]:
-    environ["wsgi.input"].read()
-    return answer(submit_of, environ, start_response)
+    body = environ["wsgi.input"].read()
+    return answer(lambda authorization: submit_of(authorization, body), environ, start_response)
 
 
 def answer(question: Callable[[str], dict], environ: dict, start_response: Callable) -> Iterable[bytes]:

@@ -1,10 +1,12 @@
 """How fast and how small the service is, beside the least code that could do the same. See README.md.
 
-    .venv/bin/python bench/run.py [profile] [history] [record] [submit] [jobs] [million] [memory] [start] [logins]
+    .venv/bin/python bench/run.py [profile] [history] [record] [submit] [watchers] [jobs] [million] [memory] [start]
+                                  [logins]
 
 Compared variants run in turns, ABABAB, and the ratio is the median of the rounds' ratios.
 """
 
+import asyncio
 import re
 import signal
 import sqlite3
@@ -13,15 +15,17 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import cycle
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import NamedTuple
 
 import jwt
 import logins
 import pymysql
+import watchers
 from servers import ROOT, SECRET_KEY, Server, call, environment, gunicorn, mariadb, program_path, upgrade
 from werkzeug.security import generate_password_hash
 
@@ -233,6 +237,60 @@ def jobs_overhead(environ: dict[str, str]) -> None:
     report("take and finish of one job", f"{spent:.1f} ms", target="< 15 ms", is_met=spent < 15)
 
 
+# -- Watchers -----------------------------------------------------------------------------------
+
+WATCHERS = 500
+
+
+def watch(environ: dict[str, str]) -> None:
+    """Let accounts poll what is being made for them, or waits, beside a little ordinary traffic."""
+    ordinary = [watchers.Client(PROFILE, token(SMALL_USER), every=0.5) for _ in range(10)]
+    ordinary += [watchers.Client(HISTORY, token(SMALL_USER), every=1) for _ in range(10)]
+    with watched(environ) as (owned, advance), gunicorn(environ) as server:
+        polls = [watchers.Client(f"/api/v1/images/{number}", token(user_id)) for user_id, number in owned]
+        cpu = asyncio.run(watchers.run(server, polls + ordinary, advance))
+    due = WATCHERS / watchers.EVERY_SECONDS
+    answers, others = ([one for client in clients for one in client.answers] for clients in (polls, ordinary))
+    wrong = sum(one.status not in (200, 304) for one in answers + others)
+    rate, unchanged = len(answers) / watchers.SECONDS, sum(one.status == 304 for one in answers)
+    report(f"{WATCHERS} watchers: polls a second, beside those due", f"{rate:.0f}", f"{due:.0f}", rate / due,
+           ">= 0.99", rate / due >= 0.99)  # fmt: skip
+    report("    of them answered with 304", f"{unchanged / len(answers):.0%}")
+    for what, some in (("polls", answers), ("30 ordinary requests a second", others)):
+        cuts = quantiles([one.ms for one in some], n=100)
+        report(f"    p99 of {what}, beside p50", f"{cuts[98]:.1f} ms", f"{cuts[49]:.1f} ms", None,
+               "<= 250", cuts[98] <= 250)  # fmt: skip
+    report("    errors", str(wrong), target="0", is_met=not wrong)
+    report("    processor time of the service", f"{cpu:.0%}", target="of one core")
+
+
+@contextmanager
+def watched(environ: dict[str, str]) -> Iterator[tuple[list[tuple[int, int]], Callable[[], None]]]:
+    """Add the watchers, half of whose generations wait.
+
+    Yields pairs of a user's and a generation's id, and what advances a tenth of the others at each call.
+    """
+    with mysql(environ) as connection, connection.cursor() as cursor:
+        owned = []
+        for number in range(WATCHERS):
+            status, name = ("pending", "processing")[number % 2], f"watcher{number}"
+            cursor.execute(
+                "INSERT INTO users (username, username_key, email, email_key, password_hash)"
+                f" VALUES ('{name}', '{name}', '{name}@example.com', '{name}@example.com', 'x')"
+            )
+            user_id = cursor.lastrowid
+            cursor.execute(
+                "INSERT INTO image_generations (user_id, prompt_text, status, model, width, height, attempt)"
+                f" VALUES ({user_id}, 'a fox in the snow', '{status}', 'watched', 512, 512, {number // 2 % 10})"
+            )
+            owned.append((user_id, cursor.lastrowid))
+        tenths = cycle(range(10))
+        sql = "UPDATE image_generations SET progress = progress + 1 WHERE model = 'watched' AND status = 'processing'"
+        yield owned, lambda: cursor.execute(f"{sql} AND attempt = {next(tenths)}")
+        cursor.execute("DELETE FROM image_generations WHERE model = 'watched'")
+        cursor.execute("DELETE FROM users WHERE username LIKE 'watcher%'")
+
+
 # -- A long history -----------------------------------------------------------------------------
 
 
@@ -338,8 +396,8 @@ def log_ins(environ: dict[str, str]) -> None:
 
 
 PARTS = {
-    "profile": profile, "history": history, "record": record, "submit": submit, "jobs": jobs_overhead,
-    "memory": memory, "start": start, "logins": log_ins, "million": million,
+    "profile": profile, "history": history, "record": record, "submit": submit, "watchers": watch,
+    "jobs": jobs_overhead, "memory": memory, "start": start, "logins": log_ins, "million": million,
 }  # fmt: skip
 
 if __name__ == "__main__":

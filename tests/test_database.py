@@ -58,6 +58,30 @@ def test_a_failed_transaction_gives_its_connection_back(database, settings):
     assert names() == []
 
 
+def test_a_statement_after_a_transaction_on_its_connection_stands(database, settings):
+    settings.DB_POOL_SIZE = 1
+    pool.close()
+
+    with db.transaction():
+        add_user("ann")
+    add_user("ben")
+    pool.close()
+
+    assert names() == ["ann", "ben"]
+
+
+def test_a_transaction_after_a_statement_on_its_connection_is_one(database, settings):
+    settings.DB_POOL_SIZE = 1
+    pool.close()
+    add_user("ann")
+
+    with pytest.raises(ZeroDivisionError), db.transaction():
+        add_user("ben")
+        raise ZeroDivisionError
+
+    assert names() == ["ann"]
+
+
 def test_a_mistake_in_a_statement_is_not_hidden_as_an_outage(database):
     with pytest.raises(Exception) as raised:
         db.execute("SELECT nothing FROM nowhere")
@@ -87,7 +111,7 @@ def test_threads_share_a_small_pool(database, settings):
     for thread in threads:
         thread.join()
 
-    assert len(names()) == 12 and len(pool.idle) <= 2
+    assert len(names()) == 12 and sum(map(len, pool.idle.values())) <= 2
 
 
 def test_counters_counted_by_many_threads_lose_no_hit(database):

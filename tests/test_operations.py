@@ -140,6 +140,18 @@ def test_requeue_gives_a_failed_job_all_its_attempts_again(flask, alice):
     assert alice.get("/api/v1/images/quota").json["data"]["used"] == 1
 
 
+def test_a_requeued_job_counts_as_unfinished(flask, alice, settings):
+    settings.MAX_ACTIVE_JOBS = 2
+    number = submit_one(alice)
+    jobs.fail(jobs.take(["test_model"]), "engine_error")
+    submit_one(alice), submit_one(alice)
+    flask("jobs", "requeue", str(number))
+
+    settings.MAX_ACTIVE_JOBS = 3
+
+    assert submit(alice).json["code"] == "too_many_active_jobs"
+
+
 def test_requeue_refuses_what_is_finished(flask, alice):
     number = submit_one(alice)
     work()

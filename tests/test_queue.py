@@ -2,6 +2,7 @@
 
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 
 import pytest
@@ -177,6 +178,85 @@ def test_the_last_place_is_given_once(alice, settings):
         thread.join()
 
     assert alice.history()["pagination"]["total"] == 3
+
+
+def test_what_has_ended_makes_room(alice, settings):
+    settings.MAX_ACTIVE_JOBS = 3
+    completed, canceled, deleted = (submit_one(alice) for _ in range(3))
+    jobs.run(jobs.claim(completed))
+    alice.post(f"/api/v1/images/{canceled}/cancel")
+    alice.open("DELETE", f"/api/v1/images/{deleted}")
+
+    assert [submit(alice).status_code for _ in range(4)] == [202, 202, 202, 429]
+
+
+def test_a_key_used_again_takes_no_place(alice, settings):
+    settings.MAX_ACTIVE_JOBS = settings.DAILY_IMAGES = 3
+    for _ in range(5):
+        submit(alice, key="k")
+
+    assert [submit(alice).status_code for _ in range(3)] == [202, 202, 429]
+    assert submit(alice, key="k").status_code == 202
+
+
+def test_unfinished_rows_that_nobody_counted_count(alice, settings):
+    settings.MAX_ACTIVE_JOBS = 2
+    for _ in range(2):
+        db.insert("image_generations", user_id=alice.id, prompt_text="old", status="pending", model="test_model")
+
+    assert submit(alice).json["code"] == "too_many_active_jobs"
+
+
+def test_a_refusal_names_its_reason(alice, settings):
+    settings.MAX_ACTIVE_JOBS, settings.DAILY_IMAGES, settings.MAX_QUEUE = 2, 3, 2
+    submit(alice, n=2)
+
+    codes = []
+    for settings.DAILY_IMAGES, settings.MAX_ACTIVE_JOBS in ((3, 9), (9, 2), (9, 9)):
+        codes.append(submit(alice, n=2).json["code"])
+    db.change_password(alice.id, "x")
+    codes.append(submit(alice, n=2).json["code"])
+
+    assert codes == ["quota_spent", "too_many_active_jobs", "queue_full", "token_invalid"]
+    assert db.value("SELECT quota_used FROM users") == 2
+
+
+def test_a_storm_of_submits_and_ends_keeps_every_limit(alice, bob, settings):
+    settings.MAX_ACTIVE_JOBS, settings.DAILY_IMAGES = 4, 60
+    over = threading.Event()
+
+    def be_busy(person, number: int) -> list[int]:
+        statuses = []
+        for turn in range(12):
+            statuses.append(submit(person, n=1 + turn % 2).status_code)
+            ids = [row["id"] for row in person.history()["records"]]
+            if turn % 2:
+                statuses.append(person.post(f"/api/v1/images/{ids[number % len(ids)]}/cancel").status_code)
+            else:
+                statuses.append(person.post("/api/v1/images/delete", json={"ids": ids[-1:]}).status_code)
+        return statuses
+
+    def make() -> None:
+        while not over.is_set():
+            work()
+
+    def most_active() -> int:
+        seen = [0]
+        while not over.is_set():
+            seen += [quota(person)["active"] for person in (alice, bob)]
+        return max(seen)
+
+    with ThreadPoolExecutor(9) as threads:
+        busy = [threads.submit(be_busy, person, number) for person in (alice, bob) for number in range(3)]
+        others = [threads.submit(make), threads.submit(make), threads.submit(most_active)]
+        wait(busy)
+        over.set()
+
+    assert {status for one in busy for status in one.result()} <= {200, 202, 404, 409, 410, 429}
+    assert [one.result() for one in others[:2]] == [None, None] and others[2].result() <= 4
+    assert all(0 < quota(person)["used"] <= 60 for person in (alice, bob))
+    assert db.rows("SELECT id FROM users WHERE active_at_most < (SELECT COUNT(*) FROM image_generations WHERE"
+                   " user_id = users.id AND status IN ('pending', 'processing'))") == []  # fmt: skip
 
 
 def test_a_spent_quota_is_refused_until_midnight(alice, settings):
