@@ -40,7 +40,7 @@ ERRORS = {
     "no credit": (429, {"code": "credit_balance_exhausted", "type": "insufficient_quota"}, {"Retry-After": "5"}),
     "hard limit": (400, {"code": "billing_hard_limit_reached", "type": "invalid_request_error", "param": None}, {}),
     "busy": (429, {"code": "rate_limit_exceeded", "type": "requests", "param": None}, {"Retry-After": "7"}),
-    "busy till": (429, {"code": "slow_down"}, {"Retry-After": formatdate(time.time() + 3600, usegmt=True)}),
+    "busy till": (429, {"code": "slow_down"}, {"Retry-After": "in an hour"}),
     "busy for ever": (429, {"code": "rate_limit_exceeded"}, {"Retry-After": "soon"}),
     "vllm error": (400, {"type": "BadRequestError", "param": None, "code": 400}, {}),
     "localai error": (500, {"code": 500, "type": ""}, {}),
@@ -110,6 +110,8 @@ class FakeOpenAI:
 
     def error(self, request: Request, body: dict) -> Response:
         status, fields, headers = ERRORS[self.mode]
+        if headers.get("Retry-After") == "in an hour":
+            headers = {"Retry-After": formatdate(time.time() + 3600, usegmt=True)}
         message = f"no: {body.get('prompt')} {request.headers.get('Authorization')} {self.link}"
         return answer({"error": {"message": message, **fields}}, status, headers)
 

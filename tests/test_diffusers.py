@@ -5,6 +5,7 @@ What needs torch is skipped without requirements-gpu.txt; what an operator reads
 
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -371,7 +372,7 @@ def test_a_worker_ends_with_the_line_alone(tmp_path):
 
     done = subprocess.run([sys.executable, "worker.py"], cwd=ROOT, env=environment, capture_output=True, text=True)
 
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert (done.returncode, done.stderr.count("\n")) == (os.EX_CONFIG, 1)
     assert done.stderr.startswith("diffusers: ")
 
 
