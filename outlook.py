@@ -3,7 +3,6 @@
 import json
 import time
 from functools import lru_cache
-from statistics import fmean
 
 import db
 import models
@@ -20,7 +19,7 @@ class Queue:
         self.pending = db.count_pending_by_user()
         crew = db.list_crew(CREW_SECONDS)
         self.workers = len(crew)
-        self.run_seconds = fmean(row["run_seconds"] for row in crew) if crew else 0.0
+        self.run_seconds = sum(row["run_seconds"] for row in crew) / max(1, len(crew))
         self.problems = problems(crew)
         self.positions: dict[int, int] = {}  # by how many waiting generations a user has
 

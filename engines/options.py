@@ -25,6 +25,8 @@ BaseUrl = Annotated[str, AfterValidator(base_url)]
 FilePath = Annotated[Path, AfterValidator(beside_models_file)]
 # The name of an environment variable, so that no secret stands in the models file.
 Variable = Annotated[str, Field(pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$")]
+# Not \w{0,64}: pydantic's expressions know all of Unicode, and that one would take 6 MB.
+FieldName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]*$", max_length=64)]
 
 
 class Options(BaseModel):
@@ -63,7 +65,7 @@ class OpenAIImages(Options):
     paid: bool | None = None
     response_format: Literal["", "b64_json", "url"] = ""
     # What parameters are called there, where that is not as in `names`; "" leaves one out.
-    fields: dict[str, Annotated[str, Field(pattern=r"^\w{0,64}$")]] = Field({}, validate_default=True)
+    fields: dict[str, FieldName] = Field({}, validate_default=True)
     # Sent along as they are.
     extra: dict[str, Any] = {}
     # Hosts that URL results may be fetched from beside the server's own; "*.example.com" takes subdomains, "*" all.
