@@ -97,27 +97,31 @@ def begin() -> None:
 @app.after_request
 def finish(response: Response) -> Response:
     """Add the headers every answer has, and write the request's one log line."""
-    environ, headers = request.environ, response.headers
-    drain_body(environ)
+    drain_body(request.environ)
+    headers = response.headers
     present = set(headers.keys())
     for name, value in SECURITY_HEADERS.items():
         if name not in present:
             headers.add(name, value)
     headers.add("Vary", "Origin")  # without Origin too, or a cache gives a page an answer without CORS
     headers.add("X-Request-Id", logs.request_id.get())
+    note_request(request.environ["REQUEST_METHOD"], response.status_code)
+    return response
+
+
+def note_request(method: str, status: int) -> None:
     seconds = time.perf_counter() - g.started
-    metrics.note_request(environ["REQUEST_METHOD"], request.url_rule, response.status_code, seconds)
+    metrics.note_request(method, request.url_rule, status, seconds)
     details = {
-        "method": environ["REQUEST_METHOD"],
+        "method": method,
         "path": request.path,
-        "status": response.status_code,
+        "status": status,
         "ms": round(seconds * 1000, 1),
         "address": client_address(),
     }
     if "user" in g:
         details["user_id"] = g.user["id"]
     log.info("request", extra={"details": details})
-    return response
 
 
 def drain_body(environ: dict) -> None:
