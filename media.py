@@ -123,10 +123,13 @@ ORIENTATION = 0x0112  # in EXIF
 
 
 class Generated(NamedTuple):
+    """A verified picture; its thumbnail is a WebP of at most 320 x 320 pixels."""
+
     data: bytes
     extension: str
     width: int
     height: int
+    thumbnail: bytes
 
 
 def generated(data: bytes) -> Generated:
@@ -140,7 +143,7 @@ def generated(data: bytes) -> Generated:
             image = _open(data, TAKEN)
             image.load()
             if image.format in KEPT and image.getexif().get(ORIENTATION, 1) == 1:
-                return Generated(data, KEPT[image.format], *image.size)
+                return Generated(data, KEPT[image.format], *image.size, _thumbnail(image))
             return as_png(data)
     except BadPicture:
         raise
@@ -157,9 +160,8 @@ def as_png(data: bytes) -> Generated:
         image = image.convert("RGBA" if image.has_transparency_data else "RGB")
     output = io.BytesIO()
     image.save(output, format="PNG")
-    return Generated(output.getvalue(), "png", *image.size)
+    return Generated(output.getvalue(), "png", *image.size, _thumbnail(image))
 
 
-def thumbnail(data: bytes) -> bytes:
-    """Return a WebP of at most 320 x 320 pixels of a generated picture."""
-    return _encoded([_fitted(_open(data), THUMBNAIL_SIDE)], "WEBP")
+def _thumbnail(image: Image.Image) -> bytes:
+    return _encoded([_fitted(image, THUMBNAIL_SIDE)], "WEBP")

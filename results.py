@@ -9,7 +9,8 @@ import recipe
 from config import settings
 from engines import Drawing
 
-TEXTS = ("negative_prompt", "seed", "width", "height", "steps", "guidance", "quality", "style", "sampler")
+# What of the params an image says, beside its prompt and model.
+TEXTS = ("seed", "width", "height", *recipe.KEPT)
 
 
 class Result(NamedTuple):
@@ -29,13 +30,12 @@ def intake(job: db.Row, params: dict, drawing: Drawing) -> Result:
     picture = media.generated(drawing.data)
     params = with_facts(params, {**drawing.params, "width": picture.width, "height": picture.height})
     columns = {"generation_params_json": encoded(params), "width": picture.width, "height": picture.height}
-    thumbnail = labelled(job, media.thumbnail(picture.data))
     try:
         image = labelled(job, told(job, params, picture.data))
     except ValueError:  # decoders forgive more than metadata does; written anew, the file is sound
         picture = media.as_png(picture.data)
         image = labelled(job, told(job, params, picture.data))
-    return Result(image, picture.extension, thumbnail, columns)
+    return Result(image, picture.extension, labelled(job, picture.thumbnail), columns)
 
 
 def with_facts(params: dict, facts: dict) -> dict:
