@@ -4,7 +4,6 @@ import json
 import logging
 import threading
 import time
-import traceback
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import models
 from config import SettingError
 from engines import EngineError, Final, Job, Transient, Unanswered, comfyui
 from engines.options import ComfyUI
+from tests.engine_calls import Canceled, everything_of, ignore
 from tests.fake_comfyui import FakeComfyUI, picture
 from tests.servers import free_port, wait_until
 
@@ -20,14 +20,6 @@ NO_QUEUE = (200, b'{"queue_running": [], "queue_pending": []}')
 PROMPT, NEGATIVE, PASSWORD = "a fox nobody may read of", "a hen nobody may read of", "tr0ub4dor-and-3"
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "engines"
 EMPTY_IMAGE, TEXT_TO_IMAGE = DOCS / "comfyui-empty-image.json", DOCS / "comfyui-text-to-image.json"
-
-
-class Canceled(Exception):
-    pass
-
-
-def ignore(done, total):
-    pass
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +88,7 @@ def failure(job, on_progress=ignore, kind=EngineError):
     """Return what make() raises, having looked for secrets in all that a log would hold of it."""
     with pytest.raises(kind) as caught:
         comfyui.make(job, on_progress)
-    text = "".join(traceback.format_exception(caught.value)) + getattr(caught.value, "shown", "")
+    text = everything_of(caught.value)
     assert not [secret for secret in (PROMPT, NEGATIVE, PASSWORD) if secret in text]
     return caught.value
 

@@ -2,7 +2,6 @@ import logging
 import re
 import socket
 import time
-import traceback
 
 import pytest
 from pydantic import ValidationError
@@ -10,6 +9,7 @@ from pydantic import ValidationError
 import models
 from engines import EngineError, Final, Job, Transient, no_progress, openai_images
 from engines.options import OpenAIImages
+from tests.engine_calls import Canceled, everything_of
 from tests.fake_openai import ERRORS, PNG, SIGNATURE, FakeOpenAI
 from tests.servers import ROOT, free_port, wait_until
 
@@ -335,10 +335,6 @@ def test_pictures_cost_money_where_a_key_is_asked_for(given, is_paid):
 # -- Cancel -------------------------------------------------------------------------------------
 
 
-class Canceled(Exception):
-    pass
-
-
 def cancel_when(is_time):
     def on_progress(done, total):
         if is_time():
@@ -550,13 +546,6 @@ def test_picture_beyond_all_measure_is_refused(fake, monkeypatch):
 
 
 # -- What errors and logs say -------------------------------------------------------------------
-
-
-def everything_of(error: BaseException | None) -> str:
-    if error is None:
-        return ""
-    parts = [str(error), repr(error), repr(error.args), repr(vars(error)), *traceback.format_exception(error)]
-    return "\n".join(parts) + everything_of(error.__cause__) + everything_of(error.__context__)
 
 
 def assert_tells_nothing(text: str) -> None:

@@ -4,25 +4,17 @@ import json
 import re
 import threading
 import time
-import traceback
 
 import pytest
 
 import models
 from engines import EngineError, Final, Job, Transient, Unanswered, sdwebui
 from engines.options import SDWebUI
+from tests.engine_calls import Canceled, everything_of, ignore
 from tests.fake_sdwebui import FLAVOURS, FakeWebUI, picture
 from tests.servers import ROOT, free_port
 
 PROMPT, PASSWORD = "a fox nobody may read of", "tr0ub4dor-and-3"
-
-
-class Canceled(Exception):
-    pass
-
-
-def ignore(done, total):
-    pass
 
 
 @pytest.fixture(autouse=True)
@@ -344,11 +336,7 @@ def test_an_error_says_what_to_make_of_it_and_keeps_secrets(webui, instead, kind
 
 
 def assert_keeps_secrets(error):
-    texts = ["".join(traceback.format_exception(error))]
-    while error:
-        texts += [str(error), repr(error.args), getattr(error, "shown", "")]
-        error = error.__cause__ or error.__context__
-    assert not [secret for secret in (PROMPT, PASSWORD) if secret in "".join(texts)]
+    assert not [secret for secret in (PROMPT, PASSWORD) if secret in everything_of(error)]
 
 
 def test_a_refused_field_is_named_without_its_value(webui):
