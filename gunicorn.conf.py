@@ -2,8 +2,10 @@
 
 import socket
 import sys
+import time
 
 from gunicorn import glogging, util
+from gunicorn.workers.gthread import ThreadWorker
 
 import logs
 from config import load
@@ -13,7 +15,6 @@ settings = load()
 wsgi_app = "app:app"
 bind = f"[{settings.HOST}]:{settings.PORT}" if ":" in settings.HOST else f"{settings.HOST}:{settings.PORT}"
 workers = settings.WEB_WORKERS
-worker_class = "gthread"
 # Threads are made as they are needed. There are many because those of a burst of log-ins only wait.
 threads = settings.WEB_THREADS
 keepalive = 5
@@ -23,6 +24,17 @@ control_socket_disable = True
 # app.py works out the client's address itself, from TRUSTED_PROXIES.
 forwarded_allow_ips = ""
 logconfig_dict = logs.dict_config()
+
+
+class worker_class(ThreadWorker):
+    def accept(self, listener) -> None:
+        """Accept a connection, and give another worker time to take the next one.
+
+        Of eight that a page or a proxy opens at once, and keeps, one worker would often get all, and the others none.
+        """
+        super().accept(listener)
+        if workers > 1:
+            time.sleep(0.0002)
 
 
 class logger_class(glogging.Logger):
