@@ -20,7 +20,7 @@ from urllib.parse import quote
 import flask_swagger_ui
 import yaml
 from flask import Flask, Response, g, redirect, request, send_file, send_from_directory
-from flask_cors import CORS
+from flask_cors.core import get_cors_options, set_cors_headers
 from werkzeug.datastructures import LanguageAccept
 from werkzeug.exceptions import HTTPException
 from werkzeug.http import parse_accept_header
@@ -63,15 +63,18 @@ app.config["MAX_CONTENT_LENGTH"] = 8 * 1024 * 1024
 models.offered()  # a wrong models file stops the start
 blocklist.words()
 commands.register(app)
-CORS(
+# Not by CORS(app), which looks for what to do at every answer, and most requests come without an Origin.
+CORS = get_cors_options(
     app,
-    origins=settings.CORS_ORIGINS,
-    methods=["GET", "POST", "PATCH", "DELETE"],
-    allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "If-None-Match"],
-    expose_headers=["ETag", "Retry-After", "X-Request-Id"],
-    max_age=600,
-    always_send=False,
-    vary_header=False,
+    {
+        "origins": settings.CORS_ORIGINS,
+        "methods": ["GET", "POST", "PATCH", "DELETE"],
+        "allow_headers": ["Authorization", "Content-Type", "Idempotency-Key", "If-None-Match"],
+        "expose_headers": ["ETag", "Retry-After", "X-Request-Id"],
+        "max_age": 600,
+        "always_send": False,
+        "vary_header": False,
+    },
 )
 
 # -----------------------------------------------------------------------------------------------
@@ -103,6 +106,8 @@ def finish(response: Response) -> Response:
     for name, value in SECURITY_HEADERS.items():
         if name not in present:
             headers.add(name, value)
+    if "HTTP_ORIGIN" in request.environ:
+        set_cors_headers(response, CORS)
     headers.add("Vary", "Origin")  # without Origin too, or a cache gives a page an answer without CORS
     headers.add("X-Request-Id", logs.request_id.get())
     note_request(request.environ["REQUEST_METHOD"], response.status_code)

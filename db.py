@@ -99,6 +99,21 @@ def insert(table: str, **columns: Any) -> int:
     return execute("INSERT INTO " + table + " (" + names + ") VALUES (" + places + ")", *columns.values()).new_id
 
 
+def transact(*statements: tuple[str, tuple]) -> list[Result]:
+    """Run statements as one transaction in one trip to the database. Raises Unavailable.
+
+    None of them sees the others' results here, but each the count of the one before, as ROW_COUNT().
+    """
+    connection = pool.take(autocommit=False)
+    try:
+        results = connection.transact(statements)
+    except BaseException:
+        pool.discard(connection)  # which rolls back
+        raise
+    pool.give_back(connection)
+    return results
+
+
 # -- Users --------------------------------------------------------------------------------------
 
 
@@ -466,7 +481,11 @@ def submit_generations(user: Row, generations: list[Row], key: str | None, body_
     Raises Revoked, KeyReused, TooManyActive, QuotaSpent, QueueFull, all decided while the user's row is locked,
     so that requests at the same moment cannot share a last place.
     """
-    user_id, number, today = user["id"], len(generations), clock() // 86400
+    user_id, number, now = user["id"], len(generations), clock()
+    today = now // 86400
+    new = [_new_generation(user_id, columns, now, hold_seconds) for columns in generations]
+    if not key and not _is_queue_long() and (ids := _submit_at_once(user, new, today)):
+        return [_record(row, number) for row, number in zip(new, ids, strict=True)]
     with transaction():
         refusal = _take_places(user, number, today)
         if key and (earlier := _earlier(user_id, key, body_hash)):
@@ -474,9 +493,9 @@ def submit_generations(user: Row, generations: list[Row], key: str | None, body_
             return list_owned(user_id, earlier)
         if refusal:
             raise refusal
-        _check_queue(number)
-        now = clock()
-        records = [_insert_generation(user_id, columns, now, hold_seconds, today) for columns in generations]
+        if _is_queue_long():
+            _check_queue(number)
+        records = [_record(row, insert("image_generations", **row)) for row in new]
         if key:
             ids = ",".join(str(record["id"]) for record in records)
             execute(
@@ -485,6 +504,31 @@ def submit_generations(user: Row, generations: list[Row], key: str | None, body_
                 user_id, key, body_hash, ids, now + KEY_SECONDS,
             )  # fmt: skip
     return records
+
+
+def _new_generation(user_id: int, columns: Row, now: int, hold_seconds: int) -> Row:
+    created_at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(now))
+    not_before = now + hold_seconds if hold_seconds else 0
+    hidden = {"user_id": user_id, "not_before": not_before, "quota_day": now // 86400}
+    return {**columns, "created_at": created_at, "updated_at": created_at, **hidden}
+
+
+def _record(new: Row, generation_id: int) -> Row:
+    """Return what list_owned() would of a generation just added."""
+    return {**NEW_RECORD, **new, "id": generation_id}
+
+
+def _submit_at_once(user: Row, new: list[Row], today: int) -> list[int]:
+    """Count and insert generations in one trip, and return their ids; if that takes a closer look, do nothing.
+
+    On the way to the database and back three times, the user's row would be locked for so long.
+    """
+    names, places = ", ".join(new[0]), ", ".join(["%s"] * len(new[0]))
+    insert_next = "INSERT INTO image_generations (" + names + ") SELECT " + places + " FROM DUAL WHERE ROW_COUNT() = 1"
+    taken, *added = transact(
+        (TAKE_PLACES, _places(user, len(new), today)), *((insert_next, tuple(row.values())) for row in new)
+    )
+    return [result.new_id for result in added] if taken.count else []
 
 
 def clock() -> int:
@@ -503,19 +547,23 @@ def _take_places(user: Row, number: int, today: int) -> Refusal | None:
     Returns why there is no room for them. Raises Revoked if the account has not the token_version of the session,
     or is closed: for a submit, this is the check that every request makes, without a statement of its own.
     """
-    # A submit raises `active_at_most`, but nothing that ends lowers it: only when it says that there may be too many
-    # are the unfinished counted, because a count for each submit costs as much as its INSERT.
-    taken = execute(
-        """
-        UPDATE users
-           SET quota_used = quota_used + %s, active_at_most = active_at_most + %s
-         WHERE id = %s AND token_version = %s AND is_disabled = 0
-           AND quota_day = %s AND quota_used <= %s AND active_at_most <= %s
-        """,
-        number, number, user["id"], user["token_version"],
-        today, settings.DAILY_IMAGES - number, settings.MAX_ACTIVE_JOBS - number,
-    ).count  # fmt: skip
+    taken = execute(TAKE_PLACES, *_places(user, number, today)).count
     return None if taken else _take_last_places(user, number, today)
+
+
+# A submit raises `active_at_most`, but nothing that ends lowers it: only when it says that there may be too many
+# are the unfinished counted, because a count for each submit costs as much as its INSERT.
+TAKE_PLACES = """
+    UPDATE users
+       SET quota_used = quota_used + %s, active_at_most = active_at_most + %s
+     WHERE id = %s AND token_version = %s AND is_disabled = 0
+       AND quota_day = %s AND quota_used <= %s AND active_at_most <= %s
+"""
+
+
+def _places(user: Row, number: int, today: int) -> tuple[int, ...]:
+    room = settings.DAILY_IMAGES - number, settings.MAX_ACTIVE_JOBS - number
+    return number, number, user["id"], user["token_version"], today, *room
 
 
 def _take_last_places(user: Row, number: int, today: int) -> Refusal | None:
@@ -569,13 +617,15 @@ def _earlier(user_id: int, key: str, body_hash: str) -> list[int]:
 LONG_QUEUE = 1000
 
 
+def _is_queue_long() -> bool:
+    return settings.MAX_QUEUE < LONG_QUEUE or _waiting_lately(int(time.monotonic())) > settings.MAX_QUEUE // 2
+
+
 def _check_queue(wanted: int) -> None:
-    """Refuse if the whole queue has too much waiting."""
-    if settings.MAX_QUEUE < LONG_QUEUE or _waiting_lately(int(time.monotonic())) > settings.MAX_QUEUE // 2:
-        # Its last places are given out one by one, to all users.
-        one("SELECT id FROM queue_gate WHERE id = 1 FOR UPDATE")
-        if _count_waiting() + wanted > settings.MAX_QUEUE:
-            raise QueueFull(retry_after=30)
+    """Refuse if the whole queue has too much waiting. Its last places are given out one by one, to all users."""
+    one("SELECT id FROM queue_gate WHERE id = 1 FOR UPDATE")
+    if _count_waiting() + wanted > settings.MAX_QUEUE:
+        raise QueueFull(retry_after=30)
 
 
 @lru_cache(maxsize=1)
@@ -595,15 +645,6 @@ def _count_waiting() -> int:
         """,
         settings.MAX_QUEUE,
     )
-
-
-def _insert_generation(user_id: int, columns: Row, now: int, hold_seconds: int = 0, quota_day: int = 0) -> Row:
-    """Add a generation and return its record, as list_owned() would."""
-    created_at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(now))
-    not_before = now + hold_seconds if hold_seconds else 0
-    added = {**columns, "created_at": created_at, "updated_at": created_at}
-    hidden = {"not_before": not_before, "quota_day": quota_day}
-    return {**NEW_RECORD, **added, "id": insert("image_generations", user_id=user_id, **added, **hidden)}
 
 
 def get_quota(user_id: int) -> Row:

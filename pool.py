@@ -11,10 +11,11 @@ import ssl
 import threading
 import time
 from functools import lru_cache
+from struct import pack
 from typing import Any, NamedTuple
 
 import pymysql
-from pymysql.constants import CLIENT, CR, ER, FIELD_TYPE
+from pymysql.constants import CLIENT, COMMAND, CR, ER, FIELD_TYPE
 
 from config import settings
 from messages import Refusal
@@ -80,6 +81,25 @@ def mysql_tls(ca_file: str) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=ca_file)
 
 
+class ErrorsTranslated:
+    """A `with` block in which errors of PyMySQL become ours."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: Any) -> None:
+        number = error.args[0] if isinstance(error, pymysql.MySQLError) and error.args else 0
+        if isinstance(error, pymysql.IntegrityError) and number == ER.DUP_ENTRY:
+            raise Duplicate(error.args[1]) from None
+        if isinstance(error, pymysql.OperationalError | pymysql.InternalError | pymysql.InterfaceError) and (
+            number in MYSQL_PASSING or not number or number >= CR.CR_ERROR_FIRST
+        ):
+            raise Unavailable from error
+
+
+errors_translated = ErrorsTranslated()
+
+
 class MySQL:
     """One PyMySQL connection, in UTC and strict mode; in autocommit until it is told otherwise."""
 
@@ -124,23 +144,37 @@ class MySQL:
         """Open a transaction, for which a connection out of autocommit needs no word."""
 
     def run(self, sql: str, values: tuple = ()) -> Result:
-        if values:
-            # As a cursor does it, but quicker: whole numbers, and most values are, need no escaping.
-            escape, encoders = self.driver.escape, self.driver.encoders
-            sql %= tuple(value if type(value) is int else escape(value, encoders) for value in values)
-        try:
-            self.driver.query(sql)
-            result = self.driver._result
-            return result_of(result.description, result.rows, result.affected_rows, result.insert_id)
-        except pymysql.IntegrityError as error:
-            if error.args[0] == ER.DUP_ENTRY:
-                raise Duplicate(error.args[1]) from None
-            raise
-        except (pymysql.OperationalError, pymysql.InternalError, pymysql.InterfaceError) as error:
-            number = error.args[0] if error.args else 0
-            if number in MYSQL_PASSING or not number or number >= CR.CR_ERROR_FIRST:
-                raise Unavailable from error
-            raise
+        with errors_translated:
+            self.driver.query(self._filled(sql, values))
+            return self._result()
+
+    def transact(self, statements: list[tuple[str, tuple]]) -> list[Result]:
+        """Run statements as one transaction, in one trip: all are sent before the first result is read.
+
+        The server runs them one by one, whatever becomes of those before: each must ask for itself, by ROW_COUNT(),
+        whether to change anything. After an exception the connection must be thrown away.
+        """
+        texts = [self._filled(sql, values).encode() for sql, values in [*statements, ("COMMIT", ())]]
+        packets = [pack("<IB", len(text) + 1, COMMAND.COM_QUERY) + text for text in texts]
+        with errors_translated:
+            self.driver._write_bytes(b"".join(packets))
+            return [self._next_result() for _ in packets][:-1]
+
+    def _filled(self, sql: str, values: tuple) -> str:
+        if not values:
+            return sql
+        # As a cursor does it, but quicker: whole numbers, and most values are, need no escaping.
+        escape, encoders = self.driver.escape, self.driver.encoders
+        return sql % tuple(value if type(value) is int else escape(value, encoders) for value in values)
+
+    def _next_result(self) -> Result:
+        self.driver._next_seq_id = 1
+        self.driver.next_result()
+        return self._result()
+
+    def _result(self) -> Result:
+        result = self.driver._result
+        return result_of(result.description, result.rows, result.affected_rows, result.insert_id)
 
     def is_alive(self, idle_seconds: float) -> bool:
         """Tell if the server is still there. Bytes waiting on an idle connection are its farewell."""
@@ -170,7 +204,9 @@ SQLITE_UNIQUE = {sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRI
 @lru_cache
 def as_sqlite(sql: str) -> str:
     """Return the statement in SQLite's words. A transaction there holds the whole file, so rows need no lock."""
-    return sql.replace("%s", "?").replace("FOR UPDATE", "")
+    for theirs, ours in (("%s", "?"), ("FOR UPDATE", ""), ("FROM DUAL", ""), ("ROW_COUNT()", "changes()")):
+        sql = sql.replace(theirs, ours)
+    return sql
 
 
 class SQLite:
@@ -214,6 +250,13 @@ class SQLite:
             if error.sqlite_errorcode & 0xFF in SQLITE_PASSING:
                 raise Unavailable from error
             raise
+
+    def transact(self, statements: list[tuple[str, tuple]]) -> list[Result]:
+        """Run statements as one transaction. After an exception the connection must be thrown away."""
+        self.begin()
+        results = [self.run(sql, values) for sql, values in statements]
+        self.run("COMMIT")
+        return results
 
     def is_alive(self, idle_seconds: float) -> bool:
         return True

@@ -82,6 +82,50 @@ def test_a_transaction_after_a_statement_on_its_connection_is_one(database, sett
     assert names() == ["ann"]
 
 
+RENAME = "UPDATE users SET username = %s WHERE username = %s"
+RENAME_TOO = RENAME + " AND ROW_COUNT() = 1"
+
+
+def test_statements_sent_at_once_are_one_transaction(database):
+    add_user("ann"), add_user("ben")
+
+    results = db.transact((RENAME, ("amy", "ann")), (RENAME_TOO, ("bob", "ben")))
+
+    assert [result.count for result in results] == [1, 1]
+    assert names() == ["amy", "bob"]
+
+
+def test_a_statement_sent_at_once_knows_that_the_one_before_matched_nothing(database):
+    add_user("ann"), add_user("ben")
+
+    results = db.transact((RENAME, ("x", "nobody")), (RENAME_TOO, ("amy", "ann")), (RENAME_TOO, ("bob", "ben")))
+
+    assert [result.count for result in results] == [0, 0, 0]
+    assert names() == ["ann", "ben"]
+
+
+def test_a_statement_sent_at_once_knows_that_the_one_before_failed(database):
+    add_user("ann"), add_user("ben")
+
+    with pytest.raises(db.Duplicate):
+        db.transact((RENAME, ("ben", "ann")), (RENAME_TOO, ("bob", "ben")))
+
+    add_user("cid")
+    assert names() == ["ann", "ben", "cid"]
+
+
+def test_an_id_made_by_a_statement_sent_at_once_is_known(database):
+    add_user("ann")
+    columns = "username, email, password_hash"
+
+    _, added = db.transact(
+        (RENAME, ("amy", "ann")),
+        (f"INSERT INTO users ({columns}) SELECT %s, %s, %s FROM DUAL WHERE ROW_COUNT() = 1", ("ben", "b@x.de", "x")),
+    )
+
+    assert db.get_user(added.new_id)["username"] == "ben"
+
+
 def test_a_mistake_in_a_statement_is_not_hidden_as_an_outage(database):
     with pytest.raises(Exception) as raised:
         db.execute("SELECT nothing FROM nowhere")
