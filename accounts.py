@@ -10,11 +10,15 @@ from werkzeug.security import check_password_hash, generate_password_hash
 
 import cpu
 import db
+import results
 import storage
 from checks import LoginInput, RegisterInput, identity_key
 from config import settings
 from media import Picture
 from messages import Refusal
+
+# Long enough for storing a file and adding a row.
+AVATAR_SECONDS = 60
 
 
 class Taken(Refusal):
@@ -63,14 +67,24 @@ def register(wanted: RegisterInput, avatar: Picture | None = None, address: str 
     limit = Limit(f"register:{network(address)}", settings.REGISTRATIONS_PER_ADDRESS, 3600, "too_many_registrations")
     limit.check()
     password_hash = cpu.run(hash_password, wanted.password)
-    avatar_url = storage.put_new("avatars", avatar.data, avatar.extension) if avatar else None
+    avatar_url = store_avatar(avatar) if avatar else None
     try:
-        user_id = db.create_user(wanted.username, username_key, wanted.email, email_key, password_hash, avatar_url)
+        with db.transaction():
+            user_id = db.create_user(wanted.username, username_key, wanted.email, email_key, password_hash, avatar_url)
+            if avatar_url and not db.forget_file(db.file_key(avatar_url)):
+                raise db.Unavailable  # we slept so long that a sweep has removed it
     except db.Duplicate as error:
         storage.delete(avatar_url)
         raise Taken("email" if "email" in error.key else "username") from None
     limit.hit()
     return {"id": user_id, "avatar_url": avatar_url}
+
+
+def store_avatar(avatar: Picture) -> str:
+    """Store an avatar and return its URL. Until its account stands, it is doomed: no crash leaves orphans."""
+    key = storage.new_key("avatars", avatar.extension)
+    db.doom_files([key], AVATAR_SECONDS)
+    return storage.put(key, avatar.data)
 
 
 def refuse_taken(username_key: str, email_key: str) -> None:
@@ -190,6 +204,6 @@ def fill_key(user: db.Row) -> None:
 
 def delete(user: db.Row) -> None:
     """Delete the account: rows first, so that no row ever points at a missing file, then every file."""
-    db.delete_user(user["id"])
-    storage.delete(user["avatar_url"])
-    storage.delete_folder(f"generated_images/{user['id']}")
+    keys = [f"generated_images/{user['id']}/", *([db.file_key(user["avatar_url"])] if user["avatar_url"] else [])]
+    db.delete_user(user["id"], keys)
+    results.remove(keys)

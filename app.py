@@ -32,6 +32,7 @@ import commands
 import config
 import cpu
 import db
+import gallery
 import jobs
 import logs
 import media
@@ -462,7 +463,7 @@ def public_model(model: models.Model) -> dict:
 def generate_test():
     """Draw an image with the built-in engine while the caller waits."""
     wanted = checks.parse(checks.GenerateTestInput, json_body())
-    record = jobs.generate_test(g.user, wanted)
+    record = gallery.generate_test(g.user, wanted)
     if record["status"] != "completed":
         raise Refusal("generation_failed")
     return success({"id": record["id"], "imageUrl": record["image_url"], "status": "completed"}, "generated")
@@ -529,7 +530,7 @@ def watched(generations: list[db.Row], shape: Callable[[list[dict]], Any]) -> Re
 @owner_required
 def cancel(generation: db.Row):
     """Cancel a generation that is not finished; 409 if it is."""
-    return success(public_records([jobs.cancel(g.user, generation)])[0], "canceled")
+    return success(public_records([gallery.cancel(g.user, generation)])[0], "canceled")
 
 
 @app.post("/api/v1/images/<int:generation_id>/retry")
@@ -537,7 +538,7 @@ def cancel(generation: db.Row):
 def retry(generation: db.Row):
     """Queue a new generation with the same parameters, and a new seed if asked for; refuses as generate does."""
     wanted = checks.parse(checks.RetryInput, json_body() if request.get_data() else {})
-    return submitted(jobs.retry(g.user, generation, wanted.seed == "new"))
+    return submitted(gallery.retry(g.user, generation, wanted.seed == "new"))
 
 
 @app.patch("/api/v1/images/<int:generation_id>")
@@ -545,14 +546,14 @@ def retry(generation: db.Row):
 def change_image(generation: db.Row):
     """Mark a generation as a favorite, or no longer."""
     wanted = checks.parse(checks.FavoriteInput, json_body())
-    return success(public_records([jobs.set_favorite(g.user, generation, wanted.favorite)])[0])
+    return success(public_records([gallery.set_favorite(g.user, generation, wanted.favorite)])[0])
 
 
 @app.delete("/api/v1/images/<int:generation_id>")
 @owner_required
 def delete_image(generation: db.Row):
     """Delete a generation with its image and thumbnail."""
-    return success({"deleted": jobs.delete(g.user, [generation["id"]])}, "deleted")
+    return success({"deleted": gallery.delete(g.user, [generation["id"]])}, "deleted")
 
 
 @app.post("/api/v1/images/delete")
@@ -560,7 +561,7 @@ def delete_image(generation: db.Row):
 def delete_images():
     """Delete up to 100 generations; says which there were."""
     wanted = checks.parse(checks.DeleteInput, json_body())
-    return success({"deleted": jobs.delete(g.user, wanted.ids)}, "deleted")
+    return success({"deleted": gallery.delete(g.user, wanted.ids)}, "deleted")
 
 
 @app.get("/api/v1/images/quota")

@@ -6,7 +6,7 @@ Every function raises Unavailable when the database cannot answer, and none send
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any
@@ -25,6 +25,9 @@ class Revoked(Refusal):
 
     code = "token_invalid"
 
+
+# How long a finished image waits for a database that is away, rather than be made again.
+PATIENCE_SECONDS = 20
 
 _thread = threading.local()
 
@@ -114,6 +117,18 @@ def transact(*statements: tuple[str, tuple]) -> list[Result]:
     return results
 
 
+def patiently(change: Callable[..., Any], *values: Any) -> Any:
+    """Make a change that may be repeated, waiting up to PATIENCE_SECONDS for a database that is away."""
+    until = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return change(*values)
+        except Unavailable:
+            if time.monotonic() > until:
+                raise
+            time.sleep(1)
+
+
 # -- Users --------------------------------------------------------------------------------------
 
 
@@ -200,11 +215,12 @@ def set_disabled(user_id: int, is_disabled: bool) -> bool:
     )  # fmt: skip
 
 
-def delete_user(user_id: int) -> bool:
-    """Delete the account with its whole history. The caller removes the files."""
+def delete_user(user_id: int, file_keys: list[str]) -> bool:
+    """Delete the account with its whole history. These files are doomed with it; the caller removes them."""
     with transaction():
         one("SELECT id FROM users WHERE id = %s FOR UPDATE", user_id)
         execute("DELETE FROM image_generations WHERE user_id = %s", user_id)
+        doom_files(file_keys, 0)
         return bool(execute("DELETE FROM users WHERE id = %s", user_id).count)
 
 
@@ -436,7 +452,12 @@ def delete_generations(user_id: int, ids: list[int]) -> list[Row]:
 def file_keys(generation: Row) -> list[str]:
     """Return the storage keys of an image and its thumbnail, which an old row may have as one file."""
     urls = {generation["image_url"], generation["thumbnail_url"]} - {None, ""}
-    return sorted(url.partition("/uploads/")[2][:190] for url in urls)
+    return sorted(file_key(url) for url in urls)
+
+
+def file_key(url: str) -> str:
+    """Return the storage key behind a URL; it never is that of a folder."""
+    return url.partition("/uploads/")[2][:190].rstrip("/")
 
 
 # -- The queue: pending rows of image_generations -------------------------------------------------
@@ -758,7 +779,7 @@ def complete_generation(generation_id: int, claim: str, result: Row, file_keys: 
             if not _end(generation_id, claim, "completed", result):
                 return _is_completed(generation_id, claim)
             for key in file_keys:
-                if not execute("DELETE FROM doomed_files WHERE file_key = %s", key).count:
+                if not forget_file(key):
                     raise NotOurs  # we slept so long that a sweep has removed the files
         return True
     except NotOurs:
@@ -856,7 +877,7 @@ def list_abandoned() -> list[Row]:
 
 
 def doom_files(file_keys: list[str], seconds: int) -> None:
-    """Enter files to be removed after a time, unless a finished generation takes them over before."""
+    """Enter files to be removed after a time, unless a row takes them over before. A folder's key ends with a slash."""
     for key in file_keys:
         with suppress(Duplicate):
             execute("INSERT INTO doomed_files (file_key, due_at) VALUES (%s, UNIX_TIMESTAMP() + %s)", key, seconds)
@@ -867,9 +888,9 @@ def list_due_files() -> list[str]:
     return [row["file_key"] for row in found]
 
 
-def forget_file(file_key: str) -> None:
-    """Strike a file off the doomed ones, once it is gone."""
-    execute("DELETE FROM doomed_files WHERE file_key = %s", file_key)
+def forget_file(file_key: str) -> bool:
+    """Strike a file off the doomed ones, because it is gone or some row now has it."""
+    return bool(execute("DELETE FROM doomed_files WHERE file_key = %s", file_key).count)
 
 
 def delete_old_keys() -> int:

@@ -4,6 +4,7 @@ import json
 import logging
 import time
 from contextvars import ContextVar
+from traceback import format_tb
 
 from config import settings
 
@@ -43,3 +44,9 @@ def dict_config() -> dict:
         "root": {"level": level, "handlers": ["stderr"]},
         "loggers": {"gunicorn.error": {"level": level, "handlers": ["stderr"], "propagate": False}},
     }
+
+
+def surprise(error: Exception) -> dict[str, str]:
+    """Return the details of an exception that nobody expected: its kind and place, not its text, which may hold
+    a prompt."""
+    return {"cause": type(error).__name__, "traceback": "".join(format_tb(error.__traceback__))}

@@ -34,6 +34,7 @@ class BadPicture(Refusal):
     code = "invalid_input"
 
     def __init__(self, kind: str):
+        self.kind = kind
         super().__init__(fields={"avatar": (kind, {})})
 
 

@@ -6,6 +6,7 @@ Web and worker processes each write files in instance/metrics; whoever is asked 
 import os
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
@@ -51,10 +52,16 @@ def note_wait(model: str, seconds: float) -> None:
         found.waited.labels(model).observe(max(0, seconds))
 
 
-def note_job(model: str, outcome: str, seconds: float) -> None:
-    if found := meters():
-        found.jobs.labels(model, outcome).inc()
-        found.ran.labels(model).observe(seconds)
+@contextmanager
+def job_timer(model: str) -> Iterator[SimpleNamespace]:
+    """Count the run of a job, and its seconds, under the `outcome` that the block gives what it gets here."""
+    started, timer = time.monotonic(), SimpleNamespace(outcome="unrecorded")
+    try:
+        yield timer
+    finally:
+        if found := meters():
+            found.jobs.labels(model, timer.outcome).inc()
+            found.ran.labels(model).observe(time.monotonic() - started)
 
 
 class QueueCollector:

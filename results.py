@@ -1,4 +1,4 @@
-"""From what an engine gave to what is kept: the picture verified, told what it is, and made small."""
+"""From what an engine gave to what is kept: the picture verified, told what it is, made small, and stored."""
 
 from typing import NamedTuple
 
@@ -6,8 +6,9 @@ import db
 import media
 import metadata
 import recipe
+import storage
 from config import settings
-from engines import Drawing
+from engines import Drawing, Final, Transient
 
 # What of the params an image says, beside its prompt and model.
 TEXTS = ("seed", "width", "height", *recipe.KEPT)
@@ -23,11 +24,14 @@ class Result(NamedTuple):
 
 
 def intake(job: db.Row, params: dict, drawing: Drawing) -> Result:
-    """Make the result of a job with these params from an engine's drawing. Raises media.BadPicture.
+    """Make the result of a job with these params from an engine's drawing. Raises Final if it is no picture.
 
     PNG, JPEG and WebP keep their bytes, and so what a provider says in them; all else becomes PNG.
     """
-    picture = media.generated(drawing.data)
+    try:
+        picture = media.generated(drawing.data)
+    except media.BadPicture as error:
+        raise Final("bad_picture", error.kind) from None
     params = with_facts(params, {**drawing.params, "width": picture.width, "height": picture.height})
     columns = {"generation_params_json": encoded(params), "width": picture.width, "height": picture.height}
     try:
@@ -75,3 +79,34 @@ def labelled(job: db.Row, data: bytes) -> bytes:
         "ReservedCode2": "",
     }
     return metadata.with_label(data, label)
+
+
+# -- Files --------------------------------------------------------------------------------------
+
+
+def store(job: db.Row, made: Result, seconds: int) -> tuple[db.Row, list[str]]:
+    """Store the files of a result; return the columns of the finished generation, and the keys of the files.
+
+    They are doomed: unless db.complete_generation() takes them over within these seconds, a sweep removes them.
+    Raises EngineError if the disk is full.
+    """
+    name, folder = f"{job['claim']}.{made.extension}", f"generated_images/{job['user_id']}"
+    keys = [f"{folder}/{name}", f"{folder}/{job['claim']}_thumbnail.webp"]
+    db.patiently(db.doom_files, keys, seconds)
+    try:
+        urls = storage.put(keys[0], made.image), storage.put(keys[1], made.thumbnail)
+    except OSError as error:  # the next attempt may find room, unless somebody pays for it
+        kind = Final if job["is_sent"] else Transient
+        raise kind("storage_unavailable", str(error)) from error
+    columns = {"image_filename": name, "image_url": urls[0], "thumbnail_url": urls[1], "progress": 100}
+    return {**columns, **made.columns}, keys
+
+
+def remove(keys: list[str]) -> None:
+    """Remove files and folders, and strike them off the doomed ones."""
+    for key in keys:
+        if key.endswith("/"):
+            storage.delete_folder(key)
+        else:
+            storage.delete(storage.URL_PREFIX + key)
+        db.forget_file(key)

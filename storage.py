@@ -12,9 +12,8 @@ from config import settings
 URL_PREFIX = "/api/uploads/"
 
 
-def put_new(folder: str, data: bytes, extension: str) -> str:
-    """Store bytes under a new random name in the folder and return their URL."""
-    return put(f"{folder}/{secrets.token_hex(16)}.{extension}", data)
+def new_key(folder: str, extension: str) -> str:
+    return f"{folder}/{secrets.token_hex(16)}.{extension}"
 
 
 def put(key: str, data: bytes) -> str:
@@ -56,7 +55,10 @@ def delete(url: str | None) -> None:
 
 
 def delete_folder(key: str) -> None:
-    shutil.rmtree(settings.uploads_dir / key, ignore_errors=True)
+    """Delete a folder with all that is in it; nothing happens if there is none, or if it is uploads/ or above."""
+    found = safe_join(str(settings.uploads_dir), key)
+    if found and os.path.normpath(found) != os.path.normpath(settings.uploads_dir):
+        shutil.rmtree(found, ignore_errors=True)
 
 
 def check() -> None:

@@ -127,6 +127,6 @@ def test_a_disabled_account_is_out_at_once(alice):
 
 
 def test_a_deleted_account_is_out_at_once(alice):
-    db.delete_user(alice.id)
+    db.delete_user(alice.id, [])
 
     assert profile(alice, alice.token).status_code == 401

@@ -5,6 +5,8 @@ import pytest
 
 import app as service
 import db
+import jobs
+import results
 import storage
 from tests.conftest import Person
 from tests.servers import ROOT, clean_environment
@@ -90,6 +92,18 @@ def test_user_delete_leaves_nothing_behind(flask, alice, bob, settings):
     assert [path.name for path in (settings.uploads_dir / "generated_images").iterdir()] == [str(bob.id)]
     assert [user["username"] for user in db.list_users()] == ["bob"]
     assert len(bob.history()["records"]) == 1
+
+
+def test_files_of_a_user_delete_that_was_killed_half_way_are_swept(flask, alice, bob, settings, monkeypatch):
+    alice.generate()
+    bob.generate()
+    monkeypatch.setattr(results, "remove", lambda keys: None)
+    flask("user", "delete", "alice", "--yes")
+    monkeypatch.undo()
+
+    jobs.sweep()
+
+    assert [path.name for path in (settings.uploads_dir / "generated_images").iterdir()] == [str(bob.id)]
 
 
 def test_user_delete_asks_first(flask, alice):

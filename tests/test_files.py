@@ -128,3 +128,12 @@ def test_a_write_that_fails_leaves_nothing(settings, monkeypatch):
 @pytest.mark.parametrize("url", [None, "", "/etc/passwd", "/api/uploads/../../x", "/api/uploads/avatars/none.png"])
 def test_deleting_what_is_not_there_does_nothing(settings, url):
     assert storage.delete(url) is None
+
+
+@pytest.mark.parametrize("key", ["", "/", "..", "../", "a/../..", "generated_images/../../", "generated_images/.."])
+def test_a_folder_outside_or_all_of_uploads_is_never_deleted(settings, key):
+    storage.put("generated_images/1/x.png", b"x")
+
+    storage.delete_folder(key)
+
+    assert storage.find("generated_images/1/x.png")

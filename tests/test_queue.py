@@ -11,6 +11,7 @@ import db
 import jobs
 import logs
 import outlook
+import results
 import storage
 from engines import Final, Transient, painter
 from tests.pictures import opened
@@ -151,7 +152,7 @@ def test_a_session_that_ended_submits_nothing(alice, end):
 
 
 def test_a_deleted_account_submits_nothing(alice):
-    db.delete_user(alice.id)
+    db.delete_user(alice.id, [])
 
     assert submit(alice).json["code"] == "token_invalid"
 
@@ -842,7 +843,7 @@ def test_a_full_disk_is_tried_again_later(alice, monkeypatch):
         raise OSError(28, "No space left on device")
 
     number = submit_one(alice)
-    monkeypatch.setattr(jobs.storage, "put", full)
+    monkeypatch.setattr(results.storage, "put", full)
     work()
     monkeypatch.undo()
     waiting = record(alice, number)["status"]
@@ -856,7 +857,7 @@ def test_a_full_disk_is_tried_again_later(alice, monkeypatch):
 def test_files_of_a_delete_that_was_killed_half_way_are_swept(alice, settings, monkeypatch):
     number = submit_one(alice)
     work()
-    monkeypatch.setattr(jobs, "remove_files", lambda keys: None)
+    monkeypatch.setattr(results, "remove", lambda keys: None)
     alice.open("DELETE", f"/api/v1/images/{number}")
     monkeypatch.undo()
 

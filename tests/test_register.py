@@ -1,11 +1,14 @@
 import io
 import json
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
 
+import accounts
 import db
+import jobs
 from tests.conftest import form
 from tests.pictures import opened, photo_with_gps, picture
 
@@ -31,6 +34,42 @@ def test_register_with_an_avatar_stores_it(client):
     url = response.json["data"]["avatarUrl"]
     assert url.startswith("/api/uploads/avatars/") and url.endswith(".jpg")
     assert opened(client.get(url).data).size == (40, 30)
+
+
+def test_the_avatar_of_a_registration_that_was_killed_half_way_is_swept(client, settings, monkeypatch):
+    monkeypatch.setattr(db, "create_user", lambda *_: sys.exit("killed"))
+    with pytest.raises(SystemExit):
+        register(client, avatar=avatar(picture("PNG")))
+    stored = list((settings.uploads_dir / "avatars").iterdir())
+
+    db.execute("UPDATE doomed_files SET due_at = 1")
+    jobs.sweep()
+
+    assert len(stored) == 1 and not list((settings.uploads_dir / "avatars").iterdir())
+
+
+def test_the_avatar_of_an_account_is_not_swept(client):
+    url = register(client, avatar=avatar(picture("PNG"))).json["data"]["avatarUrl"]
+
+    db.execute("UPDATE doomed_files SET due_at = 1")
+    jobs.sweep()
+
+    assert client.get(url).status_code == 200
+
+
+def test_a_registration_whose_avatar_was_swept_meanwhile_is_to_be_repeated(client, monkeypatch):
+    store = accounts.store_avatar
+
+    def store_and_sleep(picture):
+        url = store(picture)
+        db.execute("UPDATE doomed_files SET due_at = 1")
+        jobs.sweep()
+        return url
+
+    monkeypatch.setattr(accounts, "store_avatar", store_and_sleep)
+
+    assert register(client, avatar=avatar(picture("PNG"))).status_code == 503
+    assert db.list_users() == []
 
 
 def test_a_stored_avatar_is_upright_and_holds_no_metadata(client):
