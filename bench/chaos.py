@@ -137,6 +137,9 @@ def children(pid: int, program: str) -> list[int]:
 # -- The users ----------------------------------------------------------------------------------
 
 
+UNKEYED = "a drawing"
+
+
 class User(threading.Thread):
     """Submits, cancels, deletes and looks; repeats each call until it has an answer, whatever happens meanwhile."""
 
@@ -153,8 +156,8 @@ class User(threading.Thread):
         _, body = self.call("/api/auth/login", form)
         self.http.headers["Authorization"] = f"Bearer {body['data']['token']}"
         while not calm.wait(self.random.expovariate(2)):
-            actions = [self.submit, self.draw, self.cancel, self.delete]
-            self.random.choices(actions, [8, 2, 4, 3])[0]()
+            actions = [self.submit, self.submit_without_key, self.draw, self.cancel, self.delete]
+            self.random.choices(actions, [5, 4, 2, 4, 3])[0]()
 
     def call(self, path: str, body: dict | None = None, **headers: str) -> tuple[int, dict]:
         while not over.is_set():
@@ -169,12 +172,24 @@ class User(threading.Thread):
         raise SystemExit
 
     def submit(self) -> None:
-        key, number, (side, steps) = f"{self.random.getrandbits(64):x}", self.random.choice([1, 1, 3]), self.size()
-        body = {"prompt": f"a galaxy over a city {key}", "width": side, "height": side, "steps": steps, "n": number}
+        key = f"{self.random.getrandbits(64):x}"
+        body, number = self.body(f"a galaxy over a city {key}")
         for _ in range(self.random.choice([1, 1, 2])):
             status, answer = self.call("/api/v1/images/generate", body, **{"Idempotency-Key": key})
             if status == 202:
                 self.note(key, number, {row["id"] for row in answer["data"]["records"]})
+
+    def submit_without_key(self) -> None:
+        """Submit what a lost answer leaves as images nobody was promised."""
+        body, number = self.body(UNKEYED)
+        status, answer = self.call("/api/v1/images/generate", body)
+        if status == 202:
+            ids = {row["id"] for row in answer["data"]["records"]}
+            self.note(f"unkeyed {min(ids)}", number, ids)
+
+    def body(self, prompt: str) -> tuple[dict, int]:
+        number, (side, steps) = self.random.choice([1, 1, 3]), self.size()
+        return {"prompt": prompt, "width": side, "height": side, "steps": steps, "n": number}, number
 
     def note(self, key: str, number: int, ids: set[int]) -> None:
         earlier = {one for one, its_key in self.promised.items() if its_key == key}
@@ -186,9 +201,9 @@ class User(threading.Thread):
         """Have one drawn at once. There is no key, so a lost answer leaves an image nobody was promised."""
         side, steps = self.size()
         params = {"width": side, "height": side, "steps": steps}
-        status, answer = self.call("/api/v1/images/generate-test", {"prompt": "a drawing", "params": params})
+        status, answer = self.call("/api/v1/images/generate-test", {"prompt": UNKEYED, "params": params})
         if status == 200:
-            self.promised[answer["data"]["id"]] = "drawing"
+            self.promised[answer["data"]["id"]] = UNKEYED
 
     def size(self) -> tuple[int, int]:
         return self.random.choice(SIZES)
@@ -255,7 +270,7 @@ def findings(users: list[User], rows: list[dict], gone: list[dict]) -> Iterator[
     lost = promised - {row["id"] for row in rows} - deleted
     ended = [row for row in rows if row["status"] in ("completed", "failed", "canceled")]
     failed = [row for row in rows if row["status"] == "failed"]
-    unknown = [row for row in rows if row["id"] not in promised and row["prompt_text"] != "a drawing"]
+    unknown = [row for row in rows if row["id"] not in promised and row["prompt_text"] != UNKEYED]
     yield "what was promised exists, or was deleted by us", list(lost)
     yield "every generation has ended", [row for row in rows if row not in ended]
     yield "a failed one says why", [row for row in failed if not row["error_code"] or not row["error_message"]]
