@@ -33,8 +33,9 @@ def check(prompt: str) -> None:
     Words are literal in scripts without blanks, such as Chinese, and whole words in others: with `ass` blocked,
     `grass` is fine. Case, width and invisible characters make no difference.
     """
-    text = plain(prompt)
-    for word, shown in words().items():
+    blocked = words()
+    text = plain(prompt) if blocked else ""
+    for word, shown in blocked.items():
         if word in text and re.search(bounded(word), text):
             raise PromptBlocked(shown)
 

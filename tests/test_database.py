@@ -86,7 +86,12 @@ RENAME = "UPDATE users SET username = %s WHERE username = %s"
 RENAME_TOO = RENAME + " AND ROW_COUNT() = 1"
 
 
-def test_statements_sent_at_once_are_one_transaction(database):
+@pytest.fixture(params=[True, False], ids=["pipelining", "one by one"])
+def pipelining(request, settings):
+    settings.MYSQL_PIPELINING = request.param
+
+
+def test_statements_sent_at_once_are_one_transaction(database, pipelining):
     add_user("ann"), add_user("ben")
 
     results = db.transact((RENAME, ("amy", "ann")), (RENAME_TOO, ("bob", "ben")))
@@ -95,7 +100,7 @@ def test_statements_sent_at_once_are_one_transaction(database):
     assert names() == ["amy", "bob"]
 
 
-def test_a_statement_sent_at_once_knows_that_the_one_before_matched_nothing(database):
+def test_a_statement_sent_at_once_knows_that_the_one_before_matched_nothing(database, pipelining):
     add_user("ann"), add_user("ben")
 
     results = db.transact((RENAME, ("x", "nobody")), (RENAME_TOO, ("amy", "ann")), (RENAME_TOO, ("bob", "ben")))
@@ -104,7 +109,7 @@ def test_a_statement_sent_at_once_knows_that_the_one_before_matched_nothing(data
     assert names() == ["ann", "ben"]
 
 
-def test_a_statement_sent_at_once_knows_that_the_one_before_failed(database):
+def test_a_statement_sent_at_once_knows_that_the_one_before_failed(database, pipelining):
     add_user("ann"), add_user("ben")
 
     with pytest.raises(db.Duplicate):
@@ -114,7 +119,7 @@ def test_a_statement_sent_at_once_knows_that_the_one_before_failed(database):
     assert names() == ["ann", "ben", "cid"]
 
 
-def test_an_id_made_by_a_statement_sent_at_once_is_known(database):
+def test_an_id_made_by_a_statement_sent_at_once_is_known(database, pipelining):
     add_user("ann")
     columns = "username, email, password_hash"
 
