@@ -4,6 +4,7 @@ import json
 import logging
 import time
 from contextvars import ContextVar
+from functools import lru_cache
 from traceback import format_tb
 
 from config import settings
@@ -17,10 +18,15 @@ to_json = json.JSONEncoder(ensure_ascii=False).encode
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 
+@lru_cache(maxsize=1)
+def text_of(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+
+
 class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         line = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03}Z",
+            "time": f"{text_of(int(record.created))}.{int(record.msecs):03}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
