@@ -159,6 +159,7 @@ class MySQL:
         if not settings.MYSQL_PIPELINING:
             return [self.run(sql, values) for sql, values in statements][:-1]
         texts = [self._filled(sql, values).encode() for sql, values in statements]
+        # Each begins with three bytes of its length and the number 0.
         packets = [pack("<IB", len(text) + 1, COMMAND.COM_QUERY) + text for text in texts]
         with errors_translated:
             self.driver._write_bytes(b"".join(packets))
