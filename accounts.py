@@ -204,6 +204,8 @@ def fill_key(user: db.Row) -> None:
 
 def delete(user: db.Row) -> None:
     """Delete the account: rows first, so that no row ever points at a missing file, then every file."""
-    keys = [f"generated_images/{user['id']}/", *([db.file_key(user["avatar_url"])] if user["avatar_url"] else [])]
+    keys = [f"generated_images/{user['id']}/"]
+    if user["avatar_url"]:
+        keys.append(db.file_key(user["avatar_url"]))
     db.delete_user(user["id"], keys)
     results.remove(keys)

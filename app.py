@@ -87,7 +87,7 @@ models.offered()  # a wrong models file stops the start
 blocklist.words()
 commands.register(app)
 # Not by CORS(app), which looks for what to do at every answer, and most requests come without an Origin.
-CORS = get_cors_options(
+CORS_OPTIONS = get_cors_options(
     app,
     {
         "origins": settings.CORS_ORIGINS,
@@ -131,7 +131,7 @@ def finish(response: Response) -> Response:
         if name not in present:
             headers.add(name, value)
     if "HTTP_ORIGIN" in environ:
-        set_cors_headers(response, CORS)
+        set_cors_headers(response, CORS_OPTIONS)
     headers.add("Vary", "Origin")  # without Origin too, or a cache gives a page an answer without CORS
     headers.add("X-Request-Id", logs.request_id.get())
     note_request(environ["REQUEST_METHOD"], response.status_code)

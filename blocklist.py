@@ -34,7 +34,9 @@ def check(prompt: str) -> None:
     `grass` is fine. Case, width and invisible characters make no difference.
     """
     blocked = words()
-    text = plain(prompt) if blocked else ""
+    if not blocked:
+        return
+    text = plain(prompt)
     for word, shown in blocked.items():
         if word in text and re.search(bounded(word), text):
             raise PromptBlocked(shown)

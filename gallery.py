@@ -1,4 +1,4 @@
-"""What an owner does with single generations beside submitting and canceling them, no HTTP."""
+"""What an owner does with single generations, beside submitting them; no HTTP."""
 
 from contextlib import suppress
 

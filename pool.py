@@ -155,10 +155,7 @@ class MySQL:
         The server runs them one by one, whatever becomes of those before: each must ask for itself, by ROW_COUNT(),
         whether to change anything. After an exception the connection must be thrown away.
         """
-        statements = [*statements, ("COMMIT", ())]
-        if not settings.MYSQL_PIPELINING:
-            return [self.run(sql, values) for sql, values in statements][:-1]
-        texts = [self._filled(sql, values).encode() for sql, values in statements]
+        texts = [self._filled(sql, values).encode() for sql, values in [*statements, ("COMMIT", ())]]
         # Each begins with three bytes of its length and the number 0.
         packets = [pack("<IB", len(text) + 1, COMMAND.COM_QUERY) + text for text in texts]
         with errors_translated:
@@ -255,13 +252,6 @@ class SQLite:
             if error.sqlite_errorcode & 0xFF in SQLITE_PASSING:
                 raise Unavailable from error
             raise
-
-    def transact(self, statements: list[tuple[str, tuple]]) -> list[Result]:
-        """Run statements as one transaction. After an exception the connection must be thrown away."""
-        self.begin()
-        results = [self.run(sql, values) for sql, values in statements]
-        self.run("COMMIT")
-        return results
 
     def is_alive(self, idle_seconds: float) -> bool:
         return True
