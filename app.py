@@ -27,26 +27,19 @@ from werkzeug.datastructures import Headers, LanguageAccept
 from werkzeug.exceptions import HTTPException
 from werkzeug.http import parse_accept_header
 
-import accounts
-import blocklist
-import checks
 import commands
 import config
-import cpu
 import db
-import gallery
-import jobs
+import heavy
 import logs
-import media
 import messages
-import metadata
 import metrics
-import models
-import outlook
-import recipe
-import storage
-import tokens
+import validation
+from accounts import registration, tokens
 from config import settings
+from engines import catalog
+from files import metadata, pictures, storage
+from images import blocklist, gallery, jobs, parameters, queue_status
 from messages import Refusal
 
 VERSION = "1.0.0"
@@ -83,7 +76,7 @@ app.response_class = Answer
 app.json = Json(app)
 # Room for a 5 MB avatar and the other fields of a form.
 app.config["MAX_CONTENT_LENGTH"] = 8 * 1024 * 1024
-models.offered()  # a wrong models file stops the start
+catalog.offered()  # a wrong models file stops the start
 blocklist.words()
 commands.register(app)
 # Not by CORS(app), which looks for what to do at every answer, and most requests come without an Origin.
@@ -282,7 +275,7 @@ def owner_required(view: Callable) -> Callable:
     @wraps(view)
     def guarded(generation_id: int) -> Any:
         user_id, version = claims()
-        known = min(generation_id, checks.MAX_ID)
+        known = min(generation_id, validation.MAX_ID)
         user, generation = db.get_user_and_generation(user_id, known)
         g.user = confirmed(user, version)
         if not generation or generation_id != known:
@@ -327,7 +320,7 @@ def health():
 @app.get("/api/health/ready")
 def ready():
     """Say whether images can be made: database, storage and a worker; 503 names what is away."""
-    state, problems = outlook.readiness()
+    state, problems = queue_status.readiness()
     away = {name: (problem, {}) for name, problem in state.items() if problem}
     if away:
         raise Refusal("not_ready", fields=away, retry_after=10)
@@ -389,11 +382,11 @@ def register():
 
     400 names each wrong field, 409 a name or email that is taken.
     """
-    wanted, avatar = checks.together(
-        lambda: checks.parse(checks.RegisterInput, form_or_json()),
+    wanted, avatar = validation.together(
+        lambda: validation.parse(validation.RegisterInput, form_or_json()),
         uploaded_avatar,
     )
-    user = accounts.register(wanted, avatar, client_address())
+    user = registration.register(wanted, avatar, client_address())
     return success({"avatarUrl": user["avatar_url"]}, "registered")
 
 
@@ -401,14 +394,14 @@ def form_or_json() -> dict:
     return json_body() if request.is_json else request.form.to_dict()
 
 
-def uploaded_avatar() -> media.Picture | None:
-    """Return the avatar in the request, re-encoded, or None. Raises media.BadPicture."""
+def uploaded_avatar() -> pictures.Picture | None:
+    """Return the avatar in the request, re-encoded, or None. Raises pictures.BadPicture."""
     upload = request.files.get("avatar")
     if upload and upload.filename:
-        return cpu.run(media.avatar, upload.read())
+        return heavy.run(pictures.avatar, upload.read())
     # A script that appends "no file" to a form sends it as one of these words.
     if form_or_json().get("avatar") not in (None, "", "null", "undefined"):
-        raise media.BadPicture("avatar_not_a_file")
+        raise pictures.BadPicture("avatar_not_a_file")
     return None
 
 
@@ -429,8 +422,8 @@ def login():
 
     401 for a wrong name or password alike, 429 after too many failures.
     """
-    wanted = checks.parse(checks.LoginInput, json_body())
-    user = accounts.log_in(wanted, client_address())
+    wanted = validation.parse(validation.LoginInput, json_body())
+    user = registration.log_in(wanted, client_address())
     shown = {"username": user["username"], "email": user["email"], "avatarUrl": user["avatar_url"]}
     return success({"token": tokens.make(user), "user": shown}, "logged_in")
 
@@ -459,13 +452,13 @@ def profile():
 @app.get("/api/v1/models")
 def list_models():
     """List the models on offer: whether they can be made just now, and the limits and defaults of their parameters."""
-    return success({"models": [public_model(model) for model in models.offered().values()]})
+    return success({"models": [public_model(model) for model in catalog.offered().values()]})
 
 
-def public_model(model: models.Model) -> dict:
-    problem = outlook.queue().problems.get(model.name, "no_worker")
-    ranges = {name: getattr(model, name) for name in models.RANGED}
-    choices = {name: getattr(model, name) for name in models.CHOSEN}
+def public_model(model: catalog.Model) -> dict:
+    problem = queue_status.queue().problems.get(model.name, "no_worker")
+    ranges = {name: getattr(model, name) for name in catalog.RANGED}
+    choices = {name: getattr(model, name) for name in catalog.CHOSEN}
     return {
         "name": model.name,
         "label": model.label_zh or model.label if language() == "zh" else model.label,
@@ -485,7 +478,7 @@ def public_model(model: models.Model) -> dict:
 @login_required
 def generate_test():
     """Draw an image with the built-in engine while the caller waits."""
-    wanted = checks.parse(checks.GenerateTestInput, json_body())
+    wanted = validation.parse(validation.GenerateTestInput, json_body())
     record = gallery.generate_test(g.user, wanted)
     if record["status"] != "completed":
         raise Refusal("generation_failed")
@@ -500,7 +493,7 @@ def generate():
     400 names each wrong field, 409 a key used for another request, 429 too many unfinished ones or a spent
     quota, 503 a full queue.
     """
-    wanted = checks.parse(checks.GenerateInput, json_body())
+    wanted = validation.parse(validation.GenerateInput, json_body())
     records = jobs.submit(g.user, wanted, idempotency_key())
     return submitted(records)
 
@@ -508,7 +501,7 @@ def generate():
 def idempotency_key() -> str | None:
     key = request.headers.get("Idempotency-Key")
     if key is not None and not re.fullmatch(r"[\x21-\x7e]{1,100}", key):
-        raise checks.InvalidInput(fields={"Idempotency-Key": ("idempotency_key", {})})
+        raise validation.InvalidInput(fields={"Idempotency-Key": ("idempotency_key", {})})
     return key
 
 
@@ -529,7 +522,7 @@ def image(generation: db.Row):
 @login_required
 def images():
     """Show up to 50 generations at once, for a page that watches several; ids of others are left out."""
-    query = checks.parse(checks.IdsQuery, request.args.to_dict())
+    query = validation.parse(validation.IdsQuery, request.args.to_dict())
     return watched(db.list_owned(g.user["id"], query.ids), lambda records: {"records": records})
 
 
@@ -560,7 +553,7 @@ def cancel(generation: db.Row):
 @owner_required
 def retry(generation: db.Row):
     """Queue a new generation with the same parameters, and a new seed if asked for; refuses as generate does."""
-    wanted = checks.parse(checks.RetryInput, json_body() if request.get_data() else {})
+    wanted = validation.parse(validation.RetryInput, json_body() if request.get_data() else {})
     return submitted(gallery.retry(g.user, generation, wanted.seed == "new"))
 
 
@@ -568,7 +561,7 @@ def retry(generation: db.Row):
 @owner_required
 def change_image(generation: db.Row):
     """Mark a generation as a favorite, or no longer."""
-    wanted = checks.parse(checks.FavoriteInput, json_body())
+    wanted = validation.parse(validation.FavoriteInput, json_body())
     return success(public_records([gallery.set_favorite(g.user, generation, wanted.favorite)])[0])
 
 
@@ -583,7 +576,7 @@ def delete_image(generation: db.Row):
 @login_required
 def delete_images():
     """Delete up to 100 generations; says which there were."""
-    wanted = checks.parse(checks.DeleteInput, json_body())
+    wanted = validation.parse(validation.DeleteInput, json_body())
     return success({"deleted": gallery.delete(g.user, wanted.ids)}, "deleted")
 
 
@@ -609,7 +602,7 @@ def quota():
 @token_required
 def history():
     """Show one page of the caller's generations, newest first, filtered if asked for."""
-    query = checks.parse(checks.HistoryQuery, request.args.to_dict())
+    query = validation.parse(validation.HistoryQuery, request.args.to_dict())
     generations, total = db.list_generations(g.user, query.per_page, query.offset, query.cursor, query.filters)
     pagination = {
         "total": total,
@@ -625,7 +618,7 @@ def next_cursor(generations: list[db.Row], per_page: int) -> str | None:
     """Return the cursor of the page after this one; a page that is not full is the last."""
     if len(generations) < per_page:
         return None
-    return checks.make_cursor(generations[-1]["created_at"], generations[-1]["id"])
+    return validation.make_cursor(generations[-1]["created_at"], generations[-1]["id"])
 
 
 def public_records(generations: list[db.Row]) -> list[dict]:
@@ -637,7 +630,7 @@ def public_records(generations: list[db.Row]) -> list[dict]:
 def place_of(generation: db.Row) -> tuple[int | None, int | None]:
     if generation["status"] != "pending":
         return None, None
-    return outlook.queue().place(g.user["id"], generation["model"])
+    return queue_status.queue().place(g.user["id"], generation["model"])
 
 
 def public_record(generation: db.Row, sign: Callable, place: tuple[int | None, int | None]) -> dict:
@@ -650,7 +643,7 @@ def public_record(generation: db.Row, sign: Callable, place: tuple[int | None, i
         "status": generation["status"],
         "createdAt": iso_time(generation["created_at"]),
         "updatedAt": iso_time(generation["updated_at"]),
-        "params": {"model_used": None, "seed": None, **recipe.params_of(generation)},
+        "params": {"model_used": None, "seed": None, **parameters.params_of(generation)},
         "errorMessage": error_message(generation),
         "errorCode": generation["error_code"],
         "progress": 100 if generation["status"] == "completed" else generation["progress"],
@@ -713,7 +706,7 @@ def generated_file(user_id: str, filename: str):
         g.user = current_user()
     if user_id != str(g.user["id"]):
         raise Refusal("forbidden")
-    query = checks.parse(checks.FileQuery, request.args.to_dict())
+    query = validation.parse(validation.FileQuery, request.args.to_dict())
     key, cache_control = f"generated_images/{user_id}/{filename}", "private, max-age=31536000, immutable"
     return stripped_file(key, cache_control) if query.metadata == "strip" else stored_file(key, cache_control)
 
@@ -749,7 +742,7 @@ def stripped_file(key: str, cache_control: str) -> Response:
     try:
         data = metadata.stripped(path.read_bytes())
     except ValueError:  # a file of another program's time
-        raise checks.InvalidInput(fields={"metadata": ("not_strippable", {})}) from None
+        raise validation.InvalidInput(fields={"metadata": ("not_strippable", {})}) from None
     response = sent(io.BytesIO(data), path.name, etag=hashlib.sha1(data, usedforsecurity=False).hexdigest())
     response.headers["Cache-Control"] = cache_control
     return response

@@ -9,17 +9,15 @@ import pymysql
 from flask import Flask
 from flask.cli import AppGroup
 
-import accounts
-import checks
 import db
 import engines
-import jobs
-import media
 import migrations
-import models
-import outlook
-import recipe
+import validation
+from accounts import registration
 from config import SettingError
+from engines import catalog
+from files import pictures
+from images import jobs, parameters, queue_status
 from messages import Refusal, error_text, field_text
 
 database = AppGroup("db", help="Look at the schema of the database, or bring it up to date.")
@@ -87,7 +85,7 @@ def db_upgrade() -> None:
 
 
 def account(username: str) -> db.Row:
-    user = db.get_user_for_login(checks.identity_key(username), accounts.legacy_key(username))
+    user = db.get_user_for_login(validation.identity_key(username), registration.legacy_key(username))
     if not user:
         raise click.ClickException(f"there is no account named {username}")
     return user
@@ -110,7 +108,7 @@ def user_create(username: str, email: str, password: str) -> None:
     """Add an account."""
     body = {"username": username, "email": email, "password": password}
     try:
-        user = accounts.register(checks.parse(checks.RegisterInput, body))
+        user = registration.register(validation.parse(validation.RegisterInput, body))
     except Refusal as refusal:
         fail(refusal)
     click.echo(f"Created account {user['id']}: {username}")
@@ -131,10 +129,10 @@ def user_set_password(username: str, password: str) -> None:
     """Set a new password and end every session of the account."""
     user = account(username)
     try:
-        wanted = checks.parse(checks.PasswordInput, {"password": password})
+        wanted = validation.parse(validation.PasswordInput, {"password": password})
     except Refusal as refusal:
         fail(refusal)
-    db.change_password(user["id"], accounts.hash_password(wanted.password))
+    db.change_password(user["id"], registration.hash_password(wanted.password))
     click.echo(f"Changed the password of {user['username']}")
 
 
@@ -156,7 +154,7 @@ def user_delete(username: str, yes: bool) -> None:
     user = account(username)
     if not yes:
         click.confirm(f"Delete {user['username']} and every image of theirs?", abort=True)
-    accounts.delete(user)
+    registration.delete(user)
     click.echo(f"Deleted {user['username']}")
 
 
@@ -169,7 +167,7 @@ def jobs_stats() -> None:
     """Count the generations by status, and the workers seen lately."""
     for row in db.count_by_status():
         click.echo(f"{row['status']:12} {row['number']:>8}  oldest {row['oldest']}")
-    click.echo(f"workers      {len(db.list_crew(outlook.CREW_SECONDS)):>8}")
+    click.echo(f"workers      {len(db.list_crew(queue_status.CREW_SECONDS)):>8}")
 
 
 @queue.command("list")
@@ -232,7 +230,7 @@ TRIAL_SIDE = 256
 @click.option("--pictures/--no-pictures", default=True, help="Make one small picture where that is free.")
 def engines_check(names: tuple[str, ...], pictures: bool) -> None:
     """Try the engine of each model, or of those named, from this machine; exit status 1 if one fails."""
-    offered = models.offered()
+    offered = catalog.offered()
     if unknown := [name for name in names if name not in offered]:
         raise click.ClickException(f"there is no model {unknown[0]}; there are {', '.join(offered)}")
     click.echo(f"{'model':24} {'engine':14} {'reached':>9} {'picture':>9}  what it has, or what is wrong")
@@ -248,7 +246,7 @@ def engines_check(names: tuple[str, ...], pictures: bool) -> None:
 class Trial:
     """One try of a model: how long its engine took to answer and to make a picture, and what came of it."""
 
-    def __init__(self, model: models.Model, with_picture: bool):
+    def __init__(self, model: catalog.Model, with_picture: bool):
         self.reached = self.picture = "-"
         self.is_good = False
         try:
@@ -256,33 +254,33 @@ class Trial:
             self.is_good = True
         except engines.EngineError as error:
             self.note = str(error)
-        except media.BadPicture:
+        except pictures.BadPicture:
             self.note = "bad_picture"
         except SettingError as error:
             self.note = str(error)
 
-    def try_out(self, model: models.Model, with_picture: bool) -> None:
+    def try_out(self, model: catalog.Model, with_picture: bool) -> None:
         engines.prepare(model)
         engine, started = engines.load(model.engine), time.monotonic()
         offers = engine.check(model.options)
         self.reached = f"{(time.monotonic() - started) * 1000:.0f} ms"
         if with_picture and not model.options.is_paid:
             started = time.monotonic()
-            picture = media.generated(engine.make(trial_job(model), engines.no_progress).data)
+            picture = pictures.generated(engine.make(trial_job(model), engines.no_progress).data)
             self.picture = f"{time.monotonic() - started:.1f} s"
             offers = [*offers, f"made {picture.width}x{picture.height} {picture.extension}"]
         self.note = ", ".join(offers)
 
 
-def trial_job(model: models.Model) -> engines.Job:
+def trial_job(model: catalog.Model) -> engines.Job:
     """Return the smallest job worth looking at."""
-    wanted = checks.GenerateInput(prompt=TRIAL_PROMPT, model=model.name)
+    wanted = validation.GenerateInput(prompt=TRIAL_PROMPT, model=model.name)
     if not model.sizes:
         wanted.width, wanted.height = (closest(limits, TRIAL_SIDE) for limits in (model.width, model.height))
     if model.steps:
         wanted.steps = int(model.steps.min)
-    return recipe.engine_job(recipe.rows(models.fill(wanted), extra={})[0])
+    return parameters.engine_job(parameters.rows(catalog.fill(wanted), extra={})[0])
 
 
-def closest(limits: models.Range, wanted: int) -> int:
+def closest(limits: catalog.Range, wanted: int) -> int:
     return int(min(max(wanted // limits.step * limits.step, limits.min), limits.max))

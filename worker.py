@@ -18,10 +18,10 @@ import time
 import config
 import db
 import engines
-import jobs
 import logs
-import models
 from config import settings
+from engines import catalog
+from images import jobs
 
 POLL_SECONDS = 0.25
 SWEEP_SECONDS = 10
@@ -60,7 +60,7 @@ class Run:
 class Watch:
     """What is wrong with one model's engine, as far as is known: a key of messages.JOB_ERRORS, or nothing."""
 
-    def __init__(self, model: models.Model):
+    def __init__(self, model: catalog.Model):
         self.model = model
         self.problem = "unchecked"
         self.is_away = True
@@ -90,7 +90,7 @@ class Watch:
 class Worker:
     def __init__(self, served: list[str]):
         self.name = f"{socket.gethostname()[:60]}-{os.getpid()}"
-        self.watches = {name: Watch(models.offered()[name]) for name in served}
+        self.watches = {name: Watch(catalog.offered()[name]) for name in served}
         self.running: Run | None = None
         self.average = RUN_SECONDS_AT_FIRST
         # Plain values, because a signal handler that waits for a lock can wait for ever.
@@ -155,7 +155,7 @@ class Worker:
         job = running.job
         if running.stop_reason:
             self.end_if_stubborn(running)
-        elif running.seconds() > models.offered()[job["model"]].deadline_seconds:
+        elif running.seconds() > catalog.offered()[job["model"]].deadline_seconds:
             running.stop("timeout")
             jobs.fail(job, "timeout")
         elif self.is_stopping and time.monotonic() - self.stopped_at > settings.WORKER_GRACE_SECONDS:
@@ -187,7 +187,7 @@ class Worker:
 def main() -> None:
     config.load()
     logging.config.dictConfig(logs.dict_config())
-    offered = models.offered()
+    offered = catalog.offered()
     served = settings.WORKER_MODELS or list(offered)
     for name in served:
         if name not in offered:

@@ -5,9 +5,9 @@ from statistics import median
 
 import config
 import db
-import jobs
-from checks import GenerateInput
 from engines import Job, painter
+from images import jobs
+from validation import GenerateInput
 
 JOBS = 200
 

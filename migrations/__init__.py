@@ -15,7 +15,7 @@ from pathlib import Path
 import pymysql
 from pymysql.constants import ER
 
-import accounts
+from accounts import registration
 from config import settings
 from pool import Duplicate, MySQL, SQLite, connect
 
@@ -58,7 +58,7 @@ def upgrade() -> list[str]:
                     applied.append(path.stem)
     finally:
         connection.close()
-    accounts.fill_keys()
+    registration.fill_keys()
     return applied
 
 

@@ -14,7 +14,7 @@ os.environ.update(clean_environment(DATA_DIR=tempfile.mkdtemp(prefix="image-gene
 import app as service
 import config
 import migrations
-import outlook
+from images import queue_status
 from pool import pool
 
 DATABASES = ["sqlite", "mariadb"]
@@ -72,7 +72,7 @@ def empty_database(request, settings):
         for name, text in server.settings("service").items():
             setattr(settings, name, int(text) if name == "MYSQL_PORT" else text)
     pool.close()
-    outlook._queue.cache_clear()
+    queue_status._queue.cache_clear()
     yield request.param
     pool.close()
 

@@ -6,7 +6,7 @@ import jwt
 import pytest
 
 import db
-import tokens
+from accounts import tokens
 
 
 def profile(client, token: str | None, scheme: str = "Bearer"):

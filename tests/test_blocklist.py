@@ -1,6 +1,6 @@
 import pytest
 
-import blocklist
+from images import blocklist
 
 
 @pytest.fixture

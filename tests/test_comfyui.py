@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-import models
 from config import SettingError
-from engines import EngineError, Final, Job, Transient, Unanswered, comfyui
+from engines import EngineError, Final, Job, Transient, Unanswered, catalog, comfyui
 from engines.options import ComfyUI
 from tests.engine_calls import Canceled, everything_of, ignore
 from tests.fake_comfyui import FakeComfyUI, picture
@@ -860,6 +859,6 @@ def test_the_sections_of_the_docs_are_a_models_file(tmp_path, page):
     file = tmp_path / "models.toml"
     file.write_text("\n".join(section.split("```")[0] for section in sections), encoding="utf-8")
 
-    offered = models.load(file)
+    offered = catalog.load(file)
 
     assert {model.engine for model in offered.values()} == {"comfyui"}

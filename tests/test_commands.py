@@ -5,9 +5,8 @@ import pytest
 
 import app as service
 import db
-import jobs
-import results
-import storage
+from files import storage
+from images import jobs, results
 from tests.conftest import Person
 from tests.servers import ROOT, clean_environment
 

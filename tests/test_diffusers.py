@@ -16,9 +16,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-import models
 from config import SettingError
-from engines import Final, Job, Transient
+from engines import Final, Job, Transient, catalog
 from engines import diffusers as engine
 from engines.options import Diffusers
 from tests.servers import ROOT, clean_environment
@@ -383,7 +382,7 @@ def test_a_worker_ends_with_the_line_alone(tmp_path):
 def test_the_documented_section_is_valid(page, tmp_path):
     (tmp_path / "models.toml").write_text(block(page, "toml"))
 
-    model = models.load(tmp_path / "models.toml")["sdxl"]
+    model = catalog.load(tmp_path / "models.toml")["sdxl"]
 
     assert (model.options.folder, model.options.device) == (Path("/srv/models/sdxl"), "cuda")
 

@@ -6,8 +6,8 @@ import pytest
 
 import app as service
 import db
-import models
-import outlook
+from engines import catalog
+from images import queue_status
 from tests.fake_comfyui import FakeComfyUI
 from tests.fake_openai import PNG, FakeOpenAI
 from tests.fake_sdwebui import FakeWebUI
@@ -78,10 +78,10 @@ def declared(settings, tmp_path, openai, webui, comfyui):
     workflow = ROOT / "docs" / "engines" / "comfyui-text-to-image.json"
     urls = {"openai": openai.url, "webui": webui.url, "comfyui": comfyui.url}
     settings.MODELS_FILE.write_text(MODELS.format(workflow=workflow, **urls))
-    models.load.cache_clear()
-    outlook._queue.cache_clear()
+    catalog.load.cache_clear()
+    queue_status._queue.cache_clear()
     yield
-    models.load.cache_clear()
+    catalog.load.cache_clear()
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def ask(person, model: str, **body) -> int:
 
 
 def listed(person) -> dict:
-    outlook._queue.cache_clear()
+    queue_status._queue.cache_clear()
     return {model["name"]: model for model in person.get("/api/v1/models").json["data"]["models"]}
 
 

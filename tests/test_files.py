@@ -1,6 +1,6 @@
 import pytest
 
-import storage
+from files import storage
 from tests.conftest import form
 from tests.pictures import picture
 

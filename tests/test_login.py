@@ -3,8 +3,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import requests
 
-import accounts
 import db
+from accounts import registration
 from tests.conftest import Person, form
 
 
@@ -35,7 +35,7 @@ def test_an_unknown_name_and_a_wrong_password_get_one_answer(alice):
 
 def test_an_unknown_name_costs_a_hash_of_todays_parameters(client, monkeypatch):
     compared = []
-    monkeypatch.setattr(accounts, "check_password_hash", lambda stored, password: compared.append(stored))
+    monkeypatch.setattr(registration, "check_password_hash", lambda stored, password: compared.append(stored))
 
     log_in(client, "nobody")
 
@@ -120,8 +120,8 @@ def test_what_was_typed_as_a_name_is_not_stored(client):
 
 
 def test_ipv6_addresses_of_one_customer_count_as_one():
-    assert accounts.network("2001:db8:1:2::1") == accounts.network("2001:db8:1:2:ffff::9")
-    assert accounts.network("2001:db8:1:2::1") != accounts.network("2001:db8:1:3::1")
+    assert registration.network("2001:db8:1:2::1") == registration.network("2001:db8:1:2:ffff::9")
+    assert registration.network("2001:db8:1:2::1") != registration.network("2001:db8:1:3::1")
 
 
 def test_a_hash_of_older_parameters_is_renewed_at_log_in(alice, settings):
@@ -160,7 +160,7 @@ def test_only_a_fixed_number_of_hashes_run_at_once(database, monkeypatch):
         running.pop()
         return False
 
-    monkeypatch.setattr(accounts, "check_password_hash", slow_check)
+    monkeypatch.setattr(registration, "check_password_hash", slow_check)
     threads = [threading.Thread(target=log_in, args=(Person(), f"user{i}")) for i in range(12)]
     [thread.start() for thread in threads]
     [thread.join() for thread in threads]

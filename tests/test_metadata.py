@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
-from metadata import has_credentials, label_of, stripped, with_label, with_text
+from files.metadata import has_credentials, label_of, stripped, with_label, with_text
 
 LABEL = {"Label": "1", "ContentProducer": "001191110000000000000X00000", "ProduceID": "a<b>&'c", "ReservedCode1": ""}
 OTHER = {"Label": "2", "ContentProducer": "somebody", "ProduceID": "7"}

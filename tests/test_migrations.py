@@ -6,10 +6,10 @@ import sys
 import pytest
 from werkzeug.security import generate_password_hash
 
-import accounts
 import db
 import migrations
 import pool
+from accounts import registration
 from tests.conftest import Person, form
 from tests.servers import ROOT, clean_environment
 
@@ -188,6 +188,6 @@ def test_accounts_added_by_an_older_version_get_their_keys_at_the_next_start(pub
         "INSERT INTO users (username, email, password_hash) VALUES ('Old', 'o@x.de', 'x')", database="published"
     )
 
-    accounts.fill_keys()
+    registration.fill_keys()
 
     assert db.one("SELECT username_key FROM users WHERE username = 'Old'")["username_key"] == "old"

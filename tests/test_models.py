@@ -2,8 +2,8 @@ import pytest
 
 import config
 import db
-import models
-import outlook
+from engines import catalog
+from images import queue_status
 
 GOOD = """
 [small]
@@ -21,12 +21,12 @@ def declare(settings, tmp_path):
     def write(text: str):
         settings.MODELS_FILE = tmp_path / "models.toml"
         settings.MODELS_FILE.write_text(text)
-        models.load.cache_clear()
-        outlook._queue.cache_clear()
-        return models.offered()
+        catalog.load.cache_clear()
+        queue_status._queue.cache_clear()
+        return catalog.offered()
 
     yield write
-    models.load.cache_clear()
+    catalog.load.cache_clear()
 
 
 def test_models_are_listed_with_what_a_form_needs(client):
@@ -174,4 +174,4 @@ def test_a_missing_file_stops_the_start(settings, tmp_path):
     settings.MODELS_FILE = tmp_path / "none.toml"
 
     with pytest.raises(config.SettingError, match=r"none\.toml"):
-        models.offered()
+        catalog.offered()

@@ -6,8 +6,7 @@ import time
 import pytest
 from pydantic import ValidationError
 
-import models
-from engines import EngineError, Final, Job, Transient, no_progress, openai_images
+from engines import EngineError, Final, Job, Transient, catalog, no_progress, openai_images
 from engines.options import OpenAIImages
 from tests.engine_calls import Canceled, everything_of
 from tests.fake_openai import ERRORS, PNG, SIGNATURE, FakeOpenAI
@@ -661,7 +660,7 @@ def test_models_of_the_documentation_can_be_declared(page, tmp_path):
     text = (ROOT / "docs/engines" / page).read_text(encoding="utf-8")
     (tmp_path / "models.toml").write_text("\n".join(re.findall(r"```toml\n(.*?)```", text, re.DOTALL)), "utf-8")
 
-    offered = models.load(tmp_path / "models.toml")
+    offered = catalog.load(tmp_path / "models.toml")
 
     assert {name: (model.options.is_paid, model.takes_seed) for name, model in offered.items()} == {
         "gpt-image-1": (True, False),

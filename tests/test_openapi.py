@@ -1,4 +1,4 @@
-"""openapi.yaml says what the service does: held against app.py, checks.py, messages.py and the running service."""
+"""openapi.yaml says what the service does: held against app.py, validation.py, messages.py and the running service."""
 
 import copy
 import io
@@ -16,15 +16,14 @@ from PIL import Image
 from pydantic import BaseModel
 
 import app as service
-import checks
-import cpu
 import db
-import jobs
+import heavy
 import messages
 import metrics
-import outlook
-import storage
+import validation
 from engines import painter
+from files import storage
+from images import jobs, queue_status
 from tests.conftest import Person, form
 from tests.pictures import picture
 from tests.servers import ROOT
@@ -157,7 +156,7 @@ def test_error_examples_obey_their_schema(name):
 
 MODELS = {
     name: model
-    for name, model in vars(checks).items()
+    for name, model in vars(validation).items()
     if isinstance(model, type) and issubclass(model, BaseModel) and model is not BaseModel
     if not model.__subclasses__()
 }
@@ -166,7 +165,7 @@ GENERATED = "/api/uploads/generated_images/{user_id}/{filename}"
 QUERIES = {"HistoryQuery": "/api/v1/images/history", "IdsQuery": "/api/v1/images", "FileQuery": GENERATED}
 # Part of a signed link, which tokens.py judges.
 SIGNED = {"expires"}
-# Code of checks.py reads these fields of a query from text; pydantic only knows what becomes of it.
+# Code of validation.py reads these fields of a query from text; pydantic only knows what becomes of it.
 READ_FROM_TEXT = {
     "cursor": {"type": "string"},
     "ids": {
@@ -227,7 +226,7 @@ def in_a_query(field: str, checked: dict) -> dict:
 
 
 def without_own_patterns(documented: dict, checked: dict) -> dict:
-    """Drop patterns of the document where checks.py has none: Python code refuses those characters there."""
+    """Drop patterns of the document where validation.py has none: Python code refuses those characters there."""
     kept = {key: value for key, value in documented.items() if key != "pattern" or key in checked}
     if "properties" in checked:
         kept["properties"] = {
@@ -493,7 +492,7 @@ def test_models_without_a_database_are_refused_as_documented(visitor, monkeypatc
 
     monkeypatch.setattr(db, "list_crew", away)
     monkeypatch.setattr(db, "count_pending_by_user", away)
-    outlook._queue.cache_clear()
+    queue_status._queue.cache_clear()
 
     response = visitor.get("/api/v1/models")
 
@@ -594,7 +593,7 @@ def test_image_that_cannot_be_made_is_refused_as_documented(alice, monkeypatch):
 
 
 def test_busy_server_refuses_as_documented(alice, monkeypatch):
-    monkeypatch.setattr(cpu, "_workers", lambda: (None, threading.Semaphore(0)))
+    monkeypatch.setattr(heavy, "_workers", lambda: (None, threading.Semaphore(0)))
 
     response = alice.generate()
 

@@ -7,8 +7,8 @@ import requests
 
 import app as service
 import db
-import jobs
-import storage
+from files import storage
+from images import jobs
 from tests.conftest import form
 from tests.test_queue import record, submit, submit_one, work
 

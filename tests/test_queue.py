@@ -8,12 +8,10 @@ from contextlib import suppress
 import pytest
 
 import db
-import jobs
 import logs
-import outlook
-import results
-import storage
 from engines import Final, Transient, painter
+from files import storage
+from images import jobs, queue_status, results
 from tests.pictures import opened
 
 GENERATE = "/api/v1/images/generate"
@@ -375,7 +373,7 @@ def test_many_workers_take_each_generation_once(alice, settings):
 
 
 def test_a_waiting_record_says_its_place(alice, bob, monkeypatch):
-    monkeypatch.setattr(outlook, "_queue", lambda second: outlook.Queue())
+    monkeypatch.setattr(queue_status, "_queue", lambda second: queue_status.Queue())
     submit(alice, n=4)
     number = submit_one(bob)
 
@@ -385,7 +383,7 @@ def test_a_waiting_record_says_its_place(alice, bob, monkeypatch):
 
 
 def test_time_left_is_told_while_a_worker_is_alive(alice, monkeypatch):
-    monkeypatch.setattr(outlook, "_queue", lambda second: outlook.Queue())
+    monkeypatch.setattr(queue_status, "_queue", lambda second: queue_status.Queue())
     db.note_worker("w1", '{"test_model": ""}', 6.0)
     db.note_worker("w2", '{"test_model": ""}', 6.0)
 
@@ -916,7 +914,7 @@ def test_a_link_ends(client, link, monkeypatch):
     import time
 
     later = time.time() + 3 * 3600
-    monkeypatch.setattr("tokens.time.time", lambda: later)
+    monkeypatch.setattr("accounts.tokens.time.time", lambda: later)
 
     assert client.get(link).status_code == 403
 

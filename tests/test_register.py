@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import requests
 
-import accounts
 import db
-import jobs
+from accounts import registration
+from images import jobs
 from tests.conftest import form
 from tests.pictures import opened, photo_with_gps, picture
 
@@ -58,7 +58,7 @@ def test_the_avatar_of_an_account_is_not_swept(client):
 
 
 def test_a_registration_whose_avatar_was_swept_meanwhile_is_to_be_repeated(client, monkeypatch):
-    store = accounts.store_avatar
+    store = registration.store_avatar
 
     def store_and_sleep(picture):
         url = store(picture)
@@ -66,7 +66,7 @@ def test_a_registration_whose_avatar_was_swept_meanwhile_is_to_be_repeated(clien
         jobs.sweep()
         return url
 
-    monkeypatch.setattr(accounts, "store_avatar", store_and_sleep)
+    monkeypatch.setattr(registration, "store_avatar", store_and_sleep)
 
     assert register(client, avatar=avatar(picture("PNG"))).status_code == 503
     assert db.list_users() == []

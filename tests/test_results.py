@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 import pytest
 from PIL import Image
 
-import metadata
 from engines import Drawing, painter
+from files import metadata
 from tests.pictures import opened, photo_with_gps, picture, png_bomb
 
 PROMPT = "一只狐狸 a fox"
@@ -32,7 +32,7 @@ def made(alice, monkeypatch):
 
 
 def work() -> None:
-    import jobs
+    from images import jobs
 
     while job := jobs.take(["test_model"]):
         jobs.run(job)

@@ -7,8 +7,7 @@ import time
 
 import pytest
 
-import models
-from engines import EngineError, Final, Job, Transient, Unanswered, sdwebui
+from engines import EngineError, Final, Job, Transient, Unanswered, catalog, sdwebui
 from engines.options import SDWebUI
 from tests.engine_calls import Canceled, everything_of, ignore
 from tests.fake_sdwebui import FLAVOURS, FakeWebUI, picture
@@ -465,7 +464,7 @@ def test_the_example_in_the_docs_is_a_model(tmp_path, page):
     example = tmp_path / "models.toml"
     example.write_text(re.search(r"```toml\n(.*?)```", text, re.S)[1], encoding="utf-8")
 
-    model = models.load(example)["dreamshaper"]
+    model = catalog.load(example)["dreamshaper"]
 
     assert (model.engine, model.options.password_env) == ("sdwebui", "WEBUI_PASSWORD")
 

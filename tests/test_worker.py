@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import db
-import jobs
 import worker as program
+from images import jobs
 from tests.conftest import Person
 from tests.servers import ROOT, clean_environment, wait_until
 from tests.test_queue import record, submit_one

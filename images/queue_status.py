@@ -5,8 +5,8 @@ import time
 from functools import lru_cache
 
 import db
-import models
-import storage
+from engines import catalog
+from files import storage
 
 # A worker not heard of for this long is none.
 CREW_SECONDS = 30
@@ -43,7 +43,7 @@ def problems(crew: list[db.Row]) -> dict[str, str]:
     they last asked its engine (a key of messages.JOB_ERRORS), or "" if one of them can make it."""
     reports = [report(row["models"]) for row in crew]
     found = {}
-    for name in models.offered():
+    for name in catalog.offered():
         heard = [problems[name] for problems in reports if name in problems]
         found[name] = min(heard, default="no_worker")
     return found

@@ -7,31 +7,31 @@ from typing import Any
 
 import db
 import engines
-import models
-from checks import MAX_SEED, GenerateInput
+from engines import catalog
+from validation import MAX_SEED, GenerateInput
 
 # What of a request is kept in the record's params if it was said.
-KEPT = ("steps", "guidance", "negative_prompt", *models.CHOSEN)
+KEPT = ("steps", "guidance", "negative_prompt", *catalog.CHOSEN)
 to_json = json.JSONEncoder(ensure_ascii=False).encode
 # What old rows hold as NaN or Infinity is nothing: JSON has no word for it.
 from_json = json.JSONDecoder(parse_constant=lambda name: None).decode
 
 
 def rows(wanted: GenerateInput, extra: dict) -> list[db.Row]:
-    """Return the columns of each image of a request that models.fill() has filled; `extra` are more params."""
+    """Return the columns of each image of a request that catalog.fill() has filled; `extra` are more params."""
     return [row(wanted, seed, extra) for seed in seeds(wanted)]
 
 
 def seeds(wanted: GenerateInput) -> list[int | None]:
     """Return the seed of each image, one after the other; none for a model that takes none."""
-    if not models.offered()[wanted.model].takes_seed:
+    if not catalog.offered()[wanted.model].takes_seed:
         return [None] * wanted.n
     first = wanted.seed if wanted.seed not in (None, -1) else secrets.randbelow(MAX_SEED + 2 - wanted.n)
     return [(first + index) % (MAX_SEED + 1) for index in range(wanted.n)]
 
 
 def row(wanted: GenerateInput, seed: int | None, extra: dict) -> db.Row:
-    model = models.offered()[wanted.model]
+    model = catalog.offered()[wanted.model]
     params = {
         **extra,
         "model_used": model.model_used or model.name,
@@ -68,8 +68,8 @@ def again(generation: db.Row, new_seed: bool) -> dict[str, Any]:
     if isinstance(params.get("requested"), dict):
         params |= params["requested"]
     body = {"prompt": generation["prompt_text"], "model": generation["model"]}
-    model = models.offered().get(generation["model"] or "")
-    names = [name for name in ("negative_prompt", *models.RANGED, *models.CHOSEN) if model and getattr(model, name)]
+    model = catalog.offered().get(generation["model"] or "")
+    names = [name for name in ("negative_prompt", *catalog.RANGED, *catalog.CHOSEN) if model and getattr(model, name)]
     # Rows of older programs, and params of generate-test, may hold anything under these names.
     body |= {name: params[name] for name in names if isinstance(params.get(name), int | float | str)}
     if not new_seed and model and model.takes_seed and isinstance(params.get("seed"), int):
@@ -90,7 +90,7 @@ def engine_job(generation: db.Row, before_send: Callable[[], None] = engines.not
         steps=params.get("steps"),
         seed=params["seed"],
         guidance=params.get("guidance"),
-        **{name: params.get(name, "") for name in models.CHOSEN},
-        options=models.offered()[generation["model"]].options,
+        **{name: params.get(name, "") for name in catalog.CHOSEN},
+        options=catalog.offered()[generation["model"]].options,
         before_send=before_send,
     )

@@ -2,25 +2,23 @@
 
 from contextlib import suppress
 
-import checks
-import cpu
 import db
-import jobs
-import recipe
-import results
-from checks import GenerateInput, GenerateTestInput, TestParams
+import heavy
+import validation
+from images import jobs, parameters, results
 from messages import Refusal
+from validation import GenerateInput, GenerateTestInput, TestParams
 
 
 def generate_test(user: db.Row, wanted: GenerateTestInput) -> db.Row:
     """Submit a generation and make it at once, in this process; return its record.
 
-    Raises cpu.Busy before anything is written, and as jobs.submit() does. Should this process be killed meanwhile,
+    Raises heavy.Busy before anything is written, and as jobs.submit() does. Should this process be killed meanwhile,
     a worker makes the image a little later.
     """
     params = wanted.params or TestParams()
     body = {"prompt": wanted.prompt, **params.model_dump(include=set(TestParams.model_fields))}
-    return cpu.run(make_now, user, GenerateInput(**body), params.model_extra or {})
+    return heavy.run(make_now, user, GenerateInput(**body), params.model_extra or {})
 
 
 def make_now(user: db.Row, wanted: GenerateInput, extra: dict) -> db.Row:
@@ -33,7 +31,7 @@ def make_now(user: db.Row, wanted: GenerateInput, extra: dict) -> db.Row:
 
 def retry(user: db.Row, generation: db.Row, new_seed: bool) -> list[db.Row]:
     """Queue a new generation with the parameters of an old one. Raises as jobs.submit() does."""
-    return jobs.submit(user, checks.parse(GenerateInput, recipe.again(generation, new_seed)))
+    return jobs.submit(user, validation.parse(GenerateInput, parameters.again(generation, new_seed)))
 
 
 def cancel(user: db.Row, generation: db.Row) -> db.Row:

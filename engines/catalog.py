@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 
 import engines
-from checks import GenerateInput, InvalidInput
 from config import SettingError, settings
 from engines.options import OF_ENGINE, Options
+from validation import GenerateInput, InvalidInput
 
 RANGED = ("width", "height", "steps", "guidance")
 CHOSEN = ("quality", "style", "sampler")

@@ -15,18 +15,16 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-import blocklist
-import checks
 import db
 import engines
 import logs
 import messages
 import metrics
-import models
-import recipe
-import results
-from checks import GenerateInput
+import validation
+from engines import catalog
+from images import blocklist, parameters, results
 from messages import Refusal
+from validation import GenerateInput
 
 LEASE_SECONDS = 30
 MAX_ATTEMPTS = 3
@@ -50,7 +48,7 @@ def submit(
     """
     blocklist.check(wanted.prompt)
     key_hash, body_hash = (digest(key), digest(wanted.model_dump_json())) if key else (None, "")
-    rows = recipe.rows(models.fill(wanted), extra or {})
+    rows = parameters.rows(catalog.fill(wanted), extra or {})
     return db.submit_generations(user, rows, key_hash, body_hash, hold_seconds)
 
 
@@ -82,8 +80,8 @@ def claim(generation_id: int) -> db.Row | None:
     if not job or job["status"] != "pending":
         return None
     token = secrets.token_hex(16)
-    metrics.note_wait(job["model"], job["now"] - checks.seconds_of(job["created_at"]))
-    deadline = models.offered()[job["model"]].deadline_seconds
+    metrics.note_wait(job["model"], job["now"] - validation.seconds_of(job["created_at"]))
+    deadline = catalog.offered()[job["model"]].deadline_seconds
     taken = db.claim_generation(job, token, LEASE_SECONDS, deadline, time.time())
     return {**job, "claim": token, "attempt": job["attempt"] + 1} if taken else None
 
@@ -96,9 +94,9 @@ def run(job: db.Row, on_progress: Callable[[int, int], None] = engines.no_progre
     """
     with metrics.job_timer(job["model"]) as timer:
         try:
-            wanted = recipe.engine_job(job, before_send=partial(mark_sent, job))
-            drawing = engines.load(models.offered()[job["model"]].engine).make(wanted, on_progress)
-            timer.outcome = finish(job, results.intake(job, recipe.params_of(job), drawing))
+            wanted = parameters.engine_job(job, before_send=partial(mark_sent, job))
+            drawing = engines.load(catalog.offered()[job["model"]].engine).make(wanted, on_progress)
+            timer.outcome = finish(job, results.intake(job, parameters.params_of(job), drawing))
         except Stopped:
             timer.outcome = "stopped"
             raise

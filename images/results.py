@@ -3,15 +3,13 @@
 from typing import NamedTuple
 
 import db
-import media
-import metadata
-import recipe
-import storage
 from config import settings
 from engines import Drawing, Final, Transient
+from files import metadata, pictures, storage
+from images import parameters
 
 # What of the params an image says, beside its prompt and model.
-TEXTS = ("seed", "width", "height", *recipe.KEPT)
+TEXTS = ("seed", "width", "height", *parameters.KEPT)
 
 
 class Result(NamedTuple):
@@ -29,15 +27,15 @@ def intake(job: db.Row, params: dict, drawing: Drawing) -> Result:
     PNG, JPEG and WebP keep their bytes, and so what a provider says in them; all else becomes PNG.
     """
     try:
-        picture = media.generated(drawing.data)
-    except media.BadPicture as error:
+        picture = pictures.generated(drawing.data)
+    except pictures.BadPicture as error:
         raise Final("bad_picture", error.kind) from None
     params = with_facts(params, {**drawing.params, "width": picture.width, "height": picture.height})
     columns = {"generation_params_json": encoded(params), "width": picture.width, "height": picture.height}
     try:
         image = labelled(job, told(job, params, picture.data))
     except ValueError:  # decoders forgive more than metadata does; written anew, the file is sound
-        picture = media.as_png(picture.data)
+        picture = pictures.as_png(picture.data)
         image = labelled(job, told(job, params, picture.data))
     return Result(image, picture.extension, labelled(job, picture.thumbnail), columns)
 
@@ -50,7 +48,7 @@ def with_facts(params: dict, facts: dict) -> dict:
 
 def encoded(params: dict) -> str:
     # What a server says may hold half a character, which no database takes.
-    return recipe.to_json(params).encode(errors="replace").decode()
+    return parameters.to_json(params).encode(errors="replace").decode()
 
 
 def told(job: db.Row, params: dict, data: bytes) -> bytes:

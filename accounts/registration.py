@@ -8,14 +8,14 @@ from typing import NamedTuple
 
 from werkzeug.security import check_password_hash, generate_password_hash
 
-import cpu
 import db
-import results
-import storage
-from checks import LoginInput, RegisterInput, identity_key
+import heavy
 from config import settings
-from media import Picture
+from files import storage
+from files.pictures import Picture
+from images import results
 from messages import Refusal
+from validation import LoginInput, RegisterInput, identity_key
 
 # Long enough for storing a file and adding a row.
 AVATAR_SECONDS = 60
@@ -66,7 +66,7 @@ def register(wanted: RegisterInput, avatar: Picture | None = None, address: str 
     refuse_taken(username_key, email_key)
     limit = Limit(f"register:{network(address)}", settings.REGISTRATIONS_PER_ADDRESS, 3600, "too_many_registrations")
     limit.check()
-    password_hash = cpu.run(hash_password, wanted.password)
+    password_hash = heavy.run(hash_password, wanted.password)
     avatar_url = store_avatar(avatar) if avatar else None
     try:
         with db.transaction():
@@ -110,7 +110,7 @@ def log_in(wanted: LoginInput, address: str) -> db.Row:
     for limit in limits:
         limit.check()
     user = db.get_user_for_login(identity_key(wanted.username), legacy_key(wanted.username))
-    cpu.run(verify, user, wanted.password, limits)
+    heavy.run(verify, user, wanted.password, limits)
     if user["is_disabled"]:
         raise Refusal("account_disabled")
     return user

@@ -1,0 +1,1 @@
+"""Who may: accounts, passwords, sessions, and how often one may try."""

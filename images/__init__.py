@@ -1,0 +1,1 @@
+"""What users ask for and get: the life of a generation."""
