@@ -30,6 +30,7 @@ from werkzeug.http import parse_accept_header
 import commands
 import config
 import db
+import errors
 import heavy
 import logs
 import messages
@@ -38,9 +39,9 @@ import validation
 from accounts import registration, tokens
 from config import settings
 from engines import catalog
+from errors import ApiError
 from files import metadata, pictures, storage
 from images import blocklist, gallery, jobs, parameters, queue_status
-from messages import Refusal
 
 VERSION = "1.0.0"
 HERE = Path(__file__).parent
@@ -63,7 +64,9 @@ class Json(DefaultJSONProvider):
     """As Flask's own, but it makes its encoder once."""
 
     encode = staticmethod(
-        json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=DefaultJSONProvider.default).encode
+        json.JSONEncoder(
+            ensure_ascii=False, separators=(",", ":"), default=DefaultJSONProvider.default
+        ).encode
     )
 
     def dumps(self, value: Any, **_: Any) -> str:
@@ -125,7 +128,9 @@ def finish(response: Response) -> Response:
             headers.add(name, value)
     if "HTTP_ORIGIN" in environ:
         set_cors_headers(response, CORS_OPTIONS)
-    headers.add("Vary", "Origin")  # without Origin too, or a cache gives a page an answer without CORS
+    headers.add(
+        "Vary", "Origin"
+    )  # without Origin too, or a cache gives a page an answer without CORS
     headers.add("X-Request-Id", logs.request_id.get())
     note_request(environ["REQUEST_METHOD"], response.status_code)
     return response
@@ -161,7 +166,9 @@ def client_address() -> str:
     address = request.remote_addr or ""
     if not settings.TRUSTED_PROXIES:
         return address
-    hops = [hop.strip() for hop in request.headers.get("X-Forwarded-For", "").split(",") if hop.strip()]
+    hops = [
+        hop.strip() for hop in request.headers.get("X-Forwarded-For", "").split(",") if hop.strip()
+    ]
     while hops and is_trusted_proxy(address):
         address = hops.pop()
     return address
@@ -212,13 +219,15 @@ def refuse(error: Exception) -> Response | tuple[dict, int, dict]:
     headers = {}
     if isinstance(error, HTTPException):
         headers = {name: value for name, value in error.get_headers() if name in KEPT_HEADERS}
-        error = Refusal(HTTP_CODES.get(error.code, "bad_request" if error.code < 500 else "internal_error"))
-    if not isinstance(error, Refusal):
+        error = ApiError(
+            HTTP_CODES.get(error.code, "bad_request" if error.code < 500 else "internal_error")
+        )
+    if not isinstance(error, ApiError):
         log.error("unexpected error", exc_info=error)
-        error = Refusal("internal_error")
+        error = ApiError("internal_error")
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
-    status, *_ = messages.ERRORS[error.code]
+    status, *_ = errors.ERRORS[error.code]
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     if status == 503:
@@ -226,14 +235,17 @@ def refuse(error: Exception) -> Response | tuple[dict, int, dict]:
     return error_body(error), status, headers
 
 
-def error_body(error: Refusal) -> dict:
+def error_body(error: ApiError) -> dict:
     fields = {
-        name: messages.field_text(name, kind, values, language()) for name, (kind, values) in error.fields.items()
+        name: messages.field_text(name, kind, values, language())
+        for name, (kind, values) in error.fields.items()
     }
     # The sentences about the fields are more use to a reader than that there are some.
     separator = "；" if language() == "zh" else "; "
-    details = separator.join(fields.values()) if error.code in ("invalid_input", "prompt_blocked") else ""
-    message = details or messages.error_text(error.code, language())
+    details = (
+        separator.join(fields.values()) if error.code in ("invalid_input", "prompt_blocked") else ""
+    )
+    message = details or errors.error_text(error.code, language())
     body = {"status": "error", "message": message, "code": error.code}
     return {**body, "fields": fields} if fields else body
 
@@ -269,7 +281,7 @@ def token_required(view: Callable) -> Callable:
 def owner_required(view: Callable) -> Callable:
     """Let only the owner of the generation in the address through; the view gets the generation.
 
-    Raises Refusal: 410 for a deleted one, 404 for one that never was or is another's.
+    Raises ApiError: 410 for a deleted one, 404 for one that never was or is another's.
     """
 
     @wraps(view)
@@ -279,7 +291,7 @@ def owner_required(view: Callable) -> Callable:
         user, generation = db.get_user_and_generation(user_id, known)
         g.user = confirmed(user, version)
         if not generation or generation_id != known:
-            raise Refusal("image_deleted" if db.was_deleted(user_id, known) else "not_found")
+            raise ApiError("image_deleted" if db.was_deleted(user_id, known) else "not_found")
         return view(generation)
 
     return guarded
@@ -323,15 +335,20 @@ def ready():
     state, problems = queue_status.readiness()
     away = {name: (problem, {}) for name, problem in state.items() if problem}
     if away:
-        raise Refusal("not_ready", fields=away, retry_after=10)
-    return success({**dict.fromkeys(state, "ok"), "models": {name: problems[name] or "ok" for name in problems}})
+        raise ApiError("not_ready", fields=away, retry_after=10)
+    return success(
+        {
+            **dict.fromkeys(state, "ok"),
+            "models": {name: problems[name] or "ok" for name in problems},
+        }
+    )
 
 
 @app.get("/metrics")
 def prometheus():
     """Show the numbers for Prometheus; 404 unless METRICS is on."""
     if not settings.METRICS:
-        raise Refusal("not_found")
+        raise ApiError("not_found")
     text, content_type = metrics.page()
     return Response(text, content_type=content_type)
 
@@ -406,13 +423,13 @@ def uploaded_avatar() -> pictures.Picture | None:
 
 
 def json_body() -> dict:
-    """Return the JSON object in the body. Raises Refusal for anything else."""
+    """Return the JSON object in the body. Raises ApiError for anything else."""
     try:
         body = request.get_json(silent=True)
     except RecursionError:  # thousands of nested brackets
         body = None
     if not isinstance(body, dict):
-        raise Refusal("invalid_json")
+        raise ApiError("invalid_json")
     return body
 
 
@@ -468,9 +485,15 @@ def public_model(model: catalog.Model) -> dict:
         "capabilities": {"negativePrompt": model.negative_prompt, "seed": model.takes_seed, "n": 4},
         "parameters": {
             **{name: limits.shown(name) for name, limits in ranges.items() if limits},
-            **{name: {"choices": offer, "default": offer[0]} for name, offer in choices.items() if offer},
+            **{
+                name: {"choices": offer, "default": offer[0]}
+                for name, offer in choices.items()
+                if offer
+            },
         },
-        "sizes": [dict(zip(("width", "height"), model.size_of(text), strict=True)) for text in model.sizes],
+        "sizes": [
+            dict(zip(("width", "height"), model.size_of(text), strict=True)) for text in model.sizes
+        ],
     }
 
 
@@ -481,8 +504,10 @@ def generate_test():
     wanted = validation.parse(validation.GenerateTestInput, json_body())
     record = gallery.generate_test(g.user, wanted)
     if record["status"] != "completed":
-        raise Refusal("generation_failed")
-    return success({"id": record["id"], "imageUrl": record["image_url"], "status": "completed"}, "generated")
+        raise ApiError("generation_failed")
+    return success(
+        {"id": record["id"], "imageUrl": record["image_url"], "status": "completed"}, "generated"
+    )
 
 
 @app.post("/api/v1/images/generate")
@@ -603,7 +628,9 @@ def quota():
 def history():
     """Show one page of the caller's generations, newest first, filtered if asked for."""
     query = validation.parse(validation.HistoryQuery, request.args.to_dict())
-    generations, total = db.list_generations(g.user, query.per_page, query.offset, query.cursor, query.filters)
+    generations, total = db.list_generations(
+        g.user, query.per_page, query.offset, query.cursor, query.filters
+    )
     pagination = {
         "total": total,
         "page": query.page,
@@ -705,26 +732,35 @@ def generated_file(user_id: str, filename: str):
     else:
         g.user = current_user()
     if user_id != str(g.user["id"]):
-        raise Refusal("forbidden")
+        raise ApiError("forbidden")
     query = validation.parse(validation.FileQuery, request.args.to_dict())
-    key, cache_control = f"generated_images/{user_id}/{filename}", "private, max-age=31536000, immutable"
-    return stripped_file(key, cache_control) if query.metadata == "strip" else stored_file(key, cache_control)
+    key, cache_control = (
+        f"generated_images/{user_id}/{filename}",
+        "private, max-age=31536000, immutable",
+    )
+    return (
+        stripped_file(key, cache_control)
+        if query.metadata == "strip"
+        else stored_file(key, cache_control)
+    )
 
 
 def link_owner(user_id: str) -> db.Row:
-    """Return the account that signed the link of this request. Raises Refusal."""
+    """Return the account that signed the link of this request. Raises ApiError."""
     owner = db.get_user(int(user_id)) if re.fullmatch(r"[0-9]{1,9}", user_id) else None
     expires, signature = request.args.get("expires", ""), request.args["sig"]
-    if not owner or not tokens.link_is_good(request.path, expires, signature, owner["token_version"]):
-        raise Refusal("link_invalid")
+    if not owner or not tokens.link_is_good(
+        request.path, expires, signature, owner["token_version"]
+    ):
+        raise ApiError("link_invalid")
     return owner
 
 
 def stored_file(key: str, cache_control: str) -> Response:
-    """Answer with a stored file, its bytes sent by nginx if X_ACCEL_PREFIX says so. Raises Refusal."""
+    """Answer with a stored file, its bytes sent by nginx if X_ACCEL_PREFIX says so. Raises ApiError."""
     path = storage.find(key)
     if not path:
-        raise Refusal("not_found")
+        raise ApiError("not_found")
     if settings.X_ACCEL_PREFIX:
         response = Response(mimetype=IMAGE_TYPES.get(path.suffix.lower(), DOWNLOAD_TYPE))
         response.headers["X-Accel-Redirect"] = settings.X_ACCEL_PREFIX + quote(key)
@@ -738,12 +774,14 @@ def stripped_file(key: str, cache_control: str) -> Response:
     """Answer with a stored picture that says nothing of how it was made; a label of AI-made content stays."""
     path = storage.find(key)
     if not path:
-        raise Refusal("not_found")
+        raise ApiError("not_found")
     try:
         data = metadata.stripped(path.read_bytes())
     except ValueError:  # a file of another program's time
         raise validation.InvalidInput(fields={"metadata": ("not_strippable", {})}) from None
-    response = sent(io.BytesIO(data), path.name, etag=hashlib.sha1(data, usedforsecurity=False).hexdigest())
+    response = sent(
+        io.BytesIO(data), path.name, etag=hashlib.sha1(data, usedforsecurity=False).hexdigest()
+    )
     response.headers["Cache-Control"] = cache_control
     return response
 
@@ -751,5 +789,9 @@ def stripped_file(key: str, cache_control: str) -> Response:
 def sent(file: Path | io.BytesIO, name: str, **options: Any) -> Response:
     """Answer with the bytes of a file, as a download unless it is an image."""
     mimetype = IMAGE_TYPES.get(Path(name).suffix.lower())
-    options |= {"mimetype": mimetype or DOWNLOAD_TYPE, "as_attachment": not mimetype, "download_name": name}
+    options |= {
+        "mimetype": mimetype or DOWNLOAD_TYPE,
+        "as_attachment": not mimetype,
+        "download_name": name,
+    }
     return send_file(file, **options)

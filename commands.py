@@ -16,9 +16,10 @@ import validation
 from accounts import registration
 from config import SettingError
 from engines import catalog
+from errors import ApiError, error_text
 from files import pictures
 from images import jobs, parameters, queue_status
-from messages import Refusal, error_text, field_text
+from messages import field_text
 
 database = AppGroup("db", help="Look at the schema of the database, or bring it up to date.")
 queue = AppGroup("jobs", help="Look at the queue, and put right what is stuck in it.")
@@ -34,9 +35,11 @@ def register(app: Flask) -> None:
     app.cli.add_command(image_engines)
 
 
-def fail(refusal: Refusal) -> None:
+def fail(refusal: ApiError) -> None:
     """End the command with what a client would be told, in English."""
-    sentences = [field_text(name, kind, values, "en") for name, (kind, values) in refusal.fields.items()]
+    sentences = [
+        field_text(name, kind, values, "en") for name, (kind, values) in refusal.fields.items()
+    ]
     raise click.ClickException("; ".join(sentences) or error_text(refusal.code, "en"))
 
 
@@ -85,7 +88,9 @@ def db_upgrade() -> None:
 
 
 def account(username: str) -> db.Row:
-    user = db.get_user_for_login(validation.identity_key(username), registration.legacy_key(username))
+    user = db.get_user_for_login(
+        validation.identity_key(username), registration.legacy_key(username)
+    )
     if not user:
         raise click.ClickException(f"there is no account named {username}")
     return user
@@ -109,7 +114,7 @@ def user_create(username: str, email: str, password: str) -> None:
     body = {"username": username, "email": email, "password": password}
     try:
         user = registration.register(validation.parse(validation.RegisterInput, body))
-    except Refusal as refusal:
+    except ApiError as refusal:
         fail(refusal)
     click.echo(f"Created account {user['id']}: {username}")
 
@@ -119,7 +124,9 @@ def user_list() -> None:
     """List every account."""
     for user in db.list_users():
         state = "disabled" if user["is_disabled"] else user["role"]
-        click.echo(f"{user['id']:>6}  {user['username']:22} {user['email']:32} {state:9} {user['created_at']}")
+        click.echo(
+            f"{user['id']:>6}  {user['username']:22} {user['email']:32} {state:9} {user['created_at']}"
+        )
 
 
 @users.command("set-password")
@@ -130,7 +137,7 @@ def user_set_password(username: str, password: str) -> None:
     user = account(username)
     try:
         wanted = validation.parse(validation.PasswordInput, {"password": password})
-    except Refusal as refusal:
+    except ApiError as refusal:
         fail(refusal)
     db.change_password(user["id"], registration.hash_password(wanted.password))
     click.echo(f"Changed the password of {user['username']}")
@@ -172,7 +179,9 @@ def jobs_stats() -> None:
 
 @queue.command("list")
 @click.option(
-    "--status", default="pending", type=click.Choice(["pending", "processing", "completed", "failed", "canceled"])
+    "--status",
+    default="pending",
+    type=click.Choice(["pending", "processing", "completed", "failed", "canceled"]),
 )
 @click.option("--limit", default=20, help="How many, the newest first.")
 @plain_errors()
@@ -227,17 +236,25 @@ TRIAL_SIDE = 256
 
 @image_engines.command("check")
 @click.argument("names", metavar="[MODEL]...", nargs=-1)
-@click.option("--pictures/--no-pictures", default=True, help="Make one small picture where that is free.")
+@click.option(
+    "--pictures/--no-pictures", default=True, help="Make one small picture where that is free."
+)
 def engines_check(names: tuple[str, ...], pictures: bool) -> None:
     """Try the engine of each model, or of those named, from this machine; exit status 1 if one fails."""
     offered = catalog.offered()
     if unknown := [name for name in names if name not in offered]:
-        raise click.ClickException(f"there is no model {unknown[0]}; there are {', '.join(offered)}")
-    click.echo(f"{'model':24} {'engine':14} {'reached':>9} {'picture':>9}  what it has, or what is wrong")
+        raise click.ClickException(
+            f"there is no model {unknown[0]}; there are {', '.join(offered)}"
+        )
+    click.echo(
+        f"{'model':24} {'engine':14} {'reached':>9} {'picture':>9}  what it has, or what is wrong"
+    )
     failed = False
     for model in (offered[name] for name in names or offered):
         trial = Trial(model, pictures)
-        click.echo(f"{model.name:24} {model.engine:14} {trial.reached:>9} {trial.picture:>9}  {trial.note}")
+        click.echo(
+            f"{model.name:24} {model.engine:14} {trial.reached:>9} {trial.picture:>9}  {trial.note}"
+        )
         failed = failed or not trial.is_good
     if failed:
         raise SystemExit(1)
@@ -272,11 +289,13 @@ class Trial:
         self.note = ", ".join(offers)
 
 
-def trial_job(model: catalog.Model) -> engines.Job:
+def trial_job(model: catalog.Model) -> engines.ImageRequest:
     """Return the smallest job worth looking at."""
     wanted = validation.GenerateInput(prompt=TRIAL_PROMPT, model=model.name)
     if not model.sizes:
-        wanted.width, wanted.height = (closest(limits, TRIAL_SIDE) for limits in (model.width, model.height))
+        wanted.width, wanted.height = (
+            closest(limits, TRIAL_SIDE) for limits in (model.width, model.height)
+        )
     if model.steps:
         wanted.steps = int(model.steps.min)
     return parameters.engine_job(parameters.rows(catalog.fill(wanted), extra={})[0])

@@ -43,7 +43,9 @@ def number(kind: type, low: float, high: float) -> Callable[[str], Any]:
         except ValueError:
             value = None
         if value is None or not low <= value <= high:
-            raise ValueError(f"must be {'a whole' if kind is int else 'a'} number from {low} to {high}")
+            raise ValueError(
+                f"must be {'a whole' if kind is int else 'a'} number from {low} to {high}"
+            )
         return value
 
     return parse
@@ -53,14 +55,22 @@ def origins(text: str) -> list[str]:
     found = [part.strip().rstrip("/") for part in text.split(",") if part.strip()]
     for origin in found:
         parts = urlsplit(origin)
-        if origin != "*" and not (parts.scheme in ("http", "https") and origin == f"{parts.scheme}://{parts.netloc}"):
-            raise ValueError(f"{origin!r} is no origin; write them like https://example.com,http://localhost:5173")
+        if origin != "*" and not (
+            parts.scheme in ("http", "https") and origin == f"{parts.scheme}://{parts.netloc}"
+        ):
+            raise ValueError(
+                f"{origin!r} is no origin; write them like https://example.com,http://localhost:5173"
+            )
     return found
 
 
 def networks(text: str) -> list[Any]:
     try:
-        return [ipaddress.ip_network(part.strip(), strict=False) for part in text.split(",") if part.strip()]
+        return [
+            ipaddress.ip_network(part.strip(), strict=False)
+            for part in text.split(",")
+            if part.strip()
+        ]
     except ValueError:
         raise ValueError("must be addresses or networks like 127.0.0.1,10.0.0.0/8") from None
 
@@ -90,7 +100,9 @@ def existing_file(text: str) -> str:
 def label_text(text: str) -> str:
     # GB 45438-2025, annex E: no blank, no quote, no backslash, ASCII alone.
     if not re.fullmatch(r"[\x21\x23-\x5B\x5D-\x7E]{1,200}", text):
-        raise ValueError('must be ASCII letters, digits and signs without blanks, " and \\, such as a company code')
+        raise ValueError(
+            'must be ASCII letters, digits and signs without blanks, " and \\, such as a company code'
+        )
     return text
 
 
@@ -213,7 +225,9 @@ def check_database() -> None:
     if settings.DATABASE == "mysql" and not settings.MYSQL_HOST:
         raise SettingError("MYSQL_HOST: must be set when DATABASE is mysql")
     if settings.is_production and not settings.MYSQL_HOST and not settings.DATABASE:
-        raise SettingError("MYSQL_HOST: must be set in production (or DATABASE=sqlite, to use SQLite on purpose)")
+        raise SettingError(
+            "MYSQL_HOST: must be set in production (or DATABASE=sqlite, to use SQLite on purpose)"
+        )
     if settings.MYSQL_HOST:
         for name in ("MYSQL_USER", "MYSQL_DB"):
             if not getattr(settings, name):
@@ -227,8 +241,14 @@ def checked_key(name: str, key: str) -> str:
     advice = "make one with: python3 -c 'import secrets; print(secrets.token_hex(32))'"
     if not key:
         raise SettingError(f"{name}: must be set in production; {advice}")
-    if len(key.encode()) < 32 or len(set(key)) < 10 or any(word in key.lower() for word in PLACEHOLDERS):
-        raise SettingError(f"{name}: too weak for production (32 random characters or more); {advice}")
+    if (
+        len(key.encode()) < 32
+        or len(set(key)) < 10
+        or any(word in key.lower() for word in PLACEHOLDERS)
+    ):
+        raise SettingError(
+            f"{name}: too weak for production (32 random characters or more); {advice}"
+        )
     return key
 
 

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from config import settings
-from messages import Refusal
+from errors import ApiError
 from pool import Duplicate, Result, Unavailable, pool
 
 __all__ = ["Duplicate", "Unavailable"]  # what callers catch
@@ -20,7 +20,7 @@ __all__ = ["Duplicate", "Unavailable"]  # what callers catch
 Row = dict[str, Any]
 
 
-class Revoked(Refusal):
+class Revoked(ApiError):
     """The account is gone or closed, or its sessions were ended since the token was made."""
 
     code = "token_invalid"
@@ -99,7 +99,9 @@ def value(sql: str, *values: Any) -> Any:
 def insert(table: str, **columns: Any) -> int:
     """Add a row and return its id. Raises Duplicate. The names are ours, never a client's."""
     names, places = ", ".join(columns), ", ".join(["%s"] * len(columns))
-    return execute("INSERT INTO " + table + " (" + names + ") VALUES (" + places + ")", *columns.values()).new_id
+    return execute(
+        "INSERT INTO " + table + " (" + names + ") VALUES (" + places + ")", *columns.values()
+    ).new_id
 
 
 def transact(*statements: tuple[str, tuple]) -> list[Result]:
@@ -228,7 +230,10 @@ def delete_user(user_id: int, file_keys: list[str]) -> bool:
 
 
 def list_users_without_keys(limit: int) -> list[Row]:
-    return rows("SELECT id, username, email FROM users WHERE username_key IS NULL ORDER BY id LIMIT %s", limit)
+    return rows(
+        "SELECT id, username, email FROM users WHERE username_key IS NULL ORDER BY id LIMIT %s",
+        limit,
+    )
 
 
 def set_user_keys(user_id: int, username_key: str, email_key: str) -> None:
@@ -306,7 +311,15 @@ RECORD = """
 
 # The record of a generation just submitted, less what the submit says.
 NEW_RECORD = dict.fromkeys(
-    ("image_url", "thumbnail_url", "error_message", "error_code", "error_detail", "started_at", "finished_at")
+    (
+        "image_url",
+        "thumbnail_url",
+        "error_message",
+        "error_code",
+        "error_detail",
+        "started_at",
+        "finished_at",
+    )
 ) | {"progress": 0, "favorite": 0}
 
 HISTORY_FILTERS = {
@@ -353,9 +366,7 @@ def list_generations(user: Row, limit: int, offset: int = 0, after: tuple[str, i
     return [row for row in found if row["id"]], total
 
 
-SETTLED_TOTAL = (
-    "settled_count + (SELECT COUNT(*) FROM image_generations WHERE user_id = users.id AND id > users.settled_id)"
-)
+SETTLED_TOTAL = "settled_count + (SELECT COUNT(*) FROM image_generations WHERE user_id = users.id AND id > users.settled_id)"
 
 
 def _history_where(user_id: int, filters: Row) -> tuple[str, list[Any]]:
@@ -395,12 +406,22 @@ def get_user_and_generation(user_id: int, generation_id: int) -> tuple[Row | Non
     )  # fmt: skip
     if not row:
         return None, None
-    user = {"id": row["caller_id"], "is_disabled": row["is_disabled"], "token_version": row["token_version"]}
+    user = {
+        "id": row["caller_id"],
+        "is_disabled": row["is_disabled"],
+        "token_version": row["token_version"],
+    }
     return user, row if row["id"] else None
 
 
 def was_deleted(user_id: int, generation_id: int) -> bool:
-    return bool(one("SELECT id FROM deleted_generations WHERE id = %s AND user_id = %s", generation_id, user_id))
+    return bool(
+        one(
+            "SELECT id FROM deleted_generations WHERE id = %s AND user_id = %s",
+            generation_id,
+            user_id,
+        )
+    )
 
 
 def set_favorite(user_id: int, generation_id: int, favorite: bool) -> bool:
@@ -445,10 +466,14 @@ def delete_generations(user_id: int, ids: list[int]) -> list[Row]:
             if row["status"] in UNFINISHED:
                 _refund(row["id"], user_id)
             execute("DELETE FROM image_generations WHERE id = %s", row["id"])
-            execute("INSERT INTO deleted_generations (id, user_id) VALUES (%s, %s)", row["id"], user_id)
+            execute(
+                "INSERT INTO deleted_generations (id, user_id) VALUES (%s, %s)", row["id"], user_id
+            )
             doom_files(file_keys(row), 0)
         settled = sum(row["id"] <= user["settled_id"] for row in found)
-        execute("UPDATE users SET settled_count = settled_count - %s WHERE id = %s", settled, user_id)
+        execute(
+            "UPDATE users SET settled_count = settled_count - %s WHERE id = %s", settled, user_id
+        )
     return found
 
 
@@ -469,19 +494,19 @@ UNFINISHED = ("pending", "processing")
 KEY_SECONDS = 7 * 86400
 
 
-class TooManyActive(Refusal):
+class TooManyActive(ApiError):
     code = "too_many_active_jobs"
 
 
-class QuotaSpent(Refusal):
+class QuotaSpent(ApiError):
     code = "quota_spent"
 
 
-class QueueFull(Refusal):
+class QueueFull(ApiError):
     code = "queue_full"
 
 
-class KeyReused(Refusal):
+class KeyReused(ApiError):
     code = "key_reused"
 
 
@@ -549,9 +574,16 @@ def _submit_at_once(user: Row, new: list[Row], today: int) -> list[int]:
     Statements sent one by one would keep the user's row locked for three trips.
     """
     names, places = ", ".join(new[0]), ", ".join(["%s"] * len(new[0]))
-    insert_next = "INSERT INTO image_generations (" + names + ") SELECT " + places + " FROM DUAL WHERE ROW_COUNT() = 1"
+    insert_next = (
+        "INSERT INTO image_generations ("
+        + names
+        + ") SELECT "
+        + places
+        + " FROM DUAL WHERE ROW_COUNT() = 1"
+    )
     taken, *added = transact(
-        (TAKE_PLACES, _places(user, len(new), today)), *((insert_next, tuple(row.values())) for row in new)
+        (TAKE_PLACES, _places(user, len(new), today)),
+        *((insert_next, tuple(row.values())) for row in new),
     )
     return [result.new_id for result in added] if taken.count else []
 
@@ -566,7 +598,7 @@ def _clock_difference(minute: int) -> float:
     return float(value("SELECT UNIX_TIMESTAMP(NOW(6))")) - time.monotonic()
 
 
-def _take_places(user: Row, number: int, today: int) -> Refusal | None:
+def _take_places(user: Row, number: int, today: int) -> ApiError | None:
     """Count images into the user's day and among the unfinished, which also locks the user's row.
 
     Returns why there is no room for them. Raises Revoked if the account has not the token_version of the session,
@@ -591,7 +623,7 @@ def _places(user: Row, number: int, today: int) -> tuple[int, ...]:
     return number, number, user["id"], user["token_version"], today, *room
 
 
-def _take_last_places(user: Row, number: int, today: int) -> Refusal | None:
+def _take_last_places(user: Row, number: int, today: int) -> ApiError | None:
     """Do the same when it is the user's first submit of the day, or there may be no room."""
     stands = _lock_user(user["id"])
     if not stands or stands["is_disabled"] or stands["token_version"] != user["token_version"]:
@@ -643,7 +675,10 @@ LONG_QUEUE = 1000
 
 
 def _is_queue_long() -> bool:
-    return settings.MAX_QUEUE < LONG_QUEUE or _waiting_lately(int(time.monotonic())) > settings.MAX_QUEUE // 2
+    return (
+        settings.MAX_QUEUE < LONG_QUEUE
+        or _waiting_lately(int(time.monotonic())) > settings.MAX_QUEUE // 2
+    )
 
 
 def _check_queue(wanted: int) -> None:
@@ -726,7 +761,9 @@ def get_job(generation_id: int) -> Row | None:
     )
 
 
-def claim_generation(job: Row, claim: str, lease_seconds: int, deadline_seconds: int, served_at: float) -> bool:
+def claim_generation(
+    job: Row, claim: str, lease_seconds: int, deadline_seconds: int, served_at: float
+) -> bool:
     """Take a pending generation for this claim, unless somebody else just did."""
     taken = execute(
         """
@@ -810,14 +847,20 @@ def fail_generation(job: Row, code: str, message: str, detail: str = "") -> bool
     """Record why there is no image, and give its place in the quota back."""
     with transaction():
         _lock_user(job["user_id"])
-        reason = {"error_code": code, "error_message": message, "error_detail": detail[:300] or None}
+        reason = {
+            "error_code": code,
+            "error_message": message,
+            "error_detail": detail[:300] or None,
+        }
         failed = _end(job["id"], job["claim"], "failed", reason)
         if failed:
             _refund(job["id"], job["user_id"])
     return failed
 
 
-def release_generation(generation_id: int, claim: str, delay_seconds: int = 0, attempts_back: int = 0) -> bool:
+def release_generation(
+    generation_id: int, claim: str, delay_seconds: int = 0, attempts_back: int = 0
+) -> bool:
     """Put a generation back into the queue, to be taken after the delay; whatever was sent for it costs nothing."""
     return bool(
         execute(
@@ -884,7 +927,11 @@ def doom_files(file_keys: list[str], seconds: int) -> None:
     """Enter files to be removed after a time, unless a row takes them over before. A folder's key ends with a slash."""
     for key in file_keys:
         with suppress(Duplicate):
-            execute("INSERT INTO doomed_files (file_key, due_at) VALUES (%s, UNIX_TIMESTAMP() + %s)", key, seconds)
+            execute(
+                "INSERT INTO doomed_files (file_key, due_at) VALUES (%s, UNIX_TIMESTAMP() + %s)",
+                key,
+                seconds,
+            )
 
 
 def list_due_files() -> list[str]:
@@ -922,7 +969,9 @@ def delete_old_workers() -> int:
 
 def list_crew(seconds: int) -> list[Row]:
     """List the workers seen in the last seconds: {models, run_seconds}, as note_worker() was told."""
-    return rows("SELECT models, run_seconds FROM workers WHERE seen_at > UNIX_TIMESTAMP() - %s", seconds)
+    return rows(
+        "SELECT models, run_seconds FROM workers WHERE seen_at > UNIX_TIMESTAMP() - %s", seconds
+    )
 
 
 def count_unfinished() -> list[Row]:

@@ -13,7 +13,11 @@ from config import load
 settings = load()
 
 wsgi_app = "app:app"
-bind = f"[{settings.HOST}]:{settings.PORT}" if ":" in settings.HOST else f"{settings.HOST}:{settings.PORT}"
+bind = (
+    f"[{settings.HOST}]:{settings.PORT}"
+    if ":" in settings.HOST
+    else f"{settings.HOST}:{settings.PORT}"
+)
 workers = settings.WEB_WORKERS
 # Threads are made as they are needed. There are many because those of a burst of log-ins only wait.
 threads = settings.WEB_THREADS
@@ -50,12 +54,16 @@ def on_starting(server) -> None:
         try:
             probe.bind((settings.HOST, settings.PORT))
         except OSError as error:
-            sys.exit(f"Cannot listen on {bind}: {error.strerror}. Is it running already? Choose another PORT or HOST.")
+            sys.exit(
+                f"Cannot listen on {bind}: {error.strerror}. Is it running already? Choose another PORT or HOST."
+            )
 
 
 def when_ready(server) -> None:
     host = "localhost" if settings.HOST in ("127.0.0.1", "0.0.0.0", "::") else settings.HOST  # noqa: S104
-    print(f"Ready: http://{host}:{settings.PORT}/api/health  (documentation: /api/docs)", flush=True)
+    print(
+        f"Ready: http://{host}:{settings.PORT}/api/health  (documentation: /api/docs)", flush=True
+    )
 
 
 def write_json_error(client, status: int, reason: str, detail: str) -> None:

@@ -12,10 +12,10 @@ from functools import lru_cache
 from typing import Any
 
 from config import settings
-from messages import Refusal
+from errors import ApiError
 
 
-class Busy(Refusal):
+class Busy(ApiError):
     """So many requests wait for heavy work that one more would starve the light ones."""
 
     code = "server_busy"

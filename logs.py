@@ -11,7 +11,9 @@ from config import settings
 
 # What our lines do not show need not be found out; the first would be a walk up the stack for each line.
 logging._srcfile = None
-logging.logThreads = logging.logProcesses = logging.logMultiprocessing = logging.logAsyncioTasks = False
+logging.logThreads = logging.logProcesses = logging.logMultiprocessing = logging.logAsyncioTasks = (
+    False
+)
 
 to_json = json.JSONEncoder(ensure_ascii=False).encode
 

@@ -33,10 +33,16 @@ def meters() -> SimpleNamespace | None:
 
     seconds = (0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600, 1800)
     return SimpleNamespace(
-        requests=Histogram("http_request_seconds", "Requests by route.", ["method", "route", "status"]),
+        requests=Histogram(
+            "http_request_seconds", "Requests by route.", ["method", "route", "status"]
+        ),
         jobs=Counter("jobs", "Generations by how they ended.", ["model", "outcome"]),
-        waited=Histogram("job_wait_seconds", "From submit to the first take.", ["model"], buckets=seconds),
-        ran=Histogram("job_run_seconds", "Making and storing one image.", ["model"], buckets=seconds),
+        waited=Histogram(
+            "job_wait_seconds", "From submit to the first take.", ["model"], buckets=seconds
+        ),
+        ran=Histogram(
+            "job_run_seconds", "Making and storing one image.", ["model"], buckets=seconds
+        ),
     )
 
 
@@ -70,7 +76,9 @@ class QueueCollector:
     def collect(self) -> Iterator[Any]:
         from prometheus_client.core import GaugeMetricFamily
 
-        gauge = GaugeMetricFamily("queue_length", "Unfinished generations.", labels=["model", "status"])
+        gauge = GaugeMetricFamily(
+            "queue_length", "Unfinished generations.", labels=["model", "status"]
+        )
         for row in db.count_unfinished():
             gauge.add_metric([row["model"], row["status"]], row["number"])
         yield gauge

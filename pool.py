@@ -19,12 +19,12 @@ import pymysql
 from pymysql.constants import CLIENT, COMMAND, CR, ER, FIELD_TYPE
 
 from config import settings
-from messages import Refusal
+from errors import ApiError
 
 PING_AFTER_IDLE_SECONDS = 1.0
 
 
-class Unavailable(Refusal):
+class Unavailable(ApiError):
     """The database cannot answer now. Whether the last statement took effect is not known."""
 
     code = "database_unavailable"
@@ -92,9 +92,9 @@ class ErrorsTranslated:
         number = error.args[0] if isinstance(error, pymysql.MySQLError) and error.args else 0
         if isinstance(error, pymysql.IntegrityError) and number == ER.DUP_ENTRY:
             raise Duplicate(error.args[1]) from None
-        if isinstance(error, pymysql.OperationalError | pymysql.InternalError | pymysql.InterfaceError) and (
-            number in MYSQL_PASSING or not number or number >= CR.CR_ERROR_FIRST
-        ):
+        if isinstance(
+            error, pymysql.OperationalError | pymysql.InternalError | pymysql.InterfaceError
+        ) and (number in MYSQL_PASSING or not number or number >= CR.CR_ERROR_FIRST):
             raise Unavailable from error
 
 
@@ -106,7 +106,11 @@ class MySQL:
 
     def __init__(self, patient: bool = False):
         """Connect. A patient connection waits for slow statements, as a migration of a large table needs."""
-        tls = {"ssl": mysql_tls(settings.MYSQL_SSL_CA)} if settings.MYSQL_SSL_CA else {"ssl_disabled": True}
+        tls = (
+            {"ssl": mysql_tls(settings.MYSQL_SSL_CA)}
+            if settings.MYSQL_SSL_CA
+            else {"ssl_disabled": True}
+        )
         try:
             self.driver = pymysql.connect(
                 host=settings.MYSQL_HOST,
@@ -155,7 +159,9 @@ class MySQL:
         The server runs them one by one, whatever becomes of those before: each must ask for itself, by ROW_COUNT(),
         whether to change anything. After an exception the connection must be thrown away.
         """
-        texts = [self._filled(sql, values).encode() for sql, values in [*statements, ("COMMIT", ())]]
+        texts = [
+            self._filled(sql, values).encode() for sql, values in [*statements, ("COMMIT", ())]
+        ]
         # Each begins with three bytes of its length and the number 0.
         packets = [pack("<IB", len(text) + 1, COMMAND.COM_QUERY) + text for text in texts]
         with errors_translated:
@@ -167,7 +173,9 @@ class MySQL:
             return sql
         # As a cursor does it, but quicker: whole numbers, and most values are, need no escaping.
         escape, encoders = self.driver.escape, self.driver.encoders
-        return sql % tuple(value if type(value) is int else escape(value, encoders) for value in values)
+        return sql % tuple(
+            value if type(value) is int else escape(value, encoders) for value in values
+        )
 
     def _next_result(self) -> Result:
         self.driver._next_seq_id = 1
@@ -206,7 +214,12 @@ SQLITE_UNIQUE = {sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRI
 @lru_cache
 def as_sqlite(sql: str) -> str:
     """Return the statement in SQLite's words. A transaction there holds the whole file, so rows need no lock."""
-    for theirs, ours in (("%s", "?"), ("FOR UPDATE", ""), ("FROM DUAL", ""), ("ROW_COUNT()", "changes()")):
+    for theirs, ours in (
+        ("%s", "?"),
+        ("FOR UPDATE", ""),
+        ("FROM DUAL", ""),
+        ("ROW_COUNT()", "changes()"),
+    ):
         sql = sql.replace(theirs, ours)
     return sql
 
@@ -242,7 +255,9 @@ class SQLite:
     def run(self, sql: str, values: tuple = ()) -> Result:
         try:
             cursor = self.driver.execute(as_sqlite(sql), values)
-            return result_of(cursor.description, cursor.fetchall(), cursor.rowcount, cursor.lastrowid)
+            return result_of(
+                cursor.description, cursor.fetchall(), cursor.rowcount, cursor.lastrowid
+            )
         except sqlite3.IntegrityError as error:
             if error.sqlite_errorcode in SQLITE_UNIQUE:
                 raise Duplicate(str(error)) from None
@@ -292,7 +307,9 @@ class Pool:
         except queue.Empty:
             raise Unavailable from None
         try:
-            connection = self._newest_live(autocommit) or self._newest_live(not autocommit) or connect()
+            connection = (
+                self._newest_live(autocommit) or self._newest_live(not autocommit) or connect()
+            )
             connection.set_autocommit(autocommit)
             return connection
         except BaseException:

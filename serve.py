@@ -14,7 +14,10 @@ import config
 
 try:
     import ctypes
-except (ImportError, MemoryError):  # a hardened systemd unit may forbid it, and ends what is left itself
+except (
+    ImportError,
+    MemoryError,
+):  # a hardened systemd unit may forbid it, and ends what is left itself
     ctypes = None
 
 COMMANDS = {"web": ["-m", "gunicorn"], "worker": ["worker.py"]}
@@ -44,18 +47,25 @@ class Child:
         self.starts += 1
         # A session of its own: Ctrl-C reaches this process alone, which then tells the others.
         self.process = subprocess.Popen(
-            [sys.executable, *COMMANDS[self.kind]], preexec_fn=die_with_parent, start_new_session=True
+            [sys.executable, *COMMANDS[self.kind]],
+            preexec_fn=die_with_parent,
+            start_new_session=True,
         )
 
     def look_after(self) -> None:
         status = self.process.poll()
         if status is None:
-            self.has_worked = self.has_worked or time.monotonic() - self.started > FAILED_START_SECONDS
+            self.has_worked = (
+                self.has_worked or time.monotonic() - self.started > FAILED_START_SECONDS
+            )
             return
         # A worker may load a model for a minute before it finds what is wrong with it, and then says EX_CONFIG.
         if (status == 1 and not self.has_worked) or (status == os.EX_CONFIG and self.starts == 1):
             raise SystemExit(1)  # it has said what is wrong, and that would be wrong again
-        print(f"{self.kind} process {self.process.pid} ended with {status}; starting another", file=sys.stderr)
+        print(
+            f"{self.kind} process {self.process.pid} ended with {status}; starting another",
+            file=sys.stderr,
+        )
         # What a killed gunicorn leaves behind would go on to hold the port.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
@@ -68,7 +78,9 @@ def main() -> None:
     kinds = {"web": ["web"], "worker": ["worker"] * settings.JOB_WORKERS}
     wanted = sys.argv[1:] or ["web", "worker"]
     if set(wanted) - set(kinds):
-        raise SystemExit(f"There is no {' '.join(wanted)} to start; say web, worker, or nothing for both.")
+        raise SystemExit(
+            f"There is no {' '.join(wanted)} to start; say web, worker, or nothing for both."
+        )
     children = []
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)

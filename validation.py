@@ -21,7 +21,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from messages import Refusal
+from errors import ApiError
 
 MAX_WRONG_FIELDS = 20
 MAX_EXTRA_BYTES = 4000
@@ -35,7 +35,7 @@ EMAIL = r"^[^@\s\x00-\x1F\x7F]+@[^@\s\x00-\x1F\x7F]+\.[^@\s\x00-\x1F\x7F]+$"
 Model = TypeVar("Model", bound=BaseModel)
 
 
-class InvalidInput(Refusal):
+class InvalidInput(ApiError):
     """Some fields are wrong; `fields` names each."""
 
     code = "invalid_input"
@@ -59,7 +59,7 @@ def together(*steps: Callable[[], Any]) -> list[Any]:
     for step in steps:
         try:
             results.append(step())
-        except Refusal as refusal:
+        except ApiError as refusal:
             if refusal.code != "invalid_input":
                 raise
             wrong |= refusal.fields
@@ -145,7 +145,9 @@ def make_cursor(created_at: str, generation_id: int) -> str:
 def read_cursor(value: str) -> tuple[str, int]:
     """Read what make_cursor() made."""
     try:
-        created_at, _, number = urlsafe_b64decode(value + "=" * (-len(value) % 4)).decode().partition("|")
+        created_at, _, number = (
+            urlsafe_b64decode(value + "=" * (-len(value) % 4)).decode().partition("|")
+        )
         if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}", created_at):
             return created_at, int(number) % 2**63
     except ValueError:
@@ -186,7 +188,9 @@ class PasswordInput(BaseModel):
 
 
 class RegisterInput(PasswordInput):
-    username: Annotated[str, BeforeValidator(one_form), AfterValidator(printable)] = Field(min_length=3, max_length=20)
+    username: Annotated[str, BeforeValidator(one_form), AfterValidator(printable)] = Field(
+        min_length=3, max_length=20
+    )
     email: Annotated[str, BeforeValidator(stripped), AfterValidator(email_address)] = Field(
         max_length=120, json_schema_extra={"pattern": EMAIL}
     )
@@ -271,7 +275,9 @@ class DeleteInput(BaseModel):
 
 class HistoryQuery(BaseModel):
     page: Annotated[int, Digits] = Field(1, ge=1)
-    per_page: Annotated[int, Digits, AfterValidator(lambda wanted: min(wanted, 50))] = Field(10, ge=1)
+    per_page: Annotated[int, Digits, AfterValidator(lambda wanted: min(wanted, 50))] = Field(
+        10, ge=1
+    )
     cursor: Annotated[tuple[str, int], BeforeValidator(read_cursor)] | None = None
     status: Literal["pending", "processing", "completed", "failed", "canceled"] | None = None
     q: Annotated[str, AfterValidator(prompt_text)] | None = Field(None, max_length=200)
@@ -287,7 +293,9 @@ class HistoryQuery(BaseModel):
 
     @property
     def filters(self) -> dict[str, Any]:
-        return self.model_dump(include={"status", "q", "favorite", "model", "since", "until"}, exclude_none=True)
+        return self.model_dump(
+            include={"status", "q", "favorite", "model", "since", "until"}, exclude_none=True
+        )
 
 
 class FileQuery(BaseModel):

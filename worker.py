@@ -78,12 +78,18 @@ class Watch:
         try:
             engines.load(self.model.engine).check(self.model.options)
         except engines.EngineError as error:
-            problem, is_away, cause = error.code, isinstance(error, engines.Transient), str(error)
+            problem, is_away, cause = (
+                error.code,
+                isinstance(error, engines.TransientError),
+                str(error),
+            )
         except Exception as error:
             problem, cause = "engine_error", type(error).__name__
         if problem != self.problem:
             details = {"model": self.model.name, "problem": problem, "cause": cause}
-            log.log(logging.WARNING if problem else logging.INFO, "engine", extra={"details": details})
+            log.log(
+                logging.WARNING if problem else logging.INFO, "engine", extra={"details": details}
+            )
         self.problem, self.is_away = problem, is_away
 
 
@@ -106,7 +112,9 @@ class Worker:
             try:
                 job = jobs.take([name for name, watch in self.watches.items() if not watch.is_away])
             except db.Unavailable as refusal:
-                log.warning("the database is away", extra={"details": {"cause": str(refusal.__cause__)}})
+                log.warning(
+                    "the database is away", extra={"details": {"cause": str(refusal.__cause__)}}
+                )
                 time.sleep(1)
                 continue
             if job:
@@ -130,7 +138,11 @@ class Worker:
         finally:
             self.running = None
         self.average += (running.seconds() - self.average) / 5
-        details = {"generation": job["id"], "attempt": job["attempt"], "seconds": round(running.seconds(), 2)}
+        details = {
+            "generation": job["id"],
+            "attempt": job["attempt"],
+            "seconds": round(running.seconds(), 2),
+        }
         log.info(outcome, extra={"details": details})
 
     # -- The keeper ---------------------------------------------------------------------------
@@ -140,7 +152,11 @@ class Worker:
         while True:
             if running := self.running:
                 self.try_to(self.keep_run, running)
-            problems = {name: watch.problem for name, watch in self.watches.items() if watch.problem != "unchecked"}
+            problems = {
+                name: watch.problem
+                for name, watch in self.watches.items()
+                if watch.problem != "unchecked"
+            }
             is_due = time.monotonic() - swept > SWEEP_SECONDS
             if is_due or problems != noted:
                 self.try_to(db.note_worker, self.name, json.dumps(problems), self.average)
@@ -158,7 +174,9 @@ class Worker:
         elif running.seconds() > catalog.offered()[job["model"]].deadline_seconds:
             running.stop("timeout")
             jobs.fail(job, "timeout")
-        elif self.is_stopping and time.monotonic() - self.stopped_at > settings.WORKER_GRACE_SECONDS:
+        elif (
+            self.is_stopping and time.monotonic() - self.stopped_at > settings.WORKER_GRACE_SECONDS
+        ):
             running.stop("shutdown")
         elif not db.renew_lease(job["id"], job["claim"], jobs.LEASE_SECONDS, running.progress):
             running.stop("lost")
@@ -168,7 +186,10 @@ class Worker:
             return
         if running.stop_reason == "shutdown":
             self.try_to(jobs.give_back, running.job)
-        log.error("the engine does not stop; ending this process", extra={"details": {"generation": running.job["id"]}})
+        log.error(
+            "the engine does not stop; ending this process",
+            extra={"details": {"generation": running.job["id"]}},
+        )
         os._exit(70)
 
     def try_to(self, function, *arguments) -> None:
@@ -191,7 +212,9 @@ def main() -> None:
     served = settings.WORKER_MODELS or list(offered)
     for name in served:
         if name not in offered:
-            raise config.SettingError(f"WORKER_MODELS: {name} is not in {settings.MODELS_FILE.name}")
+            raise config.SettingError(
+                f"WORKER_MODELS: {name} is not in {settings.MODELS_FILE.name}"
+            )
         engines.prepare(offered[name])
     worker = Worker(served)
     signal.signal(signal.SIGTERM, worker.on_signal)

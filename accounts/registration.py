@@ -11,24 +11,24 @@ from werkzeug.security import check_password_hash, generate_password_hash
 import db
 import heavy
 from config import settings
+from errors import ApiError
 from files import storage
 from files.pictures import Picture
 from images import results
-from messages import Refusal
 from validation import LoginInput, RegisterInput, identity_key
 
 # Long enough for storing a file and adding a row.
 AVATAR_SECONDS = 60
 
 
-class Taken(Refusal):
+class Taken(ApiError):
     """The name, the email or both belong to another account."""
 
     def __init__(self, *fields: str):
         super().__init__(f"{fields[0]}_taken", fields={name: ("taken", {}) for name in fields})
 
 
-class WrongCredentials(Refusal):
+class WrongCredentials(ApiError):
     """No such name, or another password: nobody learns which."""
 
     code = "wrong_credentials"
@@ -46,12 +46,12 @@ class Limit(NamedTuple):
         """Refuse if the counter is spent already; costs one read."""
         counter = db.get_attempts(self.name)
         if counter and counter["hits"] >= self.most:
-            raise Refusal(self.code, retry_after=counter["seconds_left"])
+            raise ApiError(self.code, retry_after=counter["seconds_left"])
 
     def hit(self) -> None:
         hits, seconds_left = db.count_attempt(self.name, self.window_seconds)
         if hits > self.most:
-            raise Refusal(self.code, retry_after=seconds_left)
+            raise ApiError(self.code, retry_after=seconds_left)
 
     def forgive(self) -> None:
         db.forgive_attempt(self.name)
@@ -61,16 +61,23 @@ class Limit(NamedTuple):
 
 
 def register(wanted: RegisterInput, avatar: Picture | None = None, address: str = "") -> db.Row:
-    """Add an account and return {id, avatar_url}. Raises Taken, and Refusal when the address made too many."""
+    """Add an account and return {id, avatar_url}. Raises Taken, and ApiError when the address made too many."""
     username_key, email_key = identity_key(wanted.username), identity_key(wanted.email)
     refuse_taken(username_key, email_key)
-    limit = Limit(f"register:{network(address)}", settings.REGISTRATIONS_PER_ADDRESS, 3600, "too_many_registrations")
+    limit = Limit(
+        f"register:{network(address)}",
+        settings.REGISTRATIONS_PER_ADDRESS,
+        3600,
+        "too_many_registrations",
+    )
     limit.check()
     password_hash = heavy.run(hash_password, wanted.password)
     avatar_url = store_avatar(avatar) if avatar else None
     try:
         with db.transaction():
-            user_id = db.create_user(wanted.username, username_key, wanted.email, email_key, password_hash, avatar_url)
+            user_id = db.create_user(
+                wanted.username, username_key, wanted.email, email_key, password_hash, avatar_url
+            )
             if avatar_url and not db.forget_file(db.file_key(avatar_url)):
                 raise db.Unavailable  # we slept so long that a sweep has removed it
     except db.Duplicate as error:
@@ -103,7 +110,7 @@ def refuse_taken(username_key: str, email_key: str) -> None:
 def log_in(wanted: LoginInput, address: str) -> db.Row:
     """Return the account if the password is right.
 
-    Raises WrongCredentials, and Refusal for a disabled account or after too many failures. A name that
+    Raises WrongCredentials, and ApiError for a disabled account or after too many failures. A name that
     does not exist costs and answers the same as a wrong password.
     """
     limits = login_limits(identity_key(wanted.username), network(address))
@@ -112,7 +119,7 @@ def log_in(wanted: LoginInput, address: str) -> db.Row:
     user = db.get_user_for_login(identity_key(wanted.username), legacy_key(wanted.username))
     heavy.run(verify, user, wanted.password, limits)
     if user["is_disabled"]:
-        raise Refusal("account_disabled")
+        raise ApiError("account_disabled")
     return user
 
 
@@ -127,7 +134,7 @@ def login_limits(username_key: str, address: str) -> list[Limit]:
 
 
 def verify(user: db.Row | None, password: str, limits: list[Limit]) -> None:
-    """Check the password. Raises WrongCredentials, or Refusal if the attempts were used up meanwhile.
+    """Check the password. Raises WrongCredentials, or ApiError if the attempts were used up meanwhile.
 
     The hit is counted before the check and taken back after a good one: of many guesses sent at the
     same moment, no more than the limit are ever compared.
@@ -135,7 +142,9 @@ def verify(user: db.Row | None, password: str, limits: list[Limit]) -> None:
     for limit in limits:
         limit.hit()
     if (
-        not password_matches(user["password_hash"] if user else dummy_hash(settings.PASSWORD_HASH), password)
+        not password_matches(
+            user["password_hash"] if user else dummy_hash(settings.PASSWORD_HASH), password
+        )
         or not user
     ):
         raise WrongCredentials
@@ -151,7 +160,11 @@ def network(address: str) -> str:
         parsed = ipaddress.ip_address(address)
     except ValueError:
         return address[:64]
-    return str(parsed) if parsed.version == 4 else str(ipaddress.ip_network((parsed, 64), strict=False))
+    return (
+        str(parsed)
+        if parsed.version == 4
+        else str(ipaddress.ip_network((parsed, 64), strict=False))
+    )
 
 
 # -- Passwords ----------------------------------------------------------------------------------

@@ -10,10 +10,10 @@ from typing import Any
 import jwt
 
 from config import settings
-from messages import Refusal
+from errors import ApiError
 
 
-class BadToken(Refusal):
+class BadToken(ApiError):
     """The token is missing, forged, expired or revoked."""
 
     code = "token_invalid"
@@ -78,7 +78,11 @@ def link_signer(token_version: int) -> Callable[[str | None], str | None]:
     expires, secret = (int(time.time()) // 3600 + 2) * 3600, settings.SECRET_KEY
 
     def sign(url: str | None) -> str | None:
-        return f"{url}?expires={expires}&sig={_signature(secret, url, expires, token_version)}" if url else None
+        return (
+            f"{url}?expires={expires}&sig={_signature(secret, url, expires, token_version)}"
+            if url
+            else None
+        )
 
     return sign
 

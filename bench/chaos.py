@@ -64,13 +64,19 @@ class Service(threading.Thread):
 
     def __init__(self, folder: Path, environ: dict[str, str], database: MariaDB | None):
         super().__init__()
-        self.environ, self.database, self.log = environ, database, (folder / "service.log").open("ab")
+        self.environ, self.database, self.log = (
+            environ,
+            database,
+            (folder / "service.log").open("ab"),
+        )
         self.frozen, self.killed_at, self.ended = {}, 0.0, []
         self.process = self.start_process()
 
     def start_process(self) -> subprocess.Popen:
         command = [sys.executable, "serve.py"]
-        return subprocess.Popen(command, cwd=ROOT, env=self.environ, stdout=self.log, stderr=self.log)
+        return subprocess.Popen(
+            command, cwd=ROOT, env=self.environ, stdout=self.log, stderr=self.log
+        )
 
     def run(self) -> None:
         """Keep it running, and thaw in time what was frozen."""
@@ -78,7 +84,9 @@ class Service(threading.Thread):
             if self.process.poll() is not None:
                 say("serve.py ended with", self.process.returncode)
                 if time.monotonic() - self.killed_at > PORT_SECONDS:
-                    self.ended.append(f"status {self.process.returncode} at {time.strftime('%H:%M:%S')}")
+                    self.ended.append(
+                        f"status {self.process.returncode} at {time.strftime('%H:%M:%S')}"
+                    )
                 over.wait(1)
                 self.process = self.start_process()
             for pid in [pid for pid, until in self.frozen.items() if time.monotonic() > until]:
@@ -145,7 +153,12 @@ class User(threading.Thread):
 
     def __init__(self, number: int, url: str, seed: int):
         super().__init__()
-        self.name, self.url, self.random, self.http = f"user{number}", url, random.Random(f"{seed}-{number}"), None
+        self.name, self.url, self.random, self.http = (
+            f"user{number}",
+            url,
+            random.Random(f"{seed}-{number}"),
+            None,
+        )
         self.promised: dict[int, str] = {}  # id: key
         self.canceled, self.deleted, self.doubled, self.answers = set(), set(), [], Counter()
 
@@ -189,7 +202,13 @@ class User(threading.Thread):
 
     def body(self, prompt: str) -> tuple[dict, int]:
         number, (side, steps) = self.random.choice([1, 1, 3]), self.size()
-        return {"prompt": prompt, "width": side, "height": side, "steps": steps, "n": number}, number
+        return {
+            "prompt": prompt,
+            "width": side,
+            "height": side,
+            "steps": steps,
+            "n": number,
+        }, number
 
     def note(self, key: str, number: int, ids: set[int]) -> None:
         earlier = {one for one, its_key in self.promised.items() if its_key == key}
@@ -201,7 +220,9 @@ class User(threading.Thread):
         """Have one drawn at once. There is no key, so a lost answer leaves an image nobody was promised."""
         side, steps = self.size()
         params = {"width": side, "height": side, "steps": steps}
-        status, answer = self.call("/api/v1/images/generate-test", {"prompt": UNKEYED, "params": params})
+        status, answer = self.call(
+            "/api/v1/images/generate-test", {"prompt": UNKEYED, "params": params}
+        )
         if status == 200:
             self.promised[answer["data"]["id"]] = UNKEYED
 
@@ -235,20 +256,28 @@ class Watch(threading.Thread):
     def run(self) -> None:
         while not over.wait(1):
             try:
-                found = db.rows("SELECT id, claim FROM image_generations WHERE status = 'processing'")
+                found = db.rows(
+                    "SELECT id, claim FROM image_generations WHERE status = 'processing'"
+                )
                 users = db.list_users()
                 if users and random.random() < 0.3:
                     db.settle_generations(random.choice(users)["id"])
             except db.Unavailable:
                 continue
             now = time.monotonic()
-            self.seen = {key: self.seen.get(key, now) for key in ((row["id"], row["claim"]) for row in found)}
-            self.longest = max([self.longest, *((now - since, key[0]) for key, since in self.seen.items())])
+            self.seen = {
+                key: self.seen.get(key, now) for key in ((row["id"], row["claim"]) for row in found)
+            }
+            self.longest = max(
+                [self.longest, *((now - since, key[0]) for key, since in self.seen.items())]
+            )
 
 
 def is_quiet() -> bool:
     try:
-        unfinished = db.value("SELECT COUNT(*) FROM image_generations WHERE status IN ('pending', 'processing')")
+        unfinished = db.value(
+            "SELECT COUNT(*) FROM image_generations WHERE status IN ('pending', 'processing')"
+        )
         return not unfinished and not db.value("SELECT COUNT(*) FROM doomed_files")
     except db.Unavailable:
         return False
@@ -265,7 +294,8 @@ def wait_for(is_true, seconds: float) -> float:
 def findings(users: list[User], rows: list[dict], gone: list[dict]) -> Iterator[tuple[str, list]]:
     """Yield each invariant of the queue with what breaks it."""
     promised, canceled, deleted = (
-        {number for user in users for number in getattr(user, name)} for name in ("promised", "canceled", "deleted")
+        {number for user in users for number in getattr(user, name)}
+        for name in ("promised", "canceled", "deleted")
     )
     lost = promised - {row["id"] for row in rows} - deleted
     ended = [row for row in rows if row["status"] in ("completed", "failed", "canceled")]
@@ -273,8 +303,14 @@ def findings(users: list[User], rows: list[dict], gone: list[dict]) -> Iterator[
     unknown = [row for row in rows if row["id"] not in promised and row["prompt_text"] != UNKEYED]
     yield "what was promised exists, or was deleted by us", list(lost)
     yield "every generation has ended", [row for row in rows if row not in ended]
-    yield "a failed one says why", [row for row in failed if not row["error_code"] or not row["error_message"]]
-    yield "only our cancels cancel", [r for r in rows if r["status"] == "canceled" and r["id"] not in canceled]
+    yield (
+        "a failed one says why",
+        [row for row in failed if not row["error_code"] or not row["error_message"]],
+    )
+    yield (
+        "only our cancels cancel",
+        [r for r in rows if r["status"] == "canceled" and r["id"] not in canceled],
+    )
     yield "only our deletes delete", [row for row in gone if row["id"] not in deleted]
     yield "one key made one set", [text for user in users for text in user.doubled]
     yield "nothing was made that nobody was promised", unknown
@@ -284,11 +320,16 @@ def findings(users: list[User], rows: list[dict], gone: list[dict]) -> Iterator[
 def file_findings(rows: list[dict], uploads: Path) -> Iterator[tuple[str, list]]:
     owned = {key: row for row in rows for key in db.file_keys(row)}
     there = {str(path.relative_to(uploads)) for path in uploads.rglob("*") if path.is_file()}
-    wrong = [row for row in rows if len(db.file_keys(row)) != (2 if row["status"] == "completed" else 0)]
+    wrong = [
+        row for row in rows if len(db.file_keys(row)) != (2 if row["status"] == "completed" else 0)
+    ]
     yield "a completed one has two files, others none", wrong
     yield "no file is missing", sorted(owned.keys() - there)
     yield "no file is without its row", sorted(there - owned.keys())
-    yield "every file is whole", [key for key in owned.keys() & there if not is_whole(uploads / key, owned[key])]
+    yield (
+        "every file is whole",
+        [key for key in owned.keys() & there if not is_whole(uploads / key, owned[key])],
+    )
     yield "no file is doomed", db.rows("SELECT * FROM doomed_files")
 
 
@@ -305,10 +346,19 @@ def account_findings(rows: list[dict], gone: list[dict]) -> Iterator[tuple[str, 
     for user in db.rows("SELECT id, quota_day, quota_used, settled_id, settled_count FROM users"):
         own = [row for row in rows if row["user_id"] == user["id"]]
         both = own + [row for row in gone if row["user_id"] == user["id"]]
-        used = sum(row["status"] == "completed" and row["quota_day"] == user["quota_day"] for row in both)
+        used = sum(
+            row["status"] == "completed" and row["quota_day"] == user["quota_day"] for row in both
+        )
         real = (used, sum(row["id"] <= user["settled_id"] for row in own), len(own))
-        kept = (user["quota_used"], user["settled_count"], db.list_generations(db.get_user(user["id"]), 1)[1])
-        yield f"quota, settled count and total of user {user['id']}", [(kept, real)] if kept != real else []
+        kept = (
+            user["quota_used"],
+            user["settled_count"],
+            db.list_generations(db.get_user(user["id"]), 1)[1],
+        )
+        yield (
+            f"quota, settled count and total of user {user['id']}",
+            [(kept, real)] if kept != real else [],
+        )
 
 
 # -- The run ------------------------------------------------------------------------------------
@@ -327,23 +377,45 @@ def run(options: argparse.Namespace, folder: Path, database: MariaDB | None) -> 
 
     random.seed(options.seed)
     service, watch = Service(folder, environ, database), Watch()
-    users = [User(number, f"http://127.0.0.1:{environ['PORT']}", options.seed) for number in range(options.users)]
+    users = [
+        User(number, f"http://127.0.0.1:{environ['PORT']}", options.seed)
+        for number in range(options.users)
+    ]
     for thread in (service, watch, *users, threading.Timer(options.seconds, calm.set)):
         thread.start()
     service.make_trouble()
-    wait_for(lambda: not service.frozen and not any(user.is_alive() for user in users), QUIET_SECONDS)
-    say("quiet", wait_for(is_quiet, QUIET_SECONDS), "s later; answers", sum((u.answers for u in users), Counter()))
+    wait_for(
+        lambda: not service.frozen and not any(user.is_alive() for user in users), QUIET_SECONDS
+    )
+    say(
+        "quiet",
+        wait_for(is_quiet, QUIET_SECONDS),
+        "s later; answers",
+        sum((u.answers for u in users), Counter()),
+    )
     rows, gone = db.rows("SELECT * FROM image_generations"), db.rows("SELECT * FROM chaos_gone")
     say("now", Counter((row["status"], row["error_code"]) for row in rows))
     say("when deleted", Counter(row["status"] for row in gone))
-    found = [*findings(users, rows, gone), *file_findings(rows, folder / "uploads"), *account_findings(rows, gone)]
+    found = [
+        *findings(users, rows, gone),
+        *file_findings(rows, folder / "uploads"),
+        *account_findings(rows, gone),
+    ]
     over.set()
     stuck = [watch.longest] if watch.longest[0] > STUCK_SECONDS else []
-    found.append((f"nothing stays in processing for {STUCK_SECONDS} s (longest: {watch.longest[0]:.0f})", stuck))
+    found.append(
+        (
+            f"nothing stays in processing for {STUCK_SECONDS} s (longest: {watch.longest[0]:.0f})",
+            stuck,
+        )
+    )
     found.append(("serve.py ended only when it was told to", service.ended))
     service.join()
     for name, broken in found:
-        print(f"{'FAIL' if broken else 'PASS'}  {name}", *(f"\n      {str(one)[:600]}" for one in broken[:4]))
+        print(
+            f"{'FAIL' if broken else 'PASS'}  {name}",
+            *(f"\n      {str(one)[:600]}" for one in broken[:4]),
+        )
     return not any(broken for _, broken in found)
 
 
@@ -359,7 +431,9 @@ def main() -> None:
     try:
         if options.engine == "mariadb":
             # What was committed must survive the death of the server, as with its own defaults.
-            database = MariaDB(folder / "mariadb", "--innodb-flush-log-at-trx-commit=1", f"--tmpdir={folder}")
+            database = MariaDB(
+                folder / "mariadb", "--innodb-flush-log-at-trx-commit=1", f"--tmpdir={folder}"
+            )
             database.run("CREATE DATABASE chaos CHARACTER SET utf8mb4")
         is_good = run(options, folder, database)
     finally:

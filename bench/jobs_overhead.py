@@ -5,7 +5,7 @@ from statistics import median
 
 import config
 import db
-from engines import Job, painter
+from engines import ImageRequest, painter
 from images import jobs
 from validation import GenerateInput
 
@@ -13,7 +13,7 @@ JOBS = 200
 
 config.load()
 config.settings.MAX_ACTIVE_JOBS = config.settings.MAX_QUEUE = config.settings.DAILY_IMAGES = 10**6
-image = painter.make(Job("a fox", width=64, height=64, steps=1))
+image = painter.make(ImageRequest("a fox", width=64, height=64, steps=1))
 painter.make = lambda job, on_progress: image
 for number in range(JOBS):
     jobs.submit({"id": number % 20 + 1, "token_version": 0}, GenerateInput(prompt="a fox"))

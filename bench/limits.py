@@ -19,10 +19,14 @@ from config import settings
 from pool import MYSQL_TYPES
 
 USER_SQL = "SELECT id, username, email, avatar_url, created_at FROM users WHERE id = %s"
-RECORD_SQL = "SELECT " + db.RECORD + " FROM image_generations AS g WHERE g.user_id = %s AND g.id = %s"
+RECORD_SQL = (
+    "SELECT " + db.RECORD + " FROM image_generations AS g WHERE g.user_id = %s AND g.id = %s"
+)
 # The statement of db.list_generations() for the first page, its total included.
 HISTORY_SQL = (
-    "SELECT " + db.RECORD + ", (SELECT COUNT(*) FROM image_generations WHERE user_id = %s AND id > 0) AS total"
+    "SELECT "
+    + db.RECORD
+    + ", (SELECT COUNT(*) FROM image_generations WHERE user_id = %s AND id > 0) AS total"
     "  FROM (SELECT id, created_at FROM image_generations WHERE user_id = %s"
     "        ORDER BY created_at DESC, id DESC LIMIT 10) AS page"
     "  JOIN image_generations AS g ON g.id = page.id"
@@ -53,13 +57,21 @@ def select(sql: str, *values: Any) -> tuple:
 
 
 def caller(authorization: str) -> int:
-    claims = jwt.decode(authorization.removeprefix("Bearer "), settings.SECRET_KEY, algorithms=["HS256"])
+    claims = jwt.decode(
+        authorization.removeprefix("Bearer "), settings.SECRET_KEY, algorithms=["HS256"]
+    )
     return int(claims["sub"])
 
 
 def profile_of(authorization: str) -> dict:
     user_id, username, email, avatar_url, created_at = select(USER_SQL, caller(authorization))[0]
-    data = {"id": user_id, "username": username, "email": email, "avatarUrl": avatar_url, "created_at": created_at}
+    data = {
+        "id": user_id,
+        "username": username,
+        "email": email,
+        "avatarUrl": avatar_url,
+        "created_at": created_at,
+    }
     return {"status": "success", "data": data}
 
 
@@ -77,7 +89,12 @@ def submit_of(authorization: str, body: bytes) -> dict:
     params = {"seed": wanted["seed"], "steps": wanted["steps"]}
     cursor = connection().cursor()
     cursor.execute(INSERT_SQL, (user_id, wanted["prompt"], json.dumps(params)))
-    data = {"id": cursor.lastrowid, "prompt": wanted["prompt"], "status": "pending", "params": params}
+    data = {
+        "id": cursor.lastrowid,
+        "prompt": wanted["prompt"],
+        "status": "pending",
+        "params": params,
+    }
     return {"status": "success", "data": data}
 
 
@@ -101,10 +118,14 @@ def submit(environ: dict, start_response: Callable) -> Iterable[bytes]:
     return answer(lambda authorization: submit_of(authorization, body), environ, start_response)
 
 
-def answer(question: Callable[[str], dict], environ: dict, start_response: Callable) -> Iterable[bytes]:
+def answer(
+    question: Callable[[str], dict], environ: dict, start_response: Callable
+) -> Iterable[bytes]:
     authorization = environ.get("HTTP_AUTHORIZATION")
     body = json.dumps(question(authorization) if authorization else {}, ensure_ascii=False).encode()
-    start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
+    start_response(
+        "200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+    )
     return [body]
 
 

@@ -35,7 +35,9 @@ def burst(server: Server, names: list[str]) -> list[int]:
 
     def log_in(name: str) -> int:
         together.wait()
-        return call(server.port, "POST", "/api/auth/login", body={"username": name, "password": PASSWORD})[0]
+        return call(
+            server.port, "POST", "/api/auth/login", body={"username": name, "password": PASSWORD}
+        )[0]
 
     with ThreadPoolExecutor(len(names)) as clients:
         return list(clients.map(log_in, names))
@@ -62,14 +64,18 @@ def peak_during_burst(server: Server, names: list[str]) -> tuple[float, list[int
 def profile_p99s(server: Server, names: list[str], token: str, pace: str) -> tuple[float, float]:
     """Return the p99 (ms) of GET /api/auth/profile while a burst runs, and while nothing else does."""
     meanwhile = (lambda: burst(server, names), lambda: time.sleep(QUIET_SECONDS))
-    return tuple(quantiles(times_while(do, server.port, token, PACES[pace]), n=100)[98] for do in meanwhile)
+    return tuple(
+        quantiles(times_while(do, server.port, token, PACES[pace]), n=100)[98] for do in meanwhile
+    )
 
 
 def times_while(do: Callable, port: int, token: str, pause: float) -> list[float]:
     """Return the times (ms) of two clients' requests while something is done."""
     processes = multiprocessing.get_context("fork")  # threads would wait for one another in here
     over, results = processes.Event(), processes.SimpleQueue()
-    clients = [processes.Process(target=ask, args=(port, token, pause, over, results)) for _ in range(2)]
+    clients = [
+        processes.Process(target=ask, args=(port, token, pause, over, results)) for _ in range(2)
+    ]
     for client in clients:
         client.start()
     try:

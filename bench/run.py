@@ -26,7 +26,17 @@ import jwt
 import logins
 import pymysql
 import watchers
-from servers import ROOT, SECRET_KEY, Server, call, environment, gunicorn, mariadb, program_path, upgrade
+from servers import (
+    ROOT,
+    SECRET_KEY,
+    Server,
+    call,
+    environment,
+    gunicorn,
+    mariadb,
+    program_path,
+    upgrade,
+)
 from werkzeug.security import generate_password_hash
 
 ROUNDS = 7
@@ -137,13 +147,25 @@ class Load(NamedTuple):
     cpu_us: float
 
 
-def load(server: Server, path: str, user_id: int, connections: int, seconds: int, *options: str) -> Load:
+def load(
+    server: Server, path: str, user_id: int, connections: int, seconds: int, *options: str
+) -> Load:
     """Ask as fast as the answers come."""
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-H", f"Authorization: Bearer {token(user_id)}"]
+    command = [
+        "wrk",
+        "-t1",
+        f"-c{connections}",
+        f"-d{seconds}s",
+        "-H",
+        f"Authorization: Bearer {token(user_id)}",
+    ]
     command += options
     before = server.cpu_seconds()
     shown = subprocess.run(
-        [*command, f"http://127.0.0.1:{server.port}{path}"], check=True, capture_output=True, text=True
+        [*command, f"http://127.0.0.1:{server.port}{path}"],
+        check=True,
+        capture_output=True,
+        text=True,
     ).stdout
     used = server.cpu_seconds() - before
     if "Non-2xx" in shown or "Socket errors" in shown:
@@ -152,12 +174,17 @@ def load(server: Server, path: str, user_id: int, connections: int, seconds: int
     return Load(float(re.search(r"Requests/sec: +([\d.]+)", shown)[1]), used / number * 1e6)
 
 
-def against_limit(environ: dict[str, str], name: str, path: str, least: float, *options: str) -> None:
+def against_limit(
+    environ: dict[str, str], name: str, path: str, least: float, *options: str
+) -> None:
     with gunicorn(environ) as ours, gunicorn(environ, f"bench.limits:{name}") as limit:
         for server in (ours, limit):
             load(server, path, SMALL_USER, CONNECTIONS, 1, *options)
         rounds = [
-            [load(server, path, SMALL_USER, CONNECTIONS, ROUND_SECONDS, *options) for server in (ours, limit)]
+            [
+                load(server, path, SMALL_USER, CONNECTIONS, ROUND_SECONDS, *options)
+                for server in (ours, limit)
+            ]
             for _ in range(ROUNDS)
         ]
     mine, bare, ratio = compared((ours.per_second, limit.per_second) for ours, limit in rounds)
@@ -210,7 +237,9 @@ def emptied(environ: dict[str, str]) -> Iterator[None]:
     def finish() -> None:
         with mysql(environ) as connection, connection.cursor() as cursor:
             while not ended.wait(0.5):
-                cursor.execute("UPDATE image_generations SET status = 'completed' WHERE status = 'pending'")
+                cursor.execute(
+                    "UPDATE image_generations SET status = 'completed' WHERE status = 'pending'"
+                )
 
     thread = threading.Thread(target=finish)
     thread.start()
@@ -234,7 +263,12 @@ def jobs_overhead(environ: dict[str, str]) -> None:
     """Time take and finish of jobs whose picture costs nothing."""
     command = [sys.executable, "bench/jobs_overhead.py"]
     shown = subprocess.run(
-        command, env={**environ, "PYTHONPATH": "."}, cwd=ROOT, check=True, capture_output=True, text=True
+        command,
+        env={**environ, "PYTHONPATH": "."},
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
     )
     spent = float(shown.stdout)
     report("take and finish of one job", f"{spent:.1f} ms", target="< 15 ms", is_met=spent < 15)
@@ -250,10 +284,14 @@ def watch(environ: dict[str, str]) -> None:
     ordinary = [watchers.Client(PROFILE, token(SMALL_USER), every=0.5) for _ in range(10)]
     ordinary += [watchers.Client(HISTORY, token(SMALL_USER), every=1) for _ in range(10)]
     with watched(environ) as (owned, advance), gunicorn(environ) as server:
-        polls = [watchers.Client(f"/api/v1/images/{number}", token(user_id)) for user_id, number in owned]
+        polls = [
+            watchers.Client(f"/api/v1/images/{number}", token(user_id)) for user_id, number in owned
+        ]
         cpu = asyncio.run(watchers.run(server, polls + ordinary, advance))
     due = WATCHERS / watchers.EVERY_SECONDS
-    answers, others = ([one for client in clients for one in client.answers] for clients in (polls, ordinary))
+    answers, others = (
+        [one for client in clients for one in client.answers] for clients in (polls, ordinary)
+    )
     wrong = sum(one.status not in (200, 304) for one in answers + others)
     rate, unchanged = len(answers) / watchers.SECONDS, sum(one.status == 304 for one in answers)
     report(f"{WATCHERS} watchers: polls a second, beside those due", f"{rate:.0f}", f"{due:.0f}", rate / due,
@@ -319,7 +357,10 @@ def long_history(environ: dict[str, str], database: str) -> None:
             if body["data"]["pagination"]["total"] != number or len(body["data"]["records"]) != 10:
                 sys.exit(f"user {user_id} has {body['data']['pagination']}")
         rounds = [
-            [1000 / load(server, HISTORY, user_id, 1, 1).per_second for user_id in (LARGE_USER, SMALL_USER)]
+            [
+                1000 / load(server, HISTORY, user_id, 1, 1).per_second
+                for user_id in (LARGE_USER, SMALL_USER)
+            ]
             for _ in range(ROUNDS)
         ]
         large, small, ratio = compared(rounds)
@@ -379,20 +420,34 @@ def start(environ: dict[str, str]) -> None:
 
 
 def log_ins(environ: dict[str, str]) -> None:
-    for what, names in (("64 log-ins of one user", ["user1"] * 64), ("64 users", [f"user{n}" for n in range(1, 65)])):
+    for what, names in (
+        ("64 log-ins of one user", ["user1"] * 64),
+        ("64 users", [f"user{n}" for n in range(1, 65)]),
+    ):
         added, answers = [], []
         for _ in range(3):
-            with gunicorn(environ) as server:  # a new one each time: threads and heaps once made stay
+            with gunicorn(
+                environ
+            ) as server:  # a new one each time: threads and heaps once made stay
                 warm(server)
                 peak, statuses = logins.peak_during_burst(server, names)
                 added.append(peak)
                 answers += statuses
-        report(f"{what} at once: memory added", f"{median(added):.0f} MiB", "", None, "<= 80 MiB", median(added) <= 80)
+        report(
+            f"{what} at once: memory added",
+            f"{median(added):.0f} MiB",
+            "",
+            None,
+            "<= 80 MiB",
+            median(added) <= 80,
+        )
         report("    of them answered with 200", f"{answers.count(200)}/{len(answers)}")
         with gunicorn(environ) as server:
             warm(server)
             for pace in logins.PACES:
-                pairs = [logins.profile_p99s(server, names, token(SMALL_USER), pace) for _ in range(3)]
+                pairs = [
+                    logins.profile_p99s(server, names, token(SMALL_USER), pace) for _ in range(3)
+                ]
                 burst, quiet, ratio = compared(pairs)
                 report(f"    p99 of profile meanwhile, {pace}", f"{burst:.1f} ms", f"{quiet:.1f} ms",
                        ratio, "<= 4", ratio <= 4)  # fmt: skip

@@ -42,7 +42,9 @@ class Server(NamedTuple):
         return sum(int(text.split("\nPss:")[1].split()[0]) for text in rollups) / 1024
 
     def cpu_seconds(self) -> float:
-        stats = (Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in self.pids())
+        stats = (
+            Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in self.pids()
+        )
         return sum(int(fields[11]) + int(fields[12]) for fields in stats) / os.sysconf("SC_CLK_TCK")
 
 
@@ -79,9 +81,18 @@ def mariadb(folder: Path) -> Iterator[dict[str, str]]:
     # A tmpdir of its own, because a mariadbd that starts empties it of everyone's temporary tables.
     scratch = folder / "scratch"
     scratch.mkdir()
-    common = ["--no-defaults", f"--user={getpass.getuser()}", f"--datadir={folder / 'mariadb'}", f"--tmpdir={scratch}"]
+    common = [
+        "--no-defaults",
+        f"--user={getpass.getuser()}",
+        f"--datadir={folder / 'mariadb'}",
+        f"--tmpdir={scratch}",
+    ]
     install = [program_path("mariadb-install-db", "mariadb-server"), *common, "--skip-test-db"]
-    subprocess.run([*install, "--auth-root-authentication-method=normal"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [*install, "--auth-root-authentication-method=normal"],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
     options = [f"--socket={path}", f"--port={port}", "--bind-address=127.0.0.1", "--max-connections=400",
                "--innodb-buffer-pool-size=512M", "--innodb-flush-log-at-trx-commit=0"]  # fmt: skip
     with running([program, *common, *options], log) as process:
@@ -105,7 +116,9 @@ def first_connection(process: subprocess.Popen, path: Path, log: Path) -> pymysq
         if process.poll() is not None:
             break
         try:
-            return pymysql.connect(unix_socket=str(path), user="root", autocommit=True, ssl_disabled=True)
+            return pymysql.connect(
+                unix_socket=str(path), user="root", autocommit=True, ssl_disabled=True
+            )
         except pymysql.OperationalError:
             time.sleep(0.1)
     sys.exit(f"MariaDB did not start:\n{log.read_text(errors='replace')[-2000:]}")
@@ -115,7 +128,12 @@ def environment(folder: Path, **database: str) -> dict[str, str]:
     """Return the settings of a server with that database, two workers and its files in the folder."""
     return {
         **{name: value for name, value in os.environ.items() if not name.startswith("MYSQL_")},
-        **{"FLASK_ENV": "production", "SECRET_KEY": SECRET_KEY, "DATA_DIR": str(folder), "LOG_LEVEL": "info"},
+        **{
+            "FLASK_ENV": "production",
+            "SECRET_KEY": SECRET_KEY,
+            "DATA_DIR": str(folder),
+            "LOG_LEVEL": "info",
+        },
         **{"WEB_WORKERS": "2", "HOST": "127.0.0.1", "CORS_ORIGINS": "https://app.test", **database},
     }
 
@@ -155,9 +173,14 @@ def answers(port: int) -> bool:
         connection.close()
 
 
-def call(port: int, method: str, path: str, token: str = "", body: dict | None = None) -> tuple[int, dict]:
+def call(
+    port: int, method: str, path: str, token: str = "", body: dict | None = None
+) -> tuple[int, dict]:
     """Make one request on its own connection and return (status, JSON)."""
-    headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}
+    headers = {
+        "Content-Type": "application/json",
+        **({"Authorization": f"Bearer {token}"} if token else {}),
+    }
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
     try:
         connection.request(method, path, json.dumps(body) if body else None, headers)

@@ -64,7 +64,8 @@ async def run(server: Server, clients: list[Client], each_second: Callable[[], N
     warm, end = start + WARM_SECONDS, start + WARM_SECONDS + SECONDS
     beat = random.Random(1).uniform
     tasks = [
-        asyncio.create_task(client.run(server.port, start + beat(0, client.every), warm, end)) for client in clients
+        asyncio.create_task(client.run(server.port, start + beat(0, client.every), warm, end))
+        for client in clients
     ]
     before = None
     while (now := time.monotonic()) < end:

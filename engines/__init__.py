@@ -1,9 +1,9 @@
-"""What every engine takes and gives: a Job, a callback that hears of progress, and a Drawing.
+"""What every engine takes and gives: an ImageRequest, a callback that hears of progress, and a GeneratedImage.
 
-An engine is a module here with two functions. `make(job, on_progress) -> Drawing` makes one picture; it calls
+An engine is a module here with two functions. `make(job, on_progress) -> GeneratedImage` makes one picture; it calls
 on_progress at least every second, and what that raises must end it at once, on a remote server too.
 `check(options) -> list[str]` says in a few words each what the engine behind these options offers, within 10 s.
-Both raise Transient for what may go better later, Final for what will not. An engine may also have
+Both raise TransientError for what may go better later, PermanentError for what will not. An engine may also have
 `prepare(options)`, which a worker calls before its first job: it loads what takes long, and raises
 config.SettingError for what the operator must put right.
 """
@@ -27,7 +27,7 @@ def no_progress(done: int, total: int) -> None:
 
 
 @dataclass(frozen=True)
-class Job:
+class ImageRequest:
     """One picture to make; width and height in pixels, `options` as engines/options.py declares them.
 
     What the model does not offer is None or "". `before_send` must be called right before a request that
@@ -50,7 +50,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Drawing:
+class GeneratedImage:
     """The bytes of one picture file, and what it was really made with where that differs from the job.
 
     `params` go into the record beside the request's own: a `seed`, a `revised_prompt`, a `sampler`, …
@@ -73,7 +73,7 @@ class EngineError(Exception):
         self.shown = shown
 
 
-class Transient(EngineError):
+class TransientError(EngineError):
     """It may go better later: no connection, too many requests, a server's own error."""
 
     def __init__(self, code: str, detail: str = "", retry_after: int | None = None):
@@ -81,11 +81,11 @@ class Transient(EngineError):
         self.retry_after = retry_after
 
 
-class Unanswered(Transient):
+class NoResponse(TransientError):
     """The request may have arrived, but no answer did: nobody knows what the server made of it."""
 
 
-class Final(EngineError):
+class PermanentError(EngineError):
     """It will never go better: refused content, parameters the engine does not take."""
 
 

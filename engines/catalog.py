@@ -28,12 +28,17 @@ class Range(BaseModel):
     def is_in_order(self) -> "Range":
         if not self.min <= self.default <= self.max:
             raise ValueError("must have min <= default <= max")
-        if self.step > 1 and (self.min % self.step or self.max % self.step or self.default % self.step):
+        if self.step > 1 and (
+            self.min % self.step or self.max % self.step or self.default % self.step
+        ):
             raise ValueError("min, max and default must be multiples of step")
         return self
 
     def shown(self, name: str) -> dict[str, float | int]:
-        return {key: as_number(name, value) for key, value in self.model_dump(exclude_defaults=True).items()}
+        return {
+            key: as_number(name, value)
+            for key, value in self.model_dump(exclude_defaults=True).items()
+        }
 
 
 Size = Annotated[str, Field(pattern=r"^[1-9][0-9]{1,4}x[1-9][0-9]{1,4}$")]
@@ -52,7 +57,9 @@ class Model(BaseModel):
     engine: Literal[tuple(engines.NAMES)]
     deadline_seconds: int = Field(600, ge=1, le=86400)
     negative_prompt: bool = False
-    seed: bool | None = None  # whether a seed may be asked for; if not said, as the engine usually does
+    seed: bool | None = (
+        None  # whether a seed may be asked for; if not said, as the engine usually does
+    )
     width: Range | None = None
     height: Range | None = None
     sizes: list[Size] = []  # the only sizes there are, such as 1024x1536; the first is the default
@@ -118,8 +125,12 @@ def declared(path: Path, name: str, table: Any) -> Model:
 
 
 def complaints(error: ValidationError) -> str:
-    wrong = [(".".join(map(str, item["loc"])), item["msg"]) for item in error.errors(include_url=False)]
-    return "; ".join(f"{where}: {what}" if where else what.removeprefix("Value error, ") for where, what in wrong)
+    wrong = [
+        (".".join(map(str, item["loc"])), item["msg"]) for item in error.errors(include_url=False)
+    ]
+    return "; ".join(
+        f"{where}: {what}" if where else what.removeprefix("Value error, ") for where, what in wrong
+    )
 
 
 def offered() -> dict[str, Model]:

@@ -19,11 +19,29 @@ from typing import Any
 from urllib.parse import quote
 
 from config import SettingError
-from engines import Drawing, EngineError, Final, Job, Transient, Unanswered, no_progress, remote
+from engines import (
+    EngineError,
+    GeneratedImage,
+    ImageRequest,
+    NoResponse,
+    PermanentError,
+    TransientError,
+    no_progress,
+    remote,
+)
 from engines.options import ComfyUI
 
 PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}")
-PLACEHOLDERS = ("prompt", "negative_prompt", "seed", "width", "height", "steps", "guidance", "sampler")
+PLACEHOLDERS = (
+    "prompt",
+    "negative_prompt",
+    "seed",
+    "width",
+    "height",
+    "steps",
+    "guidance",
+    "sampler",
+)
 # In the place of what a job does not have.
 ABSENT = object()
 
@@ -41,7 +59,7 @@ FORGET_SECONDS = 1.0
 CHECK_SECONDS = 8.0
 
 
-class Lost(Transient):
+class Lost(TransientError):
     """The prompt is neither queued nor in the history any more."""
 
 
@@ -61,18 +79,20 @@ def prepare(options: ComfyUI) -> None:
 
 
 def workflow_of(options: ComfyUI) -> dict[str, dict]:
-    """Return the workflow as its file is now. Raises Final."""
+    """Return the workflow as its file is now. Raises PermanentError."""
     try:
         return load(options)
     except WorkflowError as error:
-        raise Final("engine_error", str(error)) from None
+        raise PermanentError("engine_error", str(error)) from None
 
 
 def load(options: ComfyUI) -> dict[str, dict]:
     """Read the workflow file and return its nodes by their ids. Raises WorkflowError."""
     name = options.workflow.name
     try:
-        workflow = json.loads(options.workflow.read_text(encoding="utf-8-sig"), parse_constant=no_number)
+        workflow = json.loads(
+            options.workflow.read_text(encoding="utf-8-sig"), parse_constant=no_number
+        )
     except OSError as error:
         raise WorkflowError(f"workflow {name}: {error.strerror}") from None
     except (ValueError, RecursionError):
@@ -106,20 +126,28 @@ def problem_of(workflow: Any, output_node: str) -> str:
 
 def placeholders_in(workflow: dict[str, dict]) -> set[str]:
     return {
-        name for node in workflow.values() for text in texts_in(node["inputs"]) for name in PLACEHOLDER.findall(text)
+        name
+        for node in workflow.values()
+        for text in texts_in(node["inputs"])
+        for name in PLACEHOLDER.findall(text)
     }
 
 
 def texts_in(value: Any) -> Iterable[str]:
     if isinstance(value, str):
         yield value
-    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+    for item in (
+        value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    ):
         yield from texts_in(item)
 
 
 def fill(workflow: dict[str, dict], values: dict[str, Any]) -> dict[str, dict]:
     """Return the workflow with these values in the place of its placeholders."""
-    return {node_id: {**node, "inputs": filled(node["inputs"], values)} for node_id, node in workflow.items()}
+    return {
+        node_id: {**node, "inputs": filled(node["inputs"], values)}
+        for node_id, node in workflow.items()
+    }
 
 
 def filled(template: Any, values: dict[str, Any]) -> Any:
@@ -143,7 +171,7 @@ def in_text(value: Any) -> str:
     return "" if value is ABSENT else str(value)
 
 
-def values_of(job: Job) -> dict[str, Any]:
+def values_of(job: ImageRequest) -> dict[str, Any]:
     """Return what each placeholder stands for. A job without a seed gets one, so that no picture comes from a cache."""
     values = {name: getattr(job, name) for name in PLACEHOLDERS}
     values["sampler"] = job.sampler or None
@@ -154,10 +182,12 @@ def values_of(job: Job) -> dict[str, Any]:
 # -- What an engine does ------------------------------------------------------------------------
 
 
-def make(job: Job, on_progress: Callable[[int, int], None] = no_progress) -> Drawing:
+def make(
+    job: ImageRequest, on_progress: Callable[[int, int], None] = no_progress
+) -> GeneratedImage:
     """Run the workflow with the job's values and return its picture. What on_progress raises withdraws the prompt.
 
-    Raises Transient if the server is away or was restarted, Final if it refuses the workflow or fails at it.
+    Raises TransientError if the server is away or was restarted, PermanentError if it refuses the workflow or fails at it.
     """
     template, values = workflow_of(job.options), values_of(job)
     prompt = Prompt(job, fill(template, values), on_progress)
@@ -167,13 +197,13 @@ def make(job: Job, on_progress: Callable[[int, int], None] = no_progress) -> Dra
     finally:
         prompt.close()
     is_drawn = "seed" in placeholders_in(template) and values["seed"] != job.seed
-    return Drawing(image, {"seed": values["seed"]} if is_drawn else {})
+    return GeneratedImage(image, {"seed": values["seed"]} if is_drawn else {})
 
 
 def check(options: ComfyUI) -> list[str]:
-    """Say which ComfyUI this is, on which devices, and what the workflow takes. Raises Transient and Final.
+    """Say which ComfyUI this is, on which devices, and what the workflow takes. Raises TransientError and PermanentError.
 
-    Final also if the file is wrong, or the server lacks a node of it.
+    PermanentError also if the file is wrong, or the server lacks a node of it.
     """
     workflow = workflow_of(options)
     server, until = server_of(options), time.monotonic() + CHECK_SECONDS
@@ -184,11 +214,13 @@ def check(options: ComfyUI) -> list[str]:
     try:
         words = about(ask("/system_stats"))
         classes = sorted({node["class_type"] for node in workflow.values()})
-        missing = [name for name in classes if name not in ask(f"/object_info/{quote(name, safe='')}")]
+        missing = [
+            name for name in classes if name not in ask(f"/object_info/{quote(name, safe='')}")
+        ]
     finally:
         server.close()
     if missing:
-        raise Final("engine_refused", f"no node {', '.join(missing)}")
+        raise PermanentError("engine_refused", f"no node {', '.join(missing)}")
     taken = [name for name in PLACEHOLDERS if name in placeholders_in(workflow)]
     return [*words, f"{len(workflow)} nodes", f"takes {', '.join(taken) or 'nothing'}"]
 
@@ -219,7 +251,9 @@ def as_dict(value: Any) -> dict:
 class Prompt:
     """A workflow that is queued on the server, from posting it to fetching its picture."""
 
-    def __init__(self, job: Job, workflow: dict[str, dict], on_progress: Callable[[int, int], None]):
+    def __init__(
+        self, job: ImageRequest, workflow: dict[str, dict], on_progress: Callable[[int, int], None]
+    ):
         self.job, self.workflow, self.on_progress = job, workflow, on_progress
         self.server = server_of(job.options)
         self.progress = Progress(workflow)
@@ -228,7 +262,7 @@ class Prompt:
         self.started_id = ""
         self.troubles: list[list] = []
         self.is_posted = False
-        self.partly_refused: Final | None = None
+        self.partly_refused: PermanentError | None = None
         self.listener = Listener(self.server, f"/ws?clientId={self.client_id}", self.hear)
 
     def tick(self) -> None:
@@ -239,11 +273,13 @@ class Prompt:
         self.server.close()
 
     def ask(self, method: str, path: str, **options: Any) -> remote.Answer:
-        """Send one request, telling of progress meanwhile. Raises Transient and Final, never Unanswered."""
+        """Send one request, telling of progress meanwhile. Raises TransientError and PermanentError, never NoResponse."""
         try:
-            return remote.while_waiting(lambda: self.server.call(method, path, **options), self.tick, TICK_SECONDS)
-        except Unanswered:
-            raise Transient("engine_unavailable", f"no answer to {method} {path}") from None
+            return remote.while_waiting(
+                lambda: self.server.call(method, path, **options), self.tick, TICK_SECONDS
+            )
+        except NoResponse:
+            raise TransientError("engine_unavailable", f"no answer to {method} {path}") from None
 
     def get(self, path: str) -> dict:
         answer = self.ask("GET", path)
@@ -258,7 +294,7 @@ class Prompt:
             self.listen()
             self.post()
             return self.wait()
-        except Final:
+        except PermanentError:
             raise
         except BaseException:
             briefly(self.withdraw, WITHDRAW_SECONDS)
@@ -281,7 +317,7 @@ class Prompt:
         told = as_dict(answer.json())
         self.id = remote.word(told.get("prompt_id"))
         if not self.id:
-            raise Final("engine_error", "/prompt gave no prompt_id")
+            raise PermanentError("engine_error", "/prompt gave no prompt_id")
         self.is_posted = True
         if told.get("node_errors"):
             self.partly_refused = refusal(told, self.workflow, self.job)
@@ -294,11 +330,13 @@ class Prompt:
                 entry, misses = self.look(), 0
                 if entry is not None:
                     return entry
-            except Transient as error:
+            except TransientError as error:
                 misses += 1
                 if misses == MISSES or isinstance(error, Lost):
                     raise
-            self.pause(CALM_POLL_SECONDS if self.listener.is_connected and not misses else POLL_SECONDS)
+            self.pause(
+                CALM_POLL_SECONDS if self.listener.is_connected and not misses else POLL_SECONDS
+            )
 
     def look(self) -> dict | None:
         """Return the entry in the history, None while the prompt is in the queue. Raises Lost."""
@@ -321,7 +359,9 @@ class Prompt:
 
     def hear(self, text: str) -> None:
         """Take a message of the websocket. An odd one costs some progress, never the picture."""
-        with suppress(ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError):
+        with suppress(
+            ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError
+        ):
             message = json.loads(text)
             kind, data = message["type"], message["data"]
             if kind == "execution_start":
@@ -340,7 +380,9 @@ class Prompt:
         # Not the job's own server: that may be in the middle of a call, and will be closed.
         server, until = server_of(self.job.options), time.monotonic() + KEEP_WITHDRAWING_SECONDS
         while time.monotonic() < until:
-            place, prompt_id = place_of(as_dict(server.get_json("/queue", read_seconds=5)), self.client_id)
+            place, prompt_id = place_of(
+                as_dict(server.get_json("/queue", read_seconds=5)), self.client_id
+            )
             if place == "pending":
                 server.call("POST", "/queue", read_seconds=5, json={"delete": [prompt_id]})
             elif place == "running":
@@ -354,7 +396,9 @@ class Prompt:
 
     def forget(self) -> None:
         """Remove the prompt from the history: a user's words have no business there."""
-        server_of(self.job.options).call("POST", "/history", read_seconds=5, json={"delete": [self.id]})
+        server_of(self.job.options).call(
+            "POST", "/history", read_seconds=5, json={"delete": [self.id]}
+        )
 
     # -- Done -------------------------------------------------------------------------------------
 
@@ -362,7 +406,10 @@ class Prompt:
         """Return the picture that an entry in the history tells of, and let the server forget the prompt."""
         try:
             # Servers of 2023 have no status, and tell of errors by the websocket alone.
-            status = entry.get("status") or {"status_str": "error" if self.troubles else "", "messages": self.troubles}
+            status = entry.get("status") or {
+                "status_str": "error" if self.troubles else "",
+                "messages": self.troubles,
+            }
             if as_dict(status).get("status_str") == "error":
                 raise failure(as_dict(status).get("messages"), self.workflow, self.job)
             return self.view(self.image_in(as_dict(entry.get("outputs"))))
@@ -373,39 +420,51 @@ class Prompt:
         """Return the first image of the node asked for; else of the last one that saved any, or at least previewed."""
         asked = self.job.options.output_node
         node_ids = [asked] if asked else [*reversed(self.workflow), *outputs]
-        found = [image for node_id in node_ids for image in images_of(as_dict(outputs.get(node_id)))]
-        wanted = found if asked else [image for image in found if image.get("type") == "output"] or found
+        found = [
+            image for node_id in node_ids for image in images_of(as_dict(outputs.get(node_id)))
+        ]
+        wanted = (
+            found if asked else [image for image in found if image.get("type") == "output"] or found
+        )
         if wanted:
             return wanted[0]
-        raise self.partly_refused or Final("bad_picture", "the workflow gave no picture")
+        raise self.partly_refused or PermanentError("bad_picture", "the workflow gave no picture")
 
     def view(self, image: dict) -> bytes:
         query = {name: image.get(name, "") for name in ("filename", "subfolder", "type")}
         answer = self.ask("GET", "/view", params=query)
         if answer.status == 404:
-            raise Final("bad_picture", "/view does not have the picture")
+            raise PermanentError("bad_picture", "/view does not have the picture")
         remote.raise_for_status(answer, "/view")
         if not answer.body:
-            raise Final("bad_picture", "/view gave nothing")
+            raise PermanentError("bad_picture", "/view gave nothing")
         return answer.body
 
 
 def images_of(output: dict) -> list[dict]:
     images = output.get("images") if isinstance(output.get("images"), list) else []
-    return [image for image in images if isinstance(image, dict) and isinstance(image.get("filename"), str)]
+    return [
+        image
+        for image in images
+        if isinstance(image, dict) and isinstance(image.get("filename"), str)
+    ]
 
 
 def place_of(queue: dict, client_id: str) -> tuple[str, str]:
     """Return where in /queue a client's prompt is, "running" or "pending", and its id; ("", "") if nowhere.
 
-    Raises Transient if that is no queue.
+    Raises TransientError if that is no queue.
     """
     for place in ("running", "pending"):
         items = queue.get(f"queue_{place}")
         if not isinstance(items, list):
-            raise Transient("engine_unavailable", "/queue gave no queue")
+            raise TransientError("engine_unavailable", "/queue gave no queue")
         for item in items:
-            if isinstance(item, list) and len(item) > 3 and as_dict(item[3]).get("client_id") == client_id:
+            if (
+                isinstance(item, list)
+                and len(item) > 3
+                and as_dict(item[3]).get("client_id") == client_id
+            ):
                 return place, str(item[1])
     return "", ""
 
@@ -430,7 +489,10 @@ class Progress:
 
     def __init__(self, workflow: dict[str, dict]):
         # Samplers take nearly all the time.
-        self.weights = {node_id: 1000 if "latent_image" in workflow[node_id]["inputs"] else 100 for node_id in workflow}
+        self.weights = {
+            node_id: 1000 if "latent_image" in workflow[node_id]["inputs"] else 100
+            for node_id in workflow
+        }
         self.shares = dict.fromkeys(workflow, 0.0)
         self.current = None
         self.done, self.total = 0, sum(self.weights.values())
@@ -448,12 +510,16 @@ class Progress:
             self.note(data.get("node") or self.current, data["value"] / data["max"])
         elif kind == "progress_state":
             for node_id, state in data["nodes"].items():
-                self.note(node_id, 1 if state["state"] == "finished" else state["value"] / state["max"])
+                self.note(
+                    node_id, 1 if state["state"] == "finished" else state["value"] / state["max"]
+                )
 
     def note(self, node_id: str | None, share: float) -> None:
         if isinstance(node_id, str) and node_id in self.shares:
             self.shares[node_id] = max(self.shares[node_id], min(share, 1))
-            self.done = int(sum(self.weights[node_id] * share for node_id, share in self.shares.items()))
+            self.done = int(
+                sum(self.weights[node_id] * share for node_id, share in self.shares.items())
+            )
 
 
 class Listener(threading.Thread):
@@ -480,7 +546,11 @@ class Listener(threading.Thread):
 
         try:
             self.socket = websocket.create_connection(
-                self.url, timeout=LISTEN_SECONDS, header=self.header, suppress_origin=True, redirect_limit=0
+                self.url,
+                timeout=LISTEN_SECONDS,
+                header=self.header,
+                suppress_origin=True,
+                redirect_limit=0,
             )
             self.socket.settimeout(None)
             self.settled.set()
@@ -510,7 +580,7 @@ class Listener(threading.Thread):
 # -- Errors -------------------------------------------------------------------------------------
 
 
-def refusal(answer: dict, workflow: dict[str, dict], job: Job) -> Final:
+def refusal(answer: dict, workflow: dict[str, dict], job: ImageRequest) -> PermanentError:
     """Return what /prompt has against the workflow, node by node, without the values it objects to."""
     problems = [
         (node_name(node_id, workflow), as_dict(problem))
@@ -522,18 +592,26 @@ def refusal(answer: dict, workflow: dict[str, dict], job: Job) -> Final:
         field = clean(as_dict(problem.get("extra_info")).get("input_name"), job)
         codes.append(joined(name, remote.word(problem.get("type")), field))
         sentences.append(joined(name, clean(problem.get("message"), job), field))
-    return Final("engine_refused", "; ".join(codes), "; ".join(sentences))
+    return PermanentError("engine_refused", "; ".join(codes), "; ".join(sentences))
 
 
-def failure(messages: Any, workflow: dict[str, dict], job: Job) -> EngineError:
+def failure(messages: Any, workflow: dict[str, dict], job: ImageRequest) -> EngineError:
     """Return why a prompt failed, as the messages in its history tell; the exception's words are for the owner only."""
-    told = {str(message[0]): message[1] for message in map(as_list, as_list(messages)) if len(message) == 2}
+    told = {
+        str(message[0]): message[1]
+        for message in map(as_list, as_list(messages))
+        if len(message) == 2
+    }
     if "execution_interrupted" in told:
-        return Transient("engine_unavailable", "somebody interrupted the prompt on the server")
+        return TransientError("engine_unavailable", "somebody interrupted the prompt on the server")
     error = as_dict(told.get("execution_error"))
     name = node_name(error.get("node_id"), workflow)
     kind = remote.word(str(error.get("exception_type")).rpartition(".")[2])
-    return Final("engine_error", joined(name, kind), joined(name, kind, clean(error.get("exception_message"), job)))
+    return PermanentError(
+        "engine_error",
+        joined(name, kind),
+        joined(name, kind, clean(error.get("exception_message"), job)),
+    )
 
 
 def node_name(node_id: Any, workflow: dict[str, dict]) -> str:
@@ -550,7 +628,7 @@ def as_list(value: Any) -> list:
     return value if isinstance(value, list) else []
 
 
-def clean(text: Any, job: Job) -> str:
+def clean(text: Any, job: ImageRequest) -> str:
     """Return the first line of a server's words, without paths and addresses; "" if they repeat part of a prompt."""
     line = text.strip().split("\n")[0][:300] if isinstance(text, str) else ""
     if any(repeats(line, prompt) for prompt in (job.prompt, job.negative_prompt)):
@@ -563,4 +641,7 @@ def repeats(line: str, prompt: str, length: int = 8) -> bool:
     line, prompt = line.casefold(), prompt.strip().casefold()
     if len(prompt) < length:
         return bool(prompt) and prompt in line
-    return difflib.SequenceMatcher(None, line, prompt, autojunk=False).find_longest_match().size >= length
+    return (
+        difflib.SequenceMatcher(None, line, prompt, autojunk=False).find_longest_match().size
+        >= length
+    )

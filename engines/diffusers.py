@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from config import SettingError
-from engines import Drawing, Final, Job, Transient, no_progress
+from engines import GeneratedImage, ImageRequest, PermanentError, TransientError, no_progress
 from engines.options import Diffusers
 
 LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "safetensors")
@@ -44,7 +44,9 @@ class Loaded(NamedTuple):
 # -- What every engine has ----------------------------------------------------------------------
 
 
-def make(job: Job, on_progress: Callable[[int, int], None] = no_progress) -> Drawing:
+def make(
+    job: ImageRequest, on_progress: Callable[[int, int], None] = no_progress
+) -> GeneratedImage:
     """Make the picture of a job, as PNG. Its options are engines.options.Diffusers.
 
     A seed gives the same bytes again on the same machine. Raises SystemExit when the GPU has failed for good.
@@ -54,20 +56,20 @@ def make(job: Job, on_progress: Callable[[int, int], None] = no_progress) -> Dra
     try:
         loaded = load(job.options)
     except Unusable as error:
-        raise Final("engine_unavailable", str(error)) from None
+        raise PermanentError("engine_unavailable", str(error)) from None
     result = run(loaded, arguments(job, loaded.takes, pulse), pulse)
     if any(getattr(result, "nsfw_content_detected", None) or ()):
-        raise Final("content_refused", "the pipeline's safety checker")
+        raise PermanentError("content_refused", "the pipeline's safety checker")
     return drawing(result.images[0], job)
 
 
 def check(options: Diffusers) -> list[str]:
-    """Say which pipeline runs where. Looks at the folder and the device, and loads nothing. Raises Final."""
+    """Say which pipeline runs where. Looks at the folder and the device, and loads nothing. Raises PermanentError."""
     try:
         require_libraries()
         name, device = class_in(options.folder), device_of(options.device)
     except Unusable as error:
-        raise Final("engine_unavailable", str(error)) from None
+        raise PermanentError("engine_unavailable", str(error)) from None
     return [name, full_name(device), dtype_of(options.dtype, device, options.folder)]
 
 
@@ -114,7 +116,7 @@ class Pulse:
             self.report()
 
 
-def arguments(job: Job, takes: Set[str], pulse: Pulse) -> dict[str, Any]:
+def arguments(job: ImageRequest, takes: Set[str], pulse: Pulse) -> dict[str, Any]:
     """Return what the pipeline is called with: the job's wishes, as far as it takes them, over the options' extra."""
     import torch
 
@@ -135,7 +137,10 @@ def arguments(job: Job, takes: Set[str], pulse: Pulse) -> dict[str, Any]:
         "output_type": "pil",
         "callback_on_step_end": pulse.on_step_end,
     }
-    return {**job.options.extra, **{name: wish for name, wish in wishes.items() if wish is not None and name in takes}}
+    return {
+        **job.options.extra,
+        **{name: wish for name, wish in wishes.items() if wish is not None and name in takes},
+    }
 
 
 def run(loaded: Loaded, called_with: dict[str, Any], pulse: Pulse) -> Any:
@@ -171,24 +176,28 @@ def problem_of(error: Exception) -> BaseException:
 
     if isinstance(error, torch.OutOfMemoryError):
         # A size that never fits is found when the operator first tries it; later, something else holds the memory.
-        return Transient("engine_busy", "out of GPU memory")
+        return TransientError("engine_busy", "out of GPU memory")
     if isinstance(error, torch.AcceleratorError):
         # This process cannot use the GPU again, and would fail one job after the other. The job is made elsewhere.
         return SystemExit("diffusers: the GPU has failed, so this process ends")
     multiple = re.search(r"height.* divisible by (\d{1,4})", str(error))
     if isinstance(error, ValueError) and multiple:
         shown = f"width and height must be multiples of {multiple[1]}"
-        return Final("engine_refused", shown, shown)
+        return PermanentError("engine_refused", shown, shown)
     place = traceback.extract_tb(error.__traceback__)[-1]
-    return Final("engine_error", f"{type(error).__name__} at {Path(place.filename).name}:{place.lineno}")
+    return PermanentError(
+        "engine_error", f"{type(error).__name__} at {Path(place.filename).name}:{place.lineno}"
+    )
 
 
-def drawing(picture: Any, job: Job) -> Drawing:
+def drawing(picture: Any, job: ImageRequest) -> GeneratedImage:
     file = io.BytesIO()
     picture.save(file, "PNG")
     # Some pipelines round the size to what they can make.
     differs = picture.size != (job.width, job.height)
-    return Drawing(file.getvalue(), {"width": picture.width, "height": picture.height} if differs else {})
+    return GeneratedImage(
+        file.getvalue(), {"width": picture.width, "height": picture.height} if differs else {}
+    )
 
 
 # -- Load ---------------------------------------------------------------------------------------
@@ -198,7 +207,9 @@ def load(options: Diffusers) -> Loaded:
     """Return the pipeline of these options, loaded once in a process. Raises Unusable."""
     loaded = load_folder(options.folder, options.device, options.dtype, options.variant)
     if unknown := options.extra.keys() - loaded.takes:
-        raise Unusable(f"extra: {type(loaded.pipeline).__name__} takes no {', '.join(sorted(unknown))}")
+        raise Unusable(
+            f"extra: {type(loaded.pipeline).__name__} takes no {', '.join(sorted(unknown))}"
+        )
     return loaded
 
 
@@ -230,14 +241,20 @@ def class_in(folder: Path) -> str:
         index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
         name = index["_class_name"]
     except OSError as error:
-        raise Unusable(f"{folder}: no pipeline is there: model_index.json: {error.strerror}") from None
+        raise Unusable(
+            f"{folder}: no pipeline is there: model_index.json: {error.strerror}"
+        ) from None
     except (ValueError, TypeError, KeyError):
         raise Unusable(f"{folder}: model_index.json is damaged") from None
     if not isinstance(name, str):
         raise Unusable(f"{folder}: the pipeline brings code of its own, which is never run")
     for part, origin in index.items():
         # A part that is there says which library's class it is; the others say null, or are plain settings.
-        if isinstance(origin, list) and len(origin) == 2 and all(isinstance(word, str) for word in origin):
+        if (
+            isinstance(origin, list)
+            and len(origin) == 2
+            and all(isinstance(word, str) for word in origin)
+        ):
             check_part(folder / part)
     return name
 
@@ -246,7 +263,9 @@ def check_part(part: Path) -> None:
     if not part.is_dir():
         raise Unusable(f"{part}: is missing")
     if not weights_in(part) and any(part.glob("*.bin")):
-        raise Unusable(f"{part}: only pickled weights, which are never loaded; save them as safetensors")
+        raise Unusable(
+            f"{part}: only pickled weights, which are never loaded; save them as safetensors"
+        )
     for file in weights_in(part):
         opened(file)
 
@@ -278,7 +297,13 @@ def device_of(name: str) -> Any:
     import torch
 
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        name = (
+            "cuda"
+            if torch.cuda.is_available()
+            else "mps"
+            if torch.backends.mps.is_available()
+            else "cpu"
+        )
     try:
         return torch.zeros(1, device=name).device
     except Exception as error:  # another type for each kind of device and reason
@@ -288,7 +313,9 @@ def device_of(name: str) -> Any:
 def full_name(device: Any) -> str:
     import torch
 
-    return f"{device} {torch.cuda.get_device_name(device)}" if device.type == "cuda" else str(device)
+    return (
+        f"{device} {torch.cuda.get_device_name(device)}" if device.type == "cuda" else str(device)
+    )
 
 
 def dtype_of(name: str, device: Any, folder: Path) -> str:
@@ -300,7 +327,9 @@ def dtype_of(name: str, device: Any, folder: Path) -> str:
     # What was trained in bfloat16 has values too large for float16: the pictures would be black.
     files = sorted(folder.glob("*/*.safetensors"), key=lambda file: file.stat().st_size)
     largest = [opened(file) for file in files[-1:]]
-    stored = {weights.get_slice(key).get_dtype() for weights in largest for key in weights.offset_keys()}
+    stored = {
+        weights.get_slice(key).get_dtype() for weights in largest for key in weights.offset_keys()
+    }
     return "bfloat16" if "BF16" in stored else "float16"
 
 
@@ -316,7 +345,9 @@ def read(folder: Path, dtype: str, variant: str) -> Any:
     }
     try:
         pipeline = diffusers.AutoPipelineForText2Image.from_pretrained(str(folder), **options)
-    except ValueError:  # a class that the automatic choice does not know; any other reason comes up again
+    except (
+        ValueError
+    ):  # a class that the automatic choice does not know; any other reason comes up again
         pipeline = diffusers.DiffusionPipeline.from_pretrained(str(folder), **options)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
@@ -341,7 +372,11 @@ def quiet_diffusers() -> Any:
 def dtypes_of(pipeline: Any) -> dict[str, Any]:
     import torch
 
-    return {name: part.dtype for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
+    return {
+        name: part.dtype
+        for name, part in pipeline.components.items()
+        if isinstance(part, torch.nn.Module)
+    }
 
 
 def one_line(error: Exception) -> str:

@@ -5,8 +5,8 @@ What may cost money is never asked for twice on a guess:
 - before_send() notes in the row, right before, that it may have gone out. A sweep that finds such a row without
   its worker fails it with outcome_unknown; it does not give it to another.
 - If no answer came, or one from a gateway that gave up waiting, nobody knows what became of it. That is
-  Final("outcome_unknown") where somebody pays, and Transient where nobody does.
-- 429, 500, 502 and 503 are Transient for all: providers charge for pictures, not for errors of their own.
+  PermanentError("outcome_unknown") where somebody pays, and TransientError where nobody does.
+- 429, 500, 502 and 503 are TransientError for all: providers charge for pictures, not for errors of their own.
 """
 
 import base64
@@ -22,7 +22,7 @@ from urllib.parse import urljoin
 from urllib3.exceptions import LocationParseError
 from urllib3.util import Url, parse_url
 
-from engines import Drawing, Final, Job, Transient, Unanswered, remote
+from engines import GeneratedImage, ImageRequest, NoResponse, PermanentError, TransientError, remote
 from engines.options import OpenAIImages
 
 # Half of the progress bar is full after this time; the API says nothing until the picture is there.
@@ -54,8 +54,8 @@ CONTENT = re.compile(
 # -- The two calls ------------------------------------------------------------------------------
 
 
-def make(job: Job, on_progress: Callable[[int, int], None]) -> Drawing:
-    """Have one picture made. Raises Transient and Final, and whatever on_progress raises."""
+def make(job: ImageRequest, on_progress: Callable[[int, int], None]) -> GeneratedImage:
+    """Have one picture made. Raises TransientError and PermanentError, and whatever on_progress raises."""
     options, tick = job.options, estimate(on_progress)
     with closing(remote.Server(options.base_url, remote.bearer(options.api_key_env))) as server:
         body = request_body(job)
@@ -64,11 +64,11 @@ def make(job: Job, on_progress: Callable[[int, int], None]) -> Drawing:
         answer = remote.while_waiting(lambda: submit(server, body, options), tick)
     found = first_picture(answer)
     data = decoded(found.encoded) if found.encoded else fetch(found.url, options, tick)
-    return Drawing(data, found.params)
+    return GeneratedImage(data, found.params)
 
 
 def check(options: OpenAIImages) -> list[str]:
-    """Ask for the list of models, which is free. Raises Transient and Final."""
+    """Ask for the list of models, which is free. Raises TransientError and PermanentError."""
     with closing(remote.Server(options.base_url, remote.bearer(options.api_key_env))) as server:
         answer = server.call("GET", "/models", CHECK_SECONDS)
     if answer.status in (404, 405):
@@ -78,13 +78,17 @@ def check(options: OpenAIImages) -> list[str]:
     if not names:
         return ["no model list"]
     if options.model not in names:
-        raise Final("engine_refused", "no such model", "no such model")
+        raise PermanentError("engine_refused", "no such model", "no such model")
     return [f"{len(names)} model{'s' if len(names) > 1 else ''}"]
 
 
 def model_names(body: Any) -> set[str]:
     items = body.get("data") if isinstance(body, dict) else None
-    return {str(item.get("id")) for item in items if isinstance(item, dict)} if isinstance(items, list) else set()
+    return (
+        {str(item.get("id")) for item in items if isinstance(item, dict)}
+        if isinstance(items, list)
+        else set()
+    )
 
 
 def estimate(on_progress: Callable[[int, int], None]) -> Callable[[], None]:
@@ -101,7 +105,7 @@ def estimate(on_progress: Callable[[int, int], None]) -> Callable[[], None]:
 # -- The request --------------------------------------------------------------------------------
 
 
-def request_body(job: Job) -> dict[str, Any]:
+def request_body(job: ImageRequest) -> dict[str, Any]:
     options = job.options
     values = {
         # Each record of ours is one picture, with an end of its own; several are several requests.
@@ -116,7 +120,9 @@ def request_body(job: Job) -> dict[str, Any]:
         "negative_prompt": job.negative_prompt,
     }
     body = {"model": options.model, "prompt": job.prompt}
-    body |= {options.fields[name]: value for name, value in values.items() if value not in (None, "")}
+    body |= {
+        options.fields[name]: value for name, value in values.items() if value not in (None, "")
+    }
     body.pop("", None)
     # Sent only if asked for: OpenAI's own models refuse the field.
     if options.response_format:
@@ -128,12 +134,12 @@ def submit(server: remote.Server, body: dict[str, Any], options: OpenAIImages) -
     """Send the request, once, and return the answer if it is a good one."""
     try:
         answer = server.call("POST", "/images/generations", options.timeout_seconds, json=body)
-    except Unanswered as error:
+    except NoResponse as error:
         if not options.is_paid:
             raise
-        raise Final("outcome_unknown", str(error)) from None
+        raise PermanentError("outcome_unknown", str(error)) from None
     if options.is_paid and answer.status in UNDECIDED:
-        raise Final("outcome_unknown", str(answer.status))
+        raise PermanentError("outcome_unknown", str(answer.status))
     raise_for_status(answer)
     return answer
 
@@ -150,16 +156,18 @@ class Found(NamedTuple):
 
 
 def first_picture(answer: remote.Answer) -> Found:
-    """Return the picture in a good answer. Raises Final if there is none."""
+    """Return the picture in a good answer. Raises PermanentError if there is none."""
     body = answer.json()
     entries = (body.get("data") or body.get("images")) if isinstance(body, dict) else None
-    entry = entries[0] if isinstance(entries, list) and entries and isinstance(entries[0], dict) else {}
+    entry = (
+        entries[0] if isinstance(entries, list) and entries and isinstance(entries[0], dict) else {}
+    )
     encoded, url = text_of(entry, "b64_json"), text_of(entry, "url")
     if not encoded and url.startswith("data:"):
         encoded = url
     if not encoded and not url:
         raise_for_names(answer.status, names_of(error_of(answer), answer.status))
-        raise Final("engine_error", f"{answer.status} without a picture")
+        raise PermanentError("engine_error", f"{answer.status} without a picture")
     return Found(encoded, url, params_of(body, entry))
 
 
@@ -179,14 +187,14 @@ def text_of(entry: dict[str, Any], name: str) -> str:
 
 
 def decoded(text: str) -> bytes:
-    """Return the bytes of base64 text, which may stand in a data: URL. Raises Final."""
+    """Return the bytes of base64 text, which may stand in a data: URL. Raises PermanentError."""
     if text.startswith("data:"):
         text = text.partition(";base64,")[2]
     data = b""
     with suppress(ValueError):
         data = base64.b64decode("".join(text.split()), validate=True)
     if not data:
-        raise Final("bad_picture", "broken base64")
+        raise PermanentError("bad_picture", "broken base64")
     return data
 
 
@@ -203,22 +211,22 @@ def raise_for_status(answer: remote.Answer) -> None:
     if 400 <= answer.status < 500:
         raise_for_names(answer.status, names)
     if 400 <= answer.status < 500 and answer.status not in (401, 402, 403, 408, 429):
-        raise Final("engine_refused", f"{answer.status} {detail}".strip(), detail)
+        raise PermanentError("engine_refused", f"{answer.status} {detail}".strip(), detail)
     remote.raise_for_status(answer, detail)
 
 
 def raise_for_names(status: int, names: list[str]) -> None:
     text = " ".join(names)
     if ACCOUNT.search(text):
-        raise Final("engine_account", f"{status} {text}")
+        raise PermanentError("engine_account", f"{status} {text}")
     if CONTENT.search(text) or status == 451:
-        raise Final("content_refused", f"{status} {text}".strip())
+        raise PermanentError("content_refused", f"{status} {text}".strip())
 
 
 def error_of(answer: remote.Answer) -> dict[str, Any]:
     """Return the object in an answer that names the error; some servers put the names at the top."""
     body = None
-    with suppress(Final):
+    with suppress(PermanentError):
         body = answer.json()
     if not isinstance(body, dict):
         return {}
@@ -228,7 +236,11 @@ def error_of(answer: remote.Answer) -> dict[str, Any]:
 def names_of(error: dict[str, Any], status: int) -> list[str]:
     """Return the server's own short names for what is wrong; not its sentences, which may quote the prompt."""
     inner = error.get("inner_error") or error.get("innererror")
-    codes = [error.get("code"), error.get("type"), inner.get("code") if isinstance(inner, dict) else None]
+    codes = [
+        error.get("code"),
+        error.get("type"),
+        inner.get("code") if isinstance(inner, dict) else None,
+    ]
     names = dict.fromkeys(remote.word(str(code)) for code in codes if isinstance(code, str | int))
     # Some repeat the status as their code.
     return [name for name in names if name not in ("", str(status))]
@@ -248,10 +260,10 @@ def fetch(url: str, options: OpenAIImages, tick: Callable[[], None]) -> bytes:
             remote.while_waiting(partial(time.sleep, pause), tick)
             try:
                 return remote.while_waiting(partial(follow, url, options, own, others), tick)
-            except Transient as error:
+            except TransientError as error:
                 failure = error
     if options.is_paid:
-        raise Final("outcome_unknown", f"the picture could not be fetched: {failure}")
+        raise PermanentError("outcome_unknown", f"the picture could not be fetched: {failure}")
     raise failure
 
 
@@ -264,25 +276,29 @@ def follow(url: str, options: OpenAIImages, own: remote.Server, others: remote.S
         if answer.status == 200:
             return answer.body
         if answer.status not in REDIRECTS:
-            raise Transient("engine_unavailable", f"{answer.status} for the picture")
+            raise TransientError("engine_unavailable", f"{answer.status} for the picture")
         url = urljoin(target.url, answer.headers.get("Location", ""))
-    raise Final("engine_error", "too many redirects")
+    raise PermanentError("engine_error", "too many redirects")
 
 
 def checked(url: str, options: OpenAIImages) -> Url:
-    """Return an address as the client will read it. Raises Final if nothing may be fetched there."""
+    """Return an address as the client will read it. Raises PermanentError if nothing may be fetched there."""
     target = Url()
     # Not an `except`, or the error, which has the address, would go along as the context of ours.
     with suppress(LocationParseError):
         target = parse_url(url)
     if target.scheme not in ("http", "https") or not target.host or target.auth:
-        raise Final("engine_error", "an odd address for the picture")
+        raise PermanentError("engine_error", "an odd address for the picture")
     if is_own(target, options):
         return target
     if not any(matches(target.host, pattern) for pattern in options.result_hosts):
-        raise Final("engine_error", f"{remote.word(target.host) or 'a host'} is not in result_hosts")
+        raise PermanentError(
+            "engine_error", f"{remote.word(target.host) or 'a host'} is not in result_hosts"
+        )
     if target.scheme == "http" and not options.allow_private_results:
-        raise Final("engine_error", f"{remote.word(target.host) or 'a host'} asked without TLS")
+        raise PermanentError(
+            "engine_error", f"{remote.word(target.host) or 'a host'} asked without TLS"
+        )
     return target
 
 

@@ -69,7 +69,9 @@ class OpenAIImages(Options):
     # Sent along as they are.
     extra: dict[str, Any] = {}
     # Hosts that URL results may be fetched from beside the server's own; "*.example.com" takes subdomains, "*" all.
-    result_hosts: list[Annotated[str, Field(pattern=r"^(\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*)$")]] = []
+    result_hosts: list[
+        Annotated[str, Field(pattern=r"^(\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*)$")]
+    ] = []
     # Lets those hosts have private addresses, and be asked without TLS.
     allow_private_results: bool = False
     timeout_seconds: float = Field(300, gt=0, le=3600)
@@ -82,7 +84,9 @@ class OpenAIImages(Options):
     @classmethod
     def fields_are_complete(cls, fields: dict[str, str]) -> dict[str, str]:
         if unknown := fields.keys() - cls.names.keys():
-            raise ValueError(f"has no {', '.join(sorted(unknown))}; there are {', '.join(cls.names)}")
+            raise ValueError(
+                f"has no {', '.join(sorted(unknown))}; there are {', '.join(cls.names)}"
+            )
         if {"model", "prompt"} & set(fields.values()):
             raise ValueError("must leave model and prompt alone")
         return {**cls.names, **fields}

@@ -19,7 +19,7 @@ from typing import Any
 
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from engines import Drawing, Job, no_progress
+from engines import GeneratedImage, ImageRequest, no_progress
 
 VERSION = "test_model_v1"
 
@@ -193,7 +193,9 @@ def colours_in(text: str) -> list[Colour]:
 def _matches(text: str, table: dict[str, str]) -> set[str]:
     folded = unicodedata.normalize("NFKC", text).casefold()
     latin = set(re.findall(r"[a-z]+", folded))
-    latin |= {word.removesuffix("s") for word in latin} | {word.removesuffix("es") for word in latin}
+    latin |= {word.removesuffix("s") for word in latin} | {
+        word.removesuffix("es") for word in latin
+    }
     latin |= {word.removesuffix("ies") + "y" for word in latin if word.endswith("ies")}
     found = set()
     # Long words go first and are struck out, or the 花 in 烟花 (firework) would ask for flowers.
@@ -228,7 +230,9 @@ def tinted(colour: Colour, tint: Colour) -> Colour:
     return mix(colour, tuple(round(part * 255) for part in target), 0.7)
 
 
-def rugged(rng: random.Random, points: list[Point], roughness: float, splits: int = 6) -> list[Point]:
+def rugged(
+    rng: random.Random, points: list[Point], roughness: float, splits: int = 6
+) -> list[Point]:
     """Break every piece of a line in two, again and again, moving each middle up or down."""
     for _ in range(splits):
         middles = [
@@ -239,9 +243,14 @@ def rugged(rng: random.Random, points: list[Point], roughness: float, splits: in
     return points
 
 
-def rolling(rng: random.Random, width: int, level: float, swell: float, waves: float) -> list[Point]:
+def rolling(
+    rng: random.Random, width: int, level: float, swell: float, waves: float
+) -> list[Point]:
     """Make a soft hill line across the width, about `waves` humps of height `swell` around `level`."""
-    parts = [(waves * factor * rng.uniform(0.8, 1.2), rng.uniform(0, 7), 1 / factor) for factor in (1, 2, 3.7)]
+    parts = [
+        (waves * factor * rng.uniform(0.8, 1.2), rng.uniform(0, 7), 1 / factor)
+        for factor in (1, 2, 3.7)
+    ]
     line = []
     for step in range(-2, 163):
         share = step / 160
@@ -269,7 +278,13 @@ def smooth(points: list[Point], pieces: int = 8) -> list[Point]:
 
 def _between(p0: Point, p1: Point, p2: Point, p3: Point, t: float) -> Point:
     return tuple(
-        0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t * t + (3 * b - a - 3 * c + d) * t**3)
+        0.5
+        * (
+            2 * b
+            + (c - a) * t
+            + (2 * a - 5 * b + 4 * c - d) * t * t
+            + (3 * b - a - 3 * c + d) * t**3
+        )
         for a, b, c, d in zip(p0, p1, p2, p3)
     )
 
@@ -290,17 +305,24 @@ def gradient(size: tuple[int, int], colours: list[Colour]) -> Image.Image:
 # --------------------------------------------------------------------------------------
 
 
-def compose(job: Job, rng: random.Random) -> tuple[str, set[str]]:
+def compose(job: ImageRequest, rng: random.Random) -> tuple[str, set[str]]:
     """Choose the mood and the motifs of a job; the mood is "abstract", without motifs, if no word is known."""
     forbidden = motifs_in(job.negative_prompt)
     wanted = motifs_in(job.prompt) - forbidden
     if not wanted:
         return "abstract", set()
-    choices = next(moods.split() for names, moods in MOODS if not names or wanted & set(names.split()))
+    choices = next(
+        moods.split() for names, moods in MOODS if not names or wanted & set(names.split())
+    )
     mood = rng.choice([choice for choice in choices if choice not in forbidden] or ["day"])
     brought = {extra for name in wanted | {mood} for extra in BRINGS.get(name, "").split()}
     if not (wanted | brought) & (GROUND | SPACE):
-        brought |= {"hill", rng.choice(("mountain", "hill") if wanted & SUBJECTS else ("mountain", "hill", "forest"))}
+        brought |= {
+            "hill",
+            rng.choice(
+                ("mountain", "hill") if wanted & SUBJECTS else ("mountain", "hill", "forest")
+            ),
+        }
     if (wanted | brought) & GROUND == {"mountain"}:
         brought.add(rng.choice(("hill", "forest", "sea")))
     if mood in ("night", "rain") or SPACE & wanted:
@@ -314,7 +336,7 @@ class Canvas:
     Every motif draws its luck from its own `random(name)`: leaving one out moves none of the others.
     """
 
-    def __init__(self, job: Job):
+    def __init__(self, job: ImageRequest):
         self.job = job
         pixels = job.width * job.height
         scale = 4 if pixels <= 256 * 256 else 2 if pixels <= 1_600_000 else 1.5
@@ -345,7 +367,11 @@ class Canvas:
             self.accents = tints * 3 + [mix(tints[0], (255, 255, 255), 0.45)]
         elif tints:
             # A green or a brown means the land: no sky looks good in them.
-            airy = [tint for tint in tints if tint not in (rgb("43a047"), rgb("8d5a3b"))] if self.motifs else tints
+            airy = (
+                [tint for tint in tints if tint not in (rgb("43a047"), rgb("8d5a3b"))]
+                if self.motifs
+                else tints
+            )
             self.sky = [tinted(colour, airy[0]) for colour in self.sky] if airy else self.sky
             self.far, self.near = (tinted(colour, tints[-1]) for colour in (self.far, self.near))
             self.accents = [tinted(colour, rng.choice(tints)) for colour in self.accents]
@@ -371,7 +397,9 @@ class Canvas:
         text = f"{VERSION}|{self.job.seed}|{self.job.prompt}|{name}"
         return random.Random(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
 
-    def fill(self, outline: list[Point], top: Colour, bottom: Colour, reach: float | None = None) -> None:
+    def fill(
+        self, outline: list[Point], top: Colour, bottom: Colour, reach: float | None = None
+    ) -> None:
         """Fill an outline with a gradient that ends `reach` pixels below its top, or at its bottom."""
         left, upper = (math.floor(max(0, min(axis))) for axis in zip(*outline))
         right = min(self.width, math.ceil(max(x for x, _ in outline)))
@@ -429,7 +457,11 @@ class Canvas:
 
 def paint_sky(canvas: Canvas) -> Iterator[Stroke]:
     """Paint the sky, brighter around the sun or moon."""
-    tall = canvas.height if SPACE & canvas.motifs and not GROUND & canvas.motifs else round(canvas.horizon * 1.05)
+    tall = (
+        canvas.height
+        if SPACE & canvas.motifs and not GROUND & canvas.motifs
+        else round(canvas.horizon * 1.05)
+    )
 
     def backdrop() -> None:
         canvas.image.paste(canvas.mist, (0, 0, canvas.width, canvas.height))
@@ -439,7 +471,9 @@ def paint_sky(canvas: Canvas) -> Iterator[Stroke]:
     if canvas.motifs & {"sun", "moon"}:
         warm = mix(canvas.light, canvas.sky[-1], 0.5)
         strength = 0.75 if "sun" in canvas.motifs else 0.4
-        yield partial(canvas.glow, canvas.light_x, canvas.light_y, canvas.unit * 0.62, warm, strength)
+        yield partial(
+            canvas.glow, canvas.light_x, canvas.light_y, canvas.unit * 0.62, warm, strength
+        )
 
 
 def paint_galaxy(canvas: Canvas) -> Iterator[Stroke]:
@@ -452,9 +486,17 @@ def paint_galaxy(canvas: Canvas) -> Iterator[Stroke]:
         for _ in range(18):
             x = rng.uniform(-0.1, 1.1)
             y = middle + slant * (x - 0.5) + rng.gauss(0, wide)
-            canvas.glow(x * canvas.width, y * canvas.height, canvas.unit * rng.uniform(0.1, 0.3), colour, strength)
+            canvas.glow(
+                x * canvas.width,
+                y * canvas.height,
+                canvas.unit * rng.uniform(0.1, 0.3),
+                colour,
+                strength,
+            )
 
-    for colour, strength, wide in zip([*clouds, canvas.light], (0.16, 0.14, 0.14, 0.1), (0.12, 0.09, 0.07, 0.03)):
+    for colour, strength, wide in zip(
+        [*clouds, canvas.light], (0.16, 0.14, 0.14, 0.1), (0.12, 0.09, 0.07, 0.03)
+    ):
         yield partial(wisp, colour, strength, wide)
 
 
@@ -468,7 +510,9 @@ def paint_stars(canvas: Canvas) -> Iterator[Stroke]:
             x, y = rng.uniform(0, canvas.width), deep * rng.random() ** 1.3
             size = canvas.unit * 0.0007 * (1 + 2.4 * rng.random() ** 5)
             colour = mix(canvas.light, rng.choice(canvas.accents), rng.uniform(0, 0.5))
-            canvas.disc(x, y, max(0.8, size), (*colour, round(rng.uniform(90, 255) * (1 - 0.75 * y / deep))))
+            canvas.disc(
+                x, y, max(0.8, size), (*colour, round(rng.uniform(90, 255) * (1 - 0.75 * y / deep)))
+            )
         canvas.glow(x, y, canvas.unit * 0.025, canvas.light, 0.55)
         canvas.disc(x, y, canvas.unit * 0.0028, canvas.light)
 
@@ -480,7 +524,9 @@ def paint_aurora(canvas: Canvas) -> Iterator[Stroke]:
     rng = canvas.random("aurora")
     size = (canvas.width // 2, round(canvas.horizon) // 2)
     wide = size[0] // 160 + 2
-    ramp = Image.linear_gradient("L").point([round((level / 255) ** 2 * 255) for level in range(256)])
+    ramp = Image.linear_gradient("L").point(
+        [round((level / 255) ** 2 * 255) for level in range(256)]
+    )
 
     def curtain(low: Colour, high: Colour, level: float) -> None:
         line = rolling(rng, size[0], size[1] * level, canvas.unit * 0.035, rng.uniform(0.7, 1.3))
@@ -489,9 +535,16 @@ def paint_aurora(canvas: Canvas) -> Iterator[Stroke]:
         for index, (x, y) in enumerate(line):
             ray = (0.35 + 0.65 * abs(math.sin(index * pace + phase))) * rng.uniform(0.75, 1)
             strip = ramp.resize((wide, round(canvas.unit * (0.08 + 0.14 * ray))))
-            mask.paste(strip.point([round(value * ray) for value in range(256)]), (round(x), round(y) - strip.height))
-            foot = strip.transpose(Image.Transpose.FLIP_TOP_BOTTOM).resize((wide, strip.height // 6 + 1))
-            mask.paste(foot.point([round(value * ray) for value in range(256)]), (round(x), round(y)))
+            mask.paste(
+                strip.point([round(value * ray) for value in range(256)]),
+                (round(x), round(y) - strip.height),
+            )
+            foot = strip.transpose(Image.Transpose.FLIP_TOP_BOTTOM).resize(
+                (wide, strip.height // 6 + 1)
+            )
+            mask.paste(
+                foot.point([round(value * ray) for value in range(256)]), (round(x), round(y))
+            )
         mask = mask.filter(ImageFilter.BoxBlur(canvas.unit / 400)).resize(
             (size[0] * 2, size[1] * 2), Image.Resampling.BICUBIC
         )
@@ -502,7 +555,9 @@ def paint_aurora(canvas: Canvas) -> Iterator[Stroke]:
 
     for level in (0.5, 0.66, 0.84):
         low = rng.choice((rgb("5cf2b0"), rgb("57e0c8"), rgb("8bf28a")))
-        yield partial(curtain, low, rng.choice((rgb("8a6cf0"), rgb("3f8fe0"), rgb("c06cd8"))), level)
+        yield partial(
+            curtain, low, rng.choice((rgb("8a6cf0"), rgb("3f8fe0"), rgb("c06cd8"))), level
+        )
 
 
 def paint_light(canvas: Canvas) -> Iterator[Stroke]:
@@ -516,7 +571,9 @@ def paint_light(canvas: Canvas) -> Iterator[Stroke]:
             angle, away = rng.uniform(0, math.tau), radius * rng.uniform(0.1, 0.6)
             size = radius * rng.uniform(0.08, 0.26)
             shade = (*mix(canvas.light, canvas.sky[-1], 0.6), 70)
-            yield partial(canvas.disc, x + away * math.cos(angle), y + away * math.sin(angle), size, shade)
+            yield partial(
+                canvas.disc, x + away * math.cos(angle), y + away * math.sin(angle), size, shade
+            )
 
 
 def paint_planet(canvas: Canvas) -> Iterator[Stroke]:
@@ -534,7 +591,9 @@ def paint_planet(canvas: Canvas) -> Iterator[Stroke]:
             box = (middle - wide, middle - tall, middle + wide, middle + tall)
             pen.arc(box, start, start + 180, fill=strength, width=round(radius * 0.09))
         layer = layer.rotate(16, Image.Resampling.BICUBIC)
-        canvas.image.paste(mix(other, canvas.light, 0.5), (round(x - middle), round(y - middle)), layer)
+        canvas.image.paste(
+            mix(other, canvas.light, 0.5), (round(x - middle), round(y - middle)), layer
+        )
 
     bands = [mix(base, rng.choice(canvas.accents), rng.uniform(0, 0.45)) for _ in range(11)]
     yield partial(canvas.glow, x, y, radius * 2.1, base, 0.35)
@@ -566,14 +625,27 @@ def paint_clouds(canvas: Canvas) -> Iterator[Stroke]:
     flat = 0.16 if canvas.low_light else 0.42
     for _ in range(14 if rainy else 9 if "cloud" in motifs_in(canvas.job.prompt) else 5):
         height = rng.uniform(0, 0.45) if rainy else rng.uniform(0.1, 0.9)
-        size = canvas.unit * (0.2 - 0.13 * height) * rng.uniform(0.7, 1.4) * (1.7 if canvas.low_light else 1)
+        size = (
+            canvas.unit
+            * (0.2 - 0.13 * height)
+            * rng.uniform(0.7, 1.4)
+            * (1.7 if canvas.low_light else 1)
+        )
         place = (canvas.width * rng.uniform(-0.05, 1.05), canvas.horizon * height, size, flat)
         around = canvas.sky[int(height * len(canvas.sky))]
         colour = canvas.sky[0] if rainy else canvas.accents[1] if canvas.low_light else canvas.light
-        yield partial(_cloud, canvas, rng, place, mix(around, colour, 0.5 if rainy or canvas.low_light else 0.8))
+        yield partial(
+            _cloud,
+            canvas,
+            rng,
+            place,
+            mix(around, colour, 0.5 if rainy or canvas.low_light else 0.8),
+        )
 
 
-def _cloud(canvas: Canvas, rng: random.Random, place: tuple[float, float, float, float], colour: Colour) -> None:
+def _cloud(
+    canvas: Canvas, rng: random.Random, place: tuple[float, float, float, float], colour: Colour
+) -> None:
     x, y, reach, flat = place
     box = (max(8, round(reach * 2.4)), max(8, round(reach * 2.4 * flat)))
     mask = Image.new("L", box)
@@ -582,7 +654,10 @@ def _cloud(canvas: Canvas, rng: random.Random, place: tuple[float, float, float,
         away = rng.uniform(-0.82, 0.82)
         tall = box[1] * (0.16 + 0.42 * (1 - abs(away)) * rng.uniform(0.5, 1))
         wide, middle = tall * (0.34 / flat), box[0] / 2 + away * reach
-        pen.ellipse((middle - wide, box[1] * 0.82 - tall, middle + wide, box[1] * 0.82 + tall * 0.35), fill=255)
+        pen.ellipse(
+            (middle - wide, box[1] * 0.82 - tall, middle + wide, box[1] * 0.82 + tall * 0.35),
+            fill=255,
+        )
     fade = gradient(box, [(235,) * 3, (200,) * 3, (0,) * 3]).convert("L")
     mask = ImageChops.multiply(mask.filter(ImageFilter.BoxBlur(canvas.unit / 500)), fade)
     canvas.image.paste(colour, (round(x - box[0] / 2), round(y - box[1] / 2)), mask)
@@ -591,7 +666,9 @@ def _cloud(canvas: Canvas, rng: random.Random, place: tuple[float, float, float,
 def paint_rainbow(canvas: Canvas) -> Iterator[Stroke]:
     """Span seven translucent bows over the horizon."""
     middle, wide = canvas.width * 0.5, canvas.unit * 0.014
-    for index, code in enumerate(("ff5e5b", "ff9f45", "ffe066", "7ddf80", "56c5f0", "5b7fe8", "a56be0")):
+    for index, code in enumerate(
+        ("ff5e5b", "ff9f45", "ffe066", "7ddf80", "56c5f0", "5b7fe8", "a56be0")
+    ):
         radius = min(canvas.width * 0.46, canvas.horizon * 0.9) - index * wide
         box = (middle - radius, canvas.horizon - radius, middle + radius, canvas.horizon + radius)
         yield partial(canvas.draw.arc, box, 180, 360, fill=(*rgb(code), 110), width=round(wide) + 1)
@@ -609,7 +686,9 @@ def paint_fireworks(canvas: Canvas) -> Iterator[Stroke]:
                 (x + reach * t * math.cos(angle), y + reach * (t * math.sin(angle) + 0.22 * t * t))
                 for t in (0.25, 0.5, 0.75, 1)
             ]
-            canvas.draw.line(trail, fill=(*colour, 150), width=max(1, round(canvas.unit / 420)), joint="curve")
+            canvas.draw.line(
+                trail, fill=(*colour, 150), width=max(1, round(canvas.unit / 420)), joint="curve"
+            )
             canvas.disc(*trail[-1], canvas.unit * 0.003, mix(colour, (255, 255, 255), 0.6))
 
     for _ in range(6):
@@ -627,12 +706,16 @@ def paint_mountains(canvas: Canvas) -> Iterator[Stroke]:
     rng = canvas.random("mountains")
 
     def mountain_range(nearness: float) -> None:
-        foot = canvas.horizon + canvas.unit * (0.02 + 0.05 * nearness) * ("sea" not in canvas.motifs)
+        foot = canvas.horizon + canvas.unit * (0.02 + 0.05 * nearness) * (
+            "sea" not in canvas.motifs
+        )
         tall = canvas.unit * (0.34 - 0.14 * nearness) * rng.uniform(0.85, 1.15)
         step = canvas.unit * (0.3 - 0.08 * nearness)
         controls, x, high = [], -step * rng.random() - step, True
         while x < canvas.width + step * 2:
-            controls.append((x, foot - tall * (rng.uniform(0.58, 1) if high else rng.uniform(0.1, 0.3))))
+            controls.append(
+                (x, foot - tall * (rng.uniform(0.58, 1) if high else rng.uniform(0.1, 0.3)))
+            )
             x, high = x + step * rng.uniform(0.35, 0.75), not high
         pieces = [rugged(rng, list(pair), 0.2, 5) for pair in pairwise(controls)]
         line = [point for piece in pieces for point in piece]
@@ -644,7 +727,9 @@ def paint_mountains(canvas: Canvas) -> Iterator[Stroke]:
     for nearness in (0, 0.4, 0.8):
         yield partial(mountain_range, nearness)
         middle = canvas.horizon + canvas.unit * 0.04 * nearness
-        yield partial(canvas.veil, middle - canvas.unit * 0.12, middle + canvas.unit * 0.12, canvas.mist, 0.5)
+        yield partial(
+            canvas.veil, middle - canvas.unit * 0.12, middle + canvas.unit * 0.12, canvas.mist, 0.5
+        )
 
 
 def _facet(canvas: Canvas, rng: random.Random, left: list, right: list, shape: tuple) -> None:
@@ -655,14 +740,19 @@ def _facet(canvas: Canvas, rng: random.Random, left: list, right: list, shape: t
         return
     dark = right if canvas.light_x < canvas.width / 2 else left[::-1]
     low = (peak[0] + (dark[-1][0] - peak[0]) * 0.1, min(foot, dark[-1][1] + tall * 0.1))
-    seam = [_along(peak, low, part / 7, rng.uniform(-0.03, 0.03) * tall * (part > 0)) for part in range(8)]
+    seam = [
+        _along(peak, low, part / 7, rng.uniform(-0.03, 0.03) * tall * (part > 0))
+        for part in range(8)
+    ]
     foot_colour = mix(colour, canvas.mist, 0.75)
     ends = [mix(colour, foot_colour, max(0, 1 - (foot - y) / tall)) for y in (peak[1], low[1])]
     canvas.fill([*dark, *seam[::-1]], mix(ends[0], canvas.near, 0.3), ends[1])
     snow_line = foot - tall * 0.62
     if peak[1] > snow_line - tall * 0.05:
         return
-    above = [list(takewhile(lambda point: point[1] < snow_line, side)) for side in (left[::-1], right)]
+    above = [
+        list(takewhile(lambda point: point[1] < snow_line, side)) for side in (left[::-1], right)
+    ]
     cap = above[0][::-1] + above[1]
     teeth = [(x, y + (snow_line - y) * rng.uniform(0.35, 0.95)) for x, y in cap[::-2]]
     white = mix(canvas.light, canvas.mist, 0.3 + 0.4 * (1 - nearness))
@@ -679,9 +769,13 @@ def paint_hills(canvas: Canvas) -> Iterator[Stroke]:
 
     def hill(nearness: float) -> None:
         level = canvas.horizon + (canvas.height - canvas.horizon) * (nearness * 0.8 - 0.1)
-        line = rolling(rng, canvas.width, level, canvas.unit * (0.06 - 0.02 * nearness), rng.uniform(0.5, 1.3))
+        line = rolling(
+            rng, canvas.width, level, canvas.unit * (0.06 - 0.02 * nearness), rng.uniform(0.5, 1.3)
+        )
         colour = canvas.land(0.15 + nearness * 0.8)
-        canvas.ground(line, colour, mix(colour, canvas.mist, 0.42 * (1 - nearness)), canvas.unit * 0.24)
+        canvas.ground(
+            line, colour, mix(colour, canvas.mist, 0.42 * (1 - nearness)), canvas.unit * 0.24
+        )
 
     for nearness in (0, 0.2, 0.45, 0.72, 1):
         yield partial(hill, nearness)
@@ -695,7 +789,9 @@ def paint_city(canvas: Canvas) -> Iterator[Stroke]:
     def row(nearness: float) -> None:
         x = -canvas.unit * 0.05
         bottom = (
-            base if "sea" in canvas.motifs else canvas.horizon + (canvas.height - canvas.horizon) * (0.3 + nearness)
+            base
+            if "sea" in canvas.motifs
+            else canvas.horizon + (canvas.height - canvas.horizon) * (0.3 + nearness)
         )
         while x < canvas.width:
             wide = canvas.unit * rng.uniform(0.05, 0.1) * (0.7 + 0.5 * nearness)
@@ -709,18 +805,24 @@ def paint_city(canvas: Canvas) -> Iterator[Stroke]:
     for nearness in (0, 0.35, 0.7, 1):
         yield partial(row, nearness)
         glow = mix(canvas.mist, canvas.accents[0], 0.3)
-        yield partial(canvas.veil, canvas.horizon - canvas.unit * 0.2, base + canvas.unit * 0.1, glow, 0.22)
+        yield partial(
+            canvas.veil, canvas.horizon - canvas.unit * 0.2, base + canvas.unit * 0.1, glow, 0.22
+        )
 
 
 def _tower(canvas: Canvas, rng: random.Random, box: tuple[float, ...], nearness: float) -> None:
     x, top, wide, bottom = box
     colour = mix(
-        mix(canvas.land(0.1 + 0.9 * nearness), canvas.mist, 0.3 * (1 - nearness)), canvas.far, rng.uniform(0, 0.3)
+        mix(canvas.land(0.1 + 0.9 * nearness), canvas.mist, 0.3 * (1 - nearness)),
+        canvas.far,
+        rng.uniform(0, 0.3),
     )
     style = rng.randrange(5)
     if style == 0:
         canvas.draw.line(
-            (x + wide / 2, top - wide * 0.9, x + wide / 2, top), fill=colour, width=max(1, round(wide / 18))
+            (x + wide / 2, top - wide * 0.9, x + wide / 2, top),
+            fill=colour,
+            width=max(1, round(wide / 18)),
         )
     if style in (0, 1):
         canvas.draw.rectangle((x + wide * 0.2, top - wide * 0.25, x + wide * 0.8, top), fill=colour)
@@ -739,10 +841,14 @@ def _tower(canvas: Canvas, rng: random.Random, box: tuple[float, ...], nearness:
         for column in range(columns):
             if rng.random() > lit:
                 continue
-            wx, wy = (x + (wide - columns * cell) / 2 + column * cell + cell * 0.2, top + (row + 0.6) * cell * 1.25)
+            wx, wy = (
+                x + (wide - columns * cell) / 2 + column * cell + cell * 0.2,
+                top + (row + 0.6) * cell * 1.25,
+            )
             window = mix(rng.choice(canvas.accents[:2]), canvas.light, rng.random())
             canvas.draw.rectangle(
-                (wx, wy, wx + cell * 0.5, wy + cell * 0.62), fill=(*window, round(60 + 170 * nearness))
+                (wx, wy, wx + cell * 0.5, wy + cell * 0.62),
+                fill=(*window, round(60 + 170 * nearness)),
             )
 
 
@@ -766,7 +872,12 @@ def paint_sea(canvas: Canvas) -> Iterator[Stroke]:
     def glitter() -> None:
         for _ in range(canvas.count(130)):
             near = rng.random() ** 1.6
-            dash(rng.gauss(canvas.light_x, canvas.light_radius * (0.5 + 1.1 * near)), near, canvas.light, 190)
+            dash(
+                rng.gauss(canvas.light_x, canvas.light_radius * (0.5 + 1.1 * near)),
+                near,
+                canvas.light,
+                190,
+            )
 
     yield partial(_mirror, canvas, rng, top, deep)
     yield from [waves] * 3
@@ -783,7 +894,12 @@ def _mirror(canvas: Canvas, rng: random.Random, top: int, deep: int) -> None:
     y = 0
     while y < deep:
         tall = max(1, round(canvas.unit * (0.002 + 0.006 * y / deep)))
-        shift = canvas.unit * (0.002 + 0.014 * y / deep) * math.sin(y * 31.7 / tall) * rng.uniform(0.3, 1)
+        shift = (
+            canvas.unit
+            * (0.002 + 0.014 * y / deep)
+            * math.sin(y * 31.7 / tall)
+            * rng.uniform(0.3, 1)
+        )
         canvas.image.paste(water.crop((0, y, canvas.width, y + tall)), (round(shift), top + y))
         y += tall
 
@@ -803,7 +919,12 @@ def paint_desert(canvas: Canvas) -> Iterator[Stroke]:
         lit = mix(canvas.land(0.1 + 0.5 * nearness), canvas.light, 0.25)
         shade = mix(canvas.land(0.35 + 0.65 * nearness), canvas.sky[0], 0.12)
         canvas.ground(
-            [(-canvas.width, base + tall * 0.6), *rise, *drop, (canvas.width * 2, base + tall * 0.6)],
+            [
+                (-canvas.width, base + tall * 0.6),
+                *rise,
+                *drop,
+                (canvas.width * 2, base + tall * 0.6),
+            ],
             lit,
             mix(lit, canvas.land(0.6), 0.6),
             tall * 2,
@@ -812,7 +933,10 @@ def paint_desert(canvas: Canvas) -> Iterator[Stroke]:
         sway = wide * 0.18 * side
         foot = (peak[0] - sway * 0.6, base + tall * 0.9)
         crest = [
-            (peak[0] + (foot[0] - peak[0]) * t + sway * math.sin(t * math.tau) * 0.5, peak[1] + (foot[1] - peak[1]) * s)
+            (
+                peak[0] + (foot[0] - peak[0]) * t + sway * math.sin(t * math.tau) * 0.5,
+                peak[1] + (foot[1] - peak[1]) * s,
+            )
             for t, s in slope
         ]
         canvas.fill([*dark, *crest[::-1]], shade, mix(shade, lit, 0.85), tall * 1.9)
@@ -839,7 +963,12 @@ def paint_forest(canvas: Canvas) -> Iterator[Stroke]:
                 continue
             foot = height_at(line, x) + size * 0.06
             tree = _leafy_tree if leafy else _pine
-            tree(canvas, rng, (x, foot, size * rng.uniform(0.45, 1.1)), mix(bark, canvas.far, rng.uniform(0, 0.2)))
+            tree(
+                canvas,
+                rng,
+                (x, foot, size * rng.uniform(0.45, 1.1)),
+                mix(bark, canvas.far, rng.uniform(0, 0.2)),
+            )
         canvas.ground(line, colour, mix(colour, canvas.mist, 0.55 * (1 - nearness)), size * 1.2)
 
     for nearness in (0, 0.25, 0.5, 0.75, 1):
@@ -847,11 +976,17 @@ def paint_forest(canvas: Canvas) -> Iterator[Stroke]:
             yield partial(row, nearness)
             middle = canvas.horizon + (canvas.height - canvas.horizon) * nearness
             yield partial(
-                canvas.veil, middle - canvas.unit * 0.1, middle + canvas.unit * 0.16, canvas.mist, 0.34 * (1 - nearness)
+                canvas.veil,
+                middle - canvas.unit * 0.1,
+                middle + canvas.unit * 0.16,
+                canvas.mist,
+                0.34 * (1 - nearness),
             )
 
 
-def _pine(canvas: Canvas, rng: random.Random, place: tuple[float, float, float], colour: Colour) -> None:
+def _pine(
+    canvas: Canvas, rng: random.Random, place: tuple[float, float, float], colour: Colour
+) -> None:
     x, foot, tall = place
     tiers, wide = 7, tall * rng.uniform(0.17, 0.23)
     left, right = [(x, foot - tall)], []
@@ -863,23 +998,34 @@ def _pine(canvas: Canvas, rng: random.Random, place: tuple[float, float, float],
     canvas.draw.polygon([*left, trunk[1], trunk[0], *right[::-1]], fill=colour)
     if "snow" in canvas.motifs:
         cap = [(x + (px - x) * 0.8, py - tall * 0.02) for px, py in left[:7]]
-        canvas.draw.polygon([*cap, (x, left[6][1] - tall * 0.1)], fill=(*mix(canvas.mist, (255, 255, 255), 0.6), 150))
+        canvas.draw.polygon(
+            [*cap, (x, left[6][1] - tall * 0.1)],
+            fill=(*mix(canvas.mist, (255, 255, 255), 0.6), 150),
+        )
 
 
-def _leafy_tree(canvas: Canvas, rng: random.Random, place: tuple[float, float, float], colour: Colour) -> None:
+def _leafy_tree(
+    canvas: Canvas, rng: random.Random, place: tuple[float, float, float], colour: Colour
+) -> None:
     x, foot, tall = place
     canvas.draw.line(
-        (x, foot, x, foot - tall * 0.6), fill=mix(colour, (20, 12, 10), 0.4), width=max(1, round(tall * 0.035))
+        (x, foot, x, foot - tall * 0.6),
+        fill=mix(colour, (20, 12, 10), 0.4),
+        width=max(1, round(tall * 0.035)),
     )
     leaves = mix(
-        rng.choice(canvas.accents) if "autumn" in canvas.motifs else canvas.land(0.6), colour, rng.uniform(0.15, 0.5)
+        rng.choice(canvas.accents) if "autumn" in canvas.motifs else canvas.land(0.6),
+        colour,
+        rng.uniform(0.15, 0.5),
     )
     for light in (0, 0, 0, 0.12, 0.12, 0.2):
         px, py = (
             x + rng.gauss(0, tall * 0.1) - light * tall * 0.2,
             foot - tall * (0.64 + light * 0.4) + rng.gauss(0, tall * 0.08),
         )
-        canvas.disc(px, py, tall * rng.uniform(0.13, 0.22) * (1 - light), mix(leaves, canvas.light, light))
+        canvas.disc(
+            px, py, tall * rng.uniform(0.13, 0.22) * (1 - light), mix(leaves, canvas.light, light)
+        )
 
 
 def paint_flowers(canvas: Canvas) -> Iterator[Stroke]:
@@ -903,7 +1049,11 @@ def paint_flowers(canvas: Canvas) -> Iterator[Stroke]:
             _flower(
                 canvas,
                 rng,
-                (rng.uniform(0, canvas.width), level + rng.uniform(-0.6, 0.6) * size, size * rng.uniform(0.8, 1.35)),
+                (
+                    rng.uniform(0, canvas.width),
+                    level + rng.uniform(-0.6, 0.6) * size,
+                    size * rng.uniform(0.8, 1.35),
+                ),
             )
 
     yield partial(canvas.ground, line, mix(turf, canvas.mist, 0.45), canvas.near, canvas.unit * 0.4)
@@ -911,9 +1061,15 @@ def paint_flowers(canvas: Canvas) -> Iterator[Stroke]:
         yield partial(row, nearness)
 
 
-def _blade(canvas: Canvas, rng: random.Random, place: tuple[float, float, float], colour: Colour) -> None:
+def _blade(
+    canvas: Canvas, rng: random.Random, place: tuple[float, float, float], colour: Colour
+) -> None:
     x, foot, size = place
-    lean, tall, wide = rng.gauss(0, size * 0.3), size * rng.uniform(0.6, 1.2), max(0.8, size * 0.035)
+    lean, tall, wide = (
+        rng.gauss(0, size * 0.3),
+        size * rng.uniform(0.6, 1.2),
+        max(0.8, size * 0.035),
+    )
     bend = (x + lean * 0.3, foot - tall * 0.55)
     canvas.draw.polygon(
         [
@@ -943,9 +1099,20 @@ def _flower(canvas: Canvas, rng: random.Random, place: tuple[float, float, float
     for petal in range(petals):
         angle = turn + petal * math.tau / petals
         wide = math.pi / petals * 1.05
-        rim = [(0, 0.12), (angle - wide, 0.7), (angle - wide * 0.5, 1), (angle + wide * 0.5, 1), (angle + wide, 0.7)]
-        outline = [(head[0] + radius * r * math.cos(a), head[1] + radius * r * math.sin(a) * tilt) for a, r in rim]
-        canvas.draw.polygon(smooth(outline, 4), fill=mix(colour, canvas.near if petal % 2 else canvas.light, 0.12))
+        rim = [
+            (0, 0.12),
+            (angle - wide, 0.7),
+            (angle - wide * 0.5, 1),
+            (angle + wide * 0.5, 1),
+            (angle + wide, 0.7),
+        ]
+        outline = [
+            (head[0] + radius * r * math.cos(a), head[1] + radius * r * math.sin(a) * tilt)
+            for a, r in rim
+        ]
+        canvas.draw.polygon(
+            smooth(outline, 4), fill=mix(colour, canvas.near if petal % 2 else canvas.light, 0.12)
+        )
     canvas.disc(*head, radius * 0.3, mix(rgb("f2b632"), canvas.near, 0.12))
 
 
@@ -970,7 +1137,11 @@ SHAPES = {
         "sharp 42,22 50,3 54,27",
         "blob 66,97 70,82 86,72 100,56 106,74 100,93 84,101",
     ),
-    "house": ("sharp 14,52 86,52 86,100 14,100", "sharp 4,56 26,20 74,20 96,56", "sharp 66,8 76,8 76,30 66,30"),
+    "house": (
+        "sharp 14,52 86,52 86,100 14,100",
+        "sharp 4,56 26,20 74,20 96,56",
+        "sharp 66,8 76,8 76,30 66,30",
+    ),
 }
 
 
@@ -999,7 +1170,12 @@ def paint_subjects(canvas: Canvas) -> Iterator[Stroke]:
             canvas.glow(x - size * 0.1, top + size * 0.75, size * 1.1, canvas.accents[0], 0.4)
         _shape(canvas, name, (x - size / 2, top, size), mix(dark, (0, 0, 0), 0.25))
         for shift in (-0.24, 0.06) if name == "house" else ():
-            box = (x + shift * size, top + size * 0.64, x + (shift + 0.16) * size, top + size * 0.82)
+            box = (
+                x + shift * size,
+                top + size * 0.64,
+                x + (shift + 0.16) * size,
+                top + size * 0.82,
+            )
             canvas.draw.rectangle(box, fill=mix(rgb("ffd27a"), canvas.light, 0.3))
 
     away = 0.7 if canvas.light_x < canvas.width / 2 else 0.3
@@ -1014,11 +1190,16 @@ def paint_boats(canvas: Canvas) -> Iterator[Stroke]:
 
     def sail(share: float, near: float) -> None:
         size = canvas.unit * (0.07 + 0.2 * near)
-        x, foot = canvas.width * share, canvas.horizon + (canvas.height - canvas.horizon) * near + size * 0.1
+        x, foot = (
+            canvas.width * share,
+            canvas.horizon + (canvas.height - canvas.horizon) * near + size * 0.1,
+        )
         rig(x, foot, size, -0.75, 70)
         rig(x, foot, size, 1, 255)
         canvas.draw.line(
-            (x, foot - size * 0.9, x, foot - size * 0.12), fill=canvas.near, width=max(1, round(size * 0.02))
+            (x, foot - size * 0.9, x, foot - size * 0.12),
+            fill=canvas.near,
+            width=max(1, round(size * 0.02)),
         )
 
     def rig(x: float, foot: float, size: float, upright: float, opacity: int) -> None:
@@ -1043,8 +1224,12 @@ def paint_balloons(canvas: Canvas) -> Iterator[Stroke]:
         body = [(math.cos(a), math.sin(a)) for a in (math.pi * t / 20 for t in range(-20, 21))]
         for stripe in range(5):
             wide = 1 - stripe * 0.23
-            outline = [(x + c * radius * wide, y + s * radius * (1.15 if s > 0 else 1)) for c, s in body]
-            canvas.draw.polygon(outline, fill=mix(colours[stripe % 2], canvas.near, 0.1 if stripe % 2 else 0.2))
+            outline = [
+                (x + c * radius * wide, y + s * radius * (1.15 if s > 0 else 1)) for c, s in body
+            ]
+            canvas.draw.polygon(
+                outline, fill=mix(colours[stripe % 2], canvas.near, 0.1 if stripe % 2 else 0.2)
+            )
         foot = y + radius * 1.75
         for side in (-1, 1):
             canvas.draw.line(
@@ -1053,12 +1238,16 @@ def paint_balloons(canvas: Canvas) -> Iterator[Stroke]:
                 width=max(1, round(radius * 0.03)),
             )
         canvas.draw.rectangle(
-            (x - radius * 0.15, foot - radius * 0.05, x + radius * 0.15, foot + radius * 0.2), fill=canvas.near
+            (x - radius * 0.15, foot - radius * 0.05, x + radius * 0.15, foot + radius * 0.2),
+            fill=canvas.near,
         )
 
     for size in (0.028, 0.04, 0.05, 0.085):
         yield partial(
-            float_up, canvas.width * rng.uniform(0.1, 0.9), canvas.horizon * rng.uniform(0.15, 0.65), canvas.unit * size
+            float_up,
+            canvas.width * rng.uniform(0.1, 0.9),
+            canvas.horizon * rng.uniform(0.15, 0.65),
+            canvas.unit * size,
         )
 
 
@@ -1082,7 +1271,8 @@ def paint_birds(canvas: Canvas) -> Iterator[Stroke]:
             (-0.5, -lift * 0.65),
         ]
         canvas.draw.polygon(
-            [(px + a * span, py + b * span) for a, b in wing], fill=mix(canvas.near, canvas.sky[0], 0.2)
+            [(px + a * span, py + b * span) for a, b in wing],
+            fill=mix(canvas.near, canvas.sky[0], 0.2),
         )
 
     yield from [bird] * rng.randint(5, 9)
@@ -1093,7 +1283,9 @@ def paint_fog(canvas: Canvas) -> Iterator[Stroke]:
     rng = canvas.random("fog")
     for _ in range(4):
         middle = canvas.horizon + canvas.unit * rng.uniform(-0.15, 0.2)
-        yield partial(canvas.veil, middle - canvas.unit * 0.14, middle + canvas.unit * 0.14, canvas.mist, 0.5)
+        yield partial(
+            canvas.veil, middle - canvas.unit * 0.14, middle + canvas.unit * 0.14, canvas.mist, 0.5
+        )
 
 
 def paint_rain(canvas: Canvas) -> Iterator[Stroke]:
@@ -1102,11 +1294,17 @@ def paint_rain(canvas: Canvas) -> Iterator[Stroke]:
 
     def shower() -> None:
         for _ in range(canvas.count(90)):
-            x, y, near = (rng.uniform(-0.1, 1) * canvas.width, rng.uniform(-0.1, 1) * canvas.height, rng.random())
+            x, y, near = (
+                rng.uniform(-0.1, 1) * canvas.width,
+                rng.uniform(-0.1, 1) * canvas.height,
+                rng.random(),
+            )
             tall = canvas.unit * (0.02 + 0.05 * near)
             width = max(1, round(canvas.unit * (0.0008 + 0.001 * near)))
             canvas.draw.line(
-                (x, y, x + tall * 0.22, y + tall), fill=(*canvas.light, round(30 + 60 * near)), width=width
+                (x, y, x + tall * 0.22, y + tall),
+                fill=(*canvas.light, round(30 + 60 * near)),
+                width=width,
             )
 
     yield from [shower] * 4
@@ -1118,8 +1316,14 @@ def paint_snowfall(canvas: Canvas) -> Iterator[Stroke]:
 
     def flurry() -> None:
         for _ in range(canvas.count(70)):
-            x, y, near = rng.uniform(0, canvas.width), rng.uniform(0, canvas.height), rng.random() ** 3
-            canvas.disc(x, y, canvas.unit * (0.0012 + 0.005 * near), (255, 255, 255, round(200 - 90 * near)))
+            x, y, near = (
+                rng.uniform(0, canvas.width),
+                rng.uniform(0, canvas.height),
+                rng.random() ** 3,
+            )
+            canvas.disc(
+                x, y, canvas.unit * (0.0012 + 0.005 * near), (255, 255, 255, round(200 - 90 * near))
+            )
 
     yield from [flurry] * 4
 
@@ -1133,7 +1337,12 @@ def paint_backdrop(canvas: Canvas) -> Iterator[Stroke]:
     """Paint the ground of an abstract."""
     yield lambda: canvas.image.paste(gradient(canvas.image.size, canvas.sky))
     yield partial(
-        canvas.glow, canvas.light_x, canvas.light_y, canvas.unit * 0.8, mix(canvas.sky[-1], canvas.light, 0.4), 0.3
+        canvas.glow,
+        canvas.light_x,
+        canvas.light_y,
+        canvas.unit * 0.8,
+        mix(canvas.sky[-1], canvas.light, 0.4),
+        0.3,
     )
 
 
@@ -1147,7 +1356,9 @@ def paint_ribbons(canvas: Canvas) -> Iterator[Stroke]:
         line = []
         for share in (part / 60 for part in range(-1, 62)):
             bend = sum(math.sin(a * share + b * start + c) for a, b, c in waves)
-            line.append((share * canvas.width, (start + tilt * (share - 0.5) + 0.1 * bend) * canvas.height))
+            line.append(
+                (share * canvas.width, (start + tilt * (share - 0.5) + 0.1 * bend) * canvas.height)
+            )
         return line
 
     def drift(start: float) -> None:
@@ -1192,21 +1403,30 @@ def paint_waves(canvas: Canvas) -> Iterator[Stroke]:
 
     def sheet(share: float) -> None:
         line = rolling(
-            rng, canvas.width, canvas.height * (0.3 + 0.66 * share), canvas.unit * 0.09, rng.uniform(0.6, 1.5)
+            rng,
+            canvas.width,
+            canvas.height * (0.3 + 0.66 * share),
+            canvas.unit * 0.09,
+            rng.uniform(0.6, 1.5),
         )
         stop = min(int(share * 4), 3)
         colour = mix(colours[stop], colours[stop + 1], share * 4 - stop)
         shadow = Image.new("L", (canvas.width // 8, canvas.height // 8))
         ImageDraw.Draw(shadow).polygon(
-            [*((x / 8, y / 8) for x, y in line), (shadow.width, shadow.height), (0, shadow.height)], fill=110
+            [*((x / 8, y / 8) for x, y in line), (shadow.width, shadow.height), (0, shadow.height)],
+            fill=110,
         )
         shadow = shadow.filter(ImageFilter.GaussianBlur(canvas.unit * 0.0018)).resize(
             canvas.image.size, Image.Resampling.BICUBIC
         )
-        canvas.image.paste(mix(canvas.near, (0, 0, 0), 0.5), (0, -round(canvas.unit * 0.012)), shadow)
+        canvas.image.paste(
+            mix(canvas.near, (0, 0, 0), 0.5), (0, -round(canvas.unit * 0.012)), shadow
+        )
         canvas.ground(line, mix(colour, canvas.light, 0.12), colour, canvas.unit * 0.3)
 
-    yield partial(canvas.disc, canvas.light_x, canvas.height * 0.24, canvas.unit * 0.13, canvas.accents[3])
+    yield partial(
+        canvas.disc, canvas.light_x, canvas.height * 0.24, canvas.unit * 0.13, canvas.accents[3]
+    )
     for index in range(7):
         yield partial(sheet, index / 6)
 
@@ -1226,7 +1446,10 @@ def paint_arcs(canvas: Canvas) -> Iterator[Stroke]:
         for share, colour in ((1, front), (0.62, dot), (0.3, back))[: 1 + kind]:
             radius = side * share
             canvas.draw.pieslice(
-                (cx - radius, cy - radius, cx + radius, cy + radius), turn * 90, turn * 90 + 90, fill=colour
+                (cx - radius, cy - radius, cx + radius, cy + radius),
+                turn * 90,
+                turn * 90 + 90,
+                fill=colour,
             )
 
     for row in range(math.ceil(canvas.height / side)):
@@ -1272,11 +1495,15 @@ def plan(canvas: Canvas) -> list[Stroke]:
     rng = canvas.random("flecks")
     while len(strokes) < canvas.job.steps:
         x, y = rng.uniform(0, canvas.width), rng.uniform(0, canvas.height)
-        strokes.append(partial(canvas.glow, x, y, canvas.unit * rng.uniform(0.04, 0.12), canvas.light, 0.035))
+        strokes.append(
+            partial(canvas.glow, x, y, canvas.unit * rng.uniform(0.04, 0.12), canvas.light, 0.035)
+        )
     return strokes
 
 
-def make(job: Job, on_progress: Callable[[int, int], None] = no_progress) -> Drawing:
+def make(
+    job: ImageRequest, on_progress: Callable[[int, int], None] = no_progress
+) -> GeneratedImage:
     """Draw the job as a PNG; the same job always gives the same bytes.
 
     Reads all of the job but guidance and options. Calls on_progress(done, total) after each of job.steps
@@ -1286,10 +1513,12 @@ def make(job: Job, on_progress: Callable[[int, int], None] = no_progress) -> Dra
     canvas = Canvas(job)
     strokes = plan(canvas)
     for step in range(job.steps):
-        for stroke in strokes[len(strokes) * step // job.steps : len(strokes) * (step + 1) // job.steps]:
+        for stroke in strokes[
+            len(strokes) * step // job.steps : len(strokes) * (step + 1) // job.steps
+        ]:
             stroke()
         on_progress(step + 1, job.steps)
-    return Drawing(canvas.png())
+    return GeneratedImage(canvas.png())
 
 
 def check(options: Any) -> list[str]:

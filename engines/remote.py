@@ -23,7 +23,7 @@ from urllib3 import exceptions
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 import config
-from engines import Final, Transient, Unanswered
+from engines import NoResponse, PermanentError, TransientError
 
 CONNECT_SECONDS = 5
 MAX_ANSWER_BYTES = 100 * 1024 * 1024
@@ -42,11 +42,11 @@ class Answer(NamedTuple):
         return f"<Answer {self.status}>"
 
     def json(self) -> Any:
-        """Return the body as JSON. Raises Final."""
+        """Return the body as JSON. Raises PermanentError."""
         # Not raised inside `except`: that error has the body, and would go along as the context of ours.
         with suppress(ValueError, RecursionError):
             return json.loads(self.body)
-        raise Final("engine_error", f"{self.status} without JSON")
+        raise PermanentError("engine_error", f"{self.status} without JSON")
 
     @property
     def retry_after(self) -> int | None:
@@ -87,11 +87,16 @@ class Server:
             self.session.mount(scheme, watched_by(self))
 
     def call(
-        self, method: str, path: str, read_seconds: float = 30, limit: int = MAX_ANSWER_BYTES, **options: Any
+        self,
+        method: str,
+        path: str,
+        read_seconds: float = 30,
+        limit: int = MAX_ANSWER_BYTES,
+        **options: Any,
     ) -> Answer:
         """Send one request, once, and return its answer whatever the status; redirects are not followed.
 
-        Raises Transient if the request was never sent, Unanswered if it may have arrived, Final for an answer
+        Raises TransientError if the request was never sent, NoResponse if it may have arrived, PermanentError for an answer
         beyond all measure.
         """
         until = time.monotonic() + read_seconds
@@ -104,9 +109,11 @@ class Server:
                 stream=True,
                 **options,
             ) as response:
-                return Answer(response.status_code, response.headers, read_body(response, until, limit))
+                return Answer(
+                    response.status_code, response.headers, read_body(response, until, limit)
+                )
         except (requests.RequestException, exceptions.HTTPError) as error:
-            kind = Transient if was_never_sent(error) else Unanswered
+            kind = TransientError if was_never_sent(error) else NoResponse
             failure = kind("engine_unavailable", type(error).__name__)
         # Not raised inside `except`: that error has the address, and would go along as the context of ours.
         raise failure
@@ -141,7 +148,7 @@ def watched_by(server: Server) -> HTTPAdapter:
                 connection = super()._new_conn()
                 if not server.may_reach(connection.getpeername()[0]):
                     connection.close()
-                    raise Final("engine_error", "an address that is not allowed")
+                    raise PermanentError("engine_error", "an address that is not allowed")
                 return connection
 
             def connect(self) -> None:
@@ -164,7 +171,7 @@ def read_body(response: requests.Response, until: float, limit: int = MAX_ANSWER
         pieces.append(piece)
         size += len(piece)
         if size > limit:
-            raise Final("engine_error", f"an answer of more than {limit} bytes")
+            raise PermanentError("engine_error", f"an answer of more than {limit} bytes")
         if time.monotonic() > until:
             raise requests.ReadTimeout
     return b"".join(pieces)
@@ -177,7 +184,11 @@ def was_never_sent(error: Exception) -> bool:
         # Any other may also come later, such as a connection that ends without a good-bye.
         return isinstance(reason.args[0], ssl.SSLCertVerificationError)
     never = (exceptions.NewConnectionError, exceptions.ConnectTimeoutError, exceptions.ProxyError)
-    refused_here = (requests.ConnectTimeout, requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema)
+    refused_here = (
+        requests.ConnectTimeout,
+        requests.exceptions.InvalidURL,
+        requests.exceptions.InvalidSchema,
+    )
     return isinstance(error, refused_here) or isinstance(reason, never)
 
 
@@ -187,25 +198,29 @@ def raise_for_status(answer: Answer, detail: str = "") -> None:
     if status < 300:
         return
     if status == 429:
-        raise Transient("engine_busy", detail, answer.retry_after)
+        raise TransientError("engine_busy", detail, answer.retry_after)
     if status in (401, 402, 403):
-        raise Final("engine_account", detail)
+        raise PermanentError("engine_account", detail)
     if status == 408 or status >= 500:
-        raise Transient("engine_unavailable", detail, answer.retry_after)
-    raise Final("engine_refused" if status >= 400 else "engine_error", detail)
+        raise TransientError("engine_unavailable", detail, answer.retry_after)
+    raise PermanentError("engine_refused" if status >= 400 else "engine_error", detail)
 
 
 def word(value: Any) -> str:
     """Return a server's own short name for something, such as an error code; "" for anything longer or stranger."""
-    return value if isinstance(value, str) and re.fullmatch(r"[\w.-]{1,64}", value, re.ASCII) else ""
+    return (
+        value if isinstance(value, str) and re.fullmatch(r"[\w.-]{1,64}", value, re.ASCII) else ""
+    )
 
 
 def bearer(variable: str) -> Callable[[Any], Any]:
-    """Return what adds the key in this environment variable to a request. Raises Final if it is not set."""
+    """Return what adds the key in this environment variable to a request. Raises PermanentError if it is not set."""
     key = secret(variable)
     # Such a key could not be sent, and the error would quote it.
     if not re.fullmatch(r"[!-~]*", key):
-        raise Final("engine_account", f"{variable} holds a space or a character that no key has")
+        raise PermanentError(
+            "engine_account", f"{variable} holds a space or a character that no key has"
+        )
 
     def authorize(request: Any) -> Any:
         if key:
@@ -216,7 +231,7 @@ def bearer(variable: str) -> Callable[[Any], Any]:
 
 
 def basic(username: str, variable: str) -> Callable[[Any], Any]:
-    """Return what adds user name and password to a request, if there is a user name. Raises Final."""
+    """Return what adds user name and password to a request, if there is a user name. Raises PermanentError."""
     if not username:
         return lambda request: request
     return HTTPBasicAuth(username.encode(), secret(variable).encode())
@@ -225,11 +240,13 @@ def basic(username: str, variable: str) -> Callable[[Any], Any]:
 def secret(variable: str) -> str:
     value = config.secret(variable) if variable else ""
     if variable and not value:
-        raise Final("engine_account", f"{variable} is not set")
+        raise PermanentError("engine_account", f"{variable} is not set")
     return value
 
 
-def while_waiting(call: Callable[[], Result], tick: Callable[[], None], seconds: float = 0.5) -> Result:
+def while_waiting(
+    call: Callable[[], Result], tick: Callable[[], None], seconds: float = 0.5
+) -> Result:
     """Return what call() returns, which runs in a thread, and call tick() every so many seconds meanwhile.
 
     What tick raises goes up at once; the caller then breaks the call off, by closing its server.

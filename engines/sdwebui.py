@@ -16,7 +16,7 @@ from contextlib import closing, suppress
 from pathlib import PureWindowsPath
 from typing import Any
 
-from engines import Drawing, Final, Job, Transient, Unanswered, remote
+from engines import GeneratedImage, ImageRequest, NoResponse, PermanentError, TransientError, remote
 from engines.options import SDWebUI
 
 TICK_SECONDS = 0.5
@@ -31,7 +31,7 @@ STOP_SECONDS = 3
 UNFINISHED = "interrupted on the server, or an error that its log tells"
 
 
-def make(job: Job, on_progress: Callable[[int, int], None]) -> Drawing:
+def make(job: ImageRequest, on_progress: Callable[[int, int], None]) -> GeneratedImage:
     """Make one picture.
 
     Nobody pays for it, so job.before_send is not called: what broke off in the middle may be repeated.
@@ -43,16 +43,18 @@ def make(job: Job, on_progress: Callable[[int, int], None]) -> Drawing:
 
 
 def check(options: SDWebUI) -> list[str]:
-    """Return what the server has. Raises Final if it lacks the checkpoint or the sampler of these options."""
+    """Return what the server has. Raises PermanentError if it lacks the checkpoint or the sampler of these options."""
     with closing(connect(options)) as server:
         checkpoints = listed(server, "/sdapi/v1/sd-models")
         samplers = [str(item.get("name")) for item in listed(server, "/sdapi/v1/samplers")]
     # A server that does not know one takes another, and says nothing.
     if options.checkpoint and not any(options.checkpoint in names_of(item) for item in checkpoints):
-        raise Final("engine_refused", "no such checkpoint")
+        raise PermanentError("engine_refused", "no such checkpoint")
     # With the name of a scheduler behind it, as in "DPM++ 2M Karras", it means both.
-    if options.sampler and not any(f"{options.sampler} ".startswith(f"{name} ") for name in samplers):
-        raise Final("engine_refused", "no such sampler")
+    if options.sampler and not any(
+        f"{options.sampler} ".startswith(f"{name} ") for name in samplers
+    ):
+        raise PermanentError("engine_refused", "no such sampler")
     return [counted(len(checkpoints), "checkpoint"), counted(len(samplers), "sampler")]
 
 
@@ -69,7 +71,7 @@ def listed(server: remote.Server, path: str) -> list[dict]:
     raise_for(answer)
     items = answer.json()
     if not isinstance(items, list):
-        raise Final("engine_error", "not the API of a Stable Diffusion WebUI")
+        raise PermanentError("engine_error", "not the API of a Stable Diffusion WebUI")
     return [item for item in items if isinstance(item, dict)]
 
 
@@ -86,7 +88,7 @@ def names_of(checkpoint: dict) -> set[Any]:
 # -- The request --------------------------------------------------------------------------------
 
 
-def fields_of(job: Job) -> dict[str, Any]:
+def fields_of(job: ImageRequest) -> dict[str, Any]:
     """Return the body of txt2img. The job's own fields go over `extra`, because the record says them."""
     options = job.options
     fields = {
@@ -102,13 +104,22 @@ def fields_of(job: Job) -> dict[str, Any]:
         "override_settings": settings_of(options),
     }
     said = {name: value for name, value in fields.items() if value not in (None, "", {})}
-    return {"save_images": False, **options.extra, **said, "batch_size": 1, "n_iter": 1, "send_images": True}
+    return {
+        "save_images": False,
+        **options.extra,
+        **said,
+        "batch_size": 1,
+        "n_iter": 1,
+        "send_images": True,
+    }
 
 
 def settings_of(options: SDWebUI) -> dict[str, Any]:
     settings = options.extra.get("override_settings")
     settings = settings if isinstance(settings, dict) else {}
-    return {**settings, "sd_model_checkpoint": options.checkpoint} if options.checkpoint else settings
+    return (
+        {**settings, "sd_model_checkpoint": options.checkpoint} if options.checkpoint else settings
+    )
 
 
 class Task:
@@ -127,12 +138,16 @@ class Task:
         self.percent = 0
         self.over = threading.Event()
 
-    def run(self, fields: dict, seconds: float, on_progress: Callable[[int, int], None]) -> remote.Answer:
+    def run(
+        self, fields: dict, seconds: float, on_progress: Callable[[int, int], None]
+    ) -> remote.Answer:
         """Return the answer to txt2img. Whatever ends the wait for it ends the drawing too."""
         threading.Thread(target=self.watch, daemon=True).start()
         try:
             return remote.while_waiting(
-                lambda: self.send(fields, seconds), lambda: on_progress(self.percent, 100), TICK_SECONDS
+                lambda: self.send(fields, seconds),
+                lambda: on_progress(self.percent, 100),
+                TICK_SECONDS,
             )
         except BaseException:
             self.stop()
@@ -144,15 +159,15 @@ class Task:
         before = self.progress()
         self.found_idle = bool(before) and not is_busy(before)
         if self.over.is_set():
-            raise Transient("engine_unavailable", "given up before it was sent")
+            raise TransientError("engine_unavailable", "given up before it was sent")
         body = {**fields, "force_task_id": self.id}
         answer = self.server.call("POST", "/sdapi/v1/txt2img", read_seconds=seconds, json=body)
         if answer.status == 504:  # a proxy lost patience, but the server draws on
-            raise Unanswered("engine_unavailable", "504")
+            raise NoResponse("engine_unavailable", "504")
         self.over.set()
         # Somebody's interrupt leaves an unfinished picture, which looks like any other.
         if answer.status == 200 and was_interrupted(self.progress()):
-            raise Transient("engine_unavailable", UNFINISHED)
+            raise TransientError("engine_unavailable", UNFINISHED)
         return answer
 
     def watch(self) -> None:
@@ -196,7 +211,7 @@ class Task:
         """Return what the server answers; {} for trouble, none of which may harm the picture."""
         try:
             answer = self.server.call(method, path, read_seconds=ANSWER_SECONDS, **options)
-        except (Transient, Final):
+        except (TransientError, PermanentError):
             return {}
         return object_in(answer) if answer.status == 200 else {}
 
@@ -229,7 +244,7 @@ def object_in(answer: remote.Answer) -> dict:
     """Return the JSON object an answer holds; {} if it is none."""
     try:
         said = answer.json()
-    except Final:
+    except PermanentError:
         return {}
     return said if isinstance(said, dict) else {}
 
@@ -241,33 +256,41 @@ def raise_for(answer: remote.Answer) -> None:
     said = object_in(answer)
     if answer.status == 422:
         names = wrong_fields(said)
-        raise Final("engine_refused", f"422 {names}".strip(), names)
+        raise PermanentError("engine_refused", f"422 {names}".strip(), names)
     if said.get("detail") == "Sampler not found":
-        raise Final("engine_refused", "no such sampler", "sampler")
+        raise PermanentError("engine_refused", "no such sampler", "sampler")
     # Not final: while it starts, the server has its pages before it has its API.
     if answer.status in (404, 405):
-        raise Transient("engine_unavailable", "no API at this address; is the server started with --api?")
+        raise TransientError(
+            "engine_unavailable", "no API at this address; is the server started with --api?"
+        )
     # Not final: memory is short mostly because something else is on the GPU, and a second try often works.
     if said.get("error") == "OutOfMemoryError":
-        raise Transient("engine_busy", "out of GPU memory")
+        raise TransientError("engine_busy", "out of GPU memory")
     remote.raise_for_status(answer, remote.word(said.get("error")))
 
 
 def wrong_fields(said: dict) -> str:
     """Return the names of the fields a 422 complains of; their values and its messages stay out."""
     problems = said.get("detail")
-    places = [item.get("loc") for item in problems if isinstance(item, dict)] if isinstance(problems, list) else []
-    names = [remote.word(part) for place in places if isinstance(place, list) for part in place[1:2]]
+    places = (
+        [item.get("loc") for item in problems if isinstance(item, dict)]
+        if isinstance(problems, list)
+        else []
+    )
+    names = [
+        remote.word(part) for place in places if isinstance(place, list) for part in place[1:2]
+    ]
     return ", ".join(dict.fromkeys(filter(None, names)))
 
 
-def drawing(said: Any) -> Drawing:
+def drawing(said: Any) -> GeneratedImage:
     images = said.get("images") if isinstance(said, dict) else None
     if not isinstance(images, list):
-        raise Final("bad_picture", "no list of images")
+        raise PermanentError("bad_picture", "no list of images")
     if not images:
-        raise Transient("engine_unavailable", UNFINISHED)
-    return Drawing(decoded(images[0]), used(said.get("info")))
+        raise TransientError("engine_unavailable", UNFINISHED)
+    return GeneratedImage(decoded(images[0]), used(said.get("info")))
 
 
 def decoded(image: Any) -> bytes:
@@ -277,7 +300,7 @@ def decoded(image: Any) -> bytes:
         with suppress(ValueError):
             data = base64.b64decode(image.rpartition(",")[2], validate=True)
     if not data:
-        raise Final("bad_picture", "not base64")
+        raise PermanentError("bad_picture", "not base64")
     return data
 
 
@@ -293,6 +316,8 @@ def used(info: Any) -> dict[str, Any]:
         "sampler": said.get("sampler_name"),
         "checkpoint": said.get("sd_model_name") or said.get("sd_model_hash"),
     }
-    params = {name: text for name, text in texts.items() if isinstance(text, str) and 0 < len(text) <= 200}
+    params = {
+        name: text for name, text in texts.items() if isinstance(text, str) and 0 < len(text) <= 200
+    }
     seed = said.get("seed")
     return {"seed": seed, **params} if type(seed) is int and 0 <= seed < 2**63 else params

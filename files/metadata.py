@@ -26,7 +26,10 @@ MAX_TEXT_BYTES = 1024 * 1024
 # What stripping leaves is listed, not what it takes: a chunk nobody has heard of may hold a prompt too.
 KEPT = frozenset(("picture", "pixels", "credentials"))
 PNG_ROLES = {
-    **dict.fromkeys(b"IHDR PLTE IEND tRNS cHRM gAMA iCCP sBIT sRGB cICP mDCV cLLI bKGD hIST pHYs".split(), "picture"),
+    **dict.fromkeys(
+        b"IHDR PLTE IEND tRNS cHRM gAMA iCCP sBIT sRGB cICP mDCV cLLI bKGD hIST pHYs".split(),
+        "picture",
+    ),
     **dict.fromkeys(b"acTL fcTL fdAT".split(), "picture"),
     **{b"IDAT": "pixels", b"caBX": "credentials", b"eXIf": "exif"},
 }
@@ -195,7 +198,9 @@ class _Png(_File):
     @classmethod
     def chunk(cls, kind: bytes, *parts: bytes) -> Piece:
         body = b"".join(parts)
-        raw = b"".join((len(body).to_bytes(4), kind, body, zlib.crc32(body, zlib.crc32(kind)).to_bytes(4)))
+        raw = b"".join(
+            (len(body).to_bytes(4), kind, body, zlib.crc32(body, zlib.crc32(kind)).to_bytes(4))
+        )
         return Piece(cls.role(kind, memoryview(body)), memoryview(body), raw)
 
     def text_in(self, piece: Piece) -> bytes:
@@ -204,16 +209,25 @@ class _Png(_File):
     def put_texts(self, values: Mapping[str, str]) -> None:
         chunks = [self.text_chunk(keyword.encode(), value) for keyword, value in values.items()]
         keywords = {_keyword(chunk.body) for chunk in chunks}
-        self.pieces = [p for p in self.pieces if p.raw[4:8] not in PNG_TEXTS or _keyword(p.body) not in keywords]
+        self.pieces = [
+            p
+            for p in self.pieces
+            if p.raw[4:8] not in PNG_TEXTS or _keyword(p.body) not in keywords
+        ]
         index = self.xmp_index()
         self.pieces[index:index] = chunks
 
     def text_chunk(self, keyword: bytes, value: str) -> Piece:
         """Make the plainest chunk that holds the value: some readers know tEXt only."""
-        if all(character == "\n" or (character.isprintable() and character <= "\xff") for character in value):
+        if all(
+            character == "\n" or (character.isprintable() and character <= "\xff")
+            for character in value
+        ):
             return self.chunk(b"tEXt", keyword, b"\0", value.encode("latin-1"))
         # PNG takes neither NUL nor half a surrogate pair; a mark in their place is better than no picture.
-        return self.chunk(b"iTXt", keyword, b"\0\0\0\0\0", value.replace("\0", "?").encode("utf-8", "replace"))
+        return self.chunk(
+            b"iTXt", keyword, b"\0\0\0\0\0", value.replace("\0", "?").encode("utf-8", "replace")
+        )
 
     def xmp_index(self) -> int:
         index = self.first("pixels")
@@ -305,7 +319,9 @@ class _Webp(_File):
         return [self.chunk(b"VP8X", _vp8x(head, flags)), *self.pieces] if flags else self.pieces
 
     def xmp_index(self) -> int:
-        return 1 + max(index for index, piece in enumerate(self.pieces) if piece.role in ("picture", "exif"))
+        return 1 + max(
+            index for index, piece in enumerate(self.pieces) if piece.role in ("picture", "exif")
+        )
 
     def xmp_piece(self, packet: bytes) -> Piece:
         return self.chunk(b"XMP ", packet)
@@ -363,7 +379,11 @@ def _vp8x(picture: Piece, flags: int) -> bytes:
         flags |= WEBP_ALPHA if bits >> 28 & 1 else 0
     if not width or not height:
         raise ValueError("The WebP file has no size")
-    return bytes((flags, 0, 0, 0)) + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    return (
+        bytes((flags, 0, 0, 0))
+        + (width - 1).to_bytes(3, "little")
+        + (height - 1).to_bytes(3, "little")
+    )
 
 
 # ---------------------------------------------------------------------------
@@ -411,7 +431,9 @@ class _Packet:
 
 def _description(label: Mapping[str, str]) -> str:
     # Quotes stay quotes, which the content of an element may have: some readers look for plain JSON in the bytes.
-    return DESCRIPTION.format(html.escape(json.dumps(dict(label), separators=(",", ":")), quote=False))
+    return DESCRIPTION.format(
+        html.escape(json.dumps(dict(label), separators=(",", ":")), quote=False)
+    )
 
 
 def _label(text: str) -> dict | None:
@@ -422,6 +444,8 @@ def _label(text: str) -> dict | None:
         return None
     if isinstance(value, dict) and isinstance(value.get("AIGC"), dict):
         value = value["AIGC"]
-    if not isinstance(value, dict) or any(isinstance(part, (dict, list)) for part in value.values()):
+    if not isinstance(value, dict) or any(
+        isinstance(part, (dict, list)) for part in value.values()
+    ):
         return None
     return value or None

@@ -9,7 +9,7 @@ import io
 import warnings
 from typing import TYPE_CHECKING, NamedTuple
 
-from messages import Refusal
+from errors import ApiError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -28,7 +28,7 @@ class Picture(NamedTuple):
     extension: str
 
 
-class BadPicture(Refusal):
+class BadPicture(ApiError):
     """An upload that is no picture we take; `kind` is a key of messages.FIELDS."""
 
     code = "invalid_input"
@@ -64,7 +64,9 @@ def _avatar(data: bytes) -> Picture:
     frames = 1 if kind == "JPEG" else getattr(image, "n_frames", 1)
     if 1 < frames <= MAX_ANIMATION_FRAMES and frames * image.width * image.height <= MAX_PIXELS:
         return Picture(_animation(image, kind), EXTENSIONS[kind])
-    image.draft("RGB", (AVATAR_SIDE, AVATAR_SIDE))  # a JPEG is then decoded at a fraction of its size
+    image.draft(
+        "RGB", (AVATAR_SIDE, AVATAR_SIDE)
+    )  # a JPEG is then decoded at a fraction of its size
     still = _fitted(ImageOps.exif_transpose(image), AVATAR_SIDE)
     return Picture(_encoded([still], kind), EXTENSIONS[kind])
 
@@ -85,7 +87,9 @@ def _open(data: bytes, formats: tuple[str, ...] = tuple(EXTENSIONS)) -> Image.Im
 
 
 def _fitted(image: Image.Image, side: int) -> Image.Image:
-    if image.mode.startswith(("I", "F")):  # 16 bits a channel, which convert() would cut off instead of scale
+    if image.mode.startswith(
+        ("I", "F")
+    ):  # 16 bits a channel, which convert() would cut off instead of scale
         image = image.convert("I").point(lambda level: level / 256).convert("L")
     image = image.convert("RGBA" if image.has_transparency_data else "RGB")
     image.thumbnail((side, side))
@@ -98,14 +102,27 @@ def _animation(image: Image.Image, kind: str) -> bytes:
     frames, durations = [], []
     for frame in ImageSequence.Iterator(image):
         frames.append(_fitted(frame, AVATAR_SIDE))
-        durations.append(frame.info.get("duration", 100))  # WebP knows it only once the frame is decoded
+        durations.append(
+            frame.info.get("duration", 100)
+        )  # WebP knows it only once the frame is decoded
     return _encoded(frames, kind, durations, image.info.get("loop", 0))
 
 
-def _encoded(frames: list[Image.Image], kind: str, durations: list | None = None, loop: int = 0) -> bytes:
-    options: dict = {"JPEG": {"quality": 88}, "WEBP": {"quality": 85}, "PNG": {"optimize": True}}.get(kind, {})
+def _encoded(
+    frames: list[Image.Image], kind: str, durations: list | None = None, loop: int = 0
+) -> bytes:
+    options: dict = {
+        "JPEG": {"quality": 88},
+        "WEBP": {"quality": 85},
+        "PNG": {"optimize": True},
+    }.get(kind, {})
     if len(frames) > 1:
-        options |= {"save_all": True, "append_images": frames[1:], "duration": durations, "loop": loop}
+        options |= {
+            "save_all": True,
+            "append_images": frames[1:],
+            "duration": durations,
+            "loop": loop,
+        }
     if kind == "GIF":
         options["disposal"] = 2
     if kind == "JPEG":

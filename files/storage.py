@@ -41,7 +41,11 @@ def draft_of(path: Path) -> Path:
 def find(key: str) -> Path | None:
     """Return the path of a stored file, or None: also for a key that leads out of uploads/."""
     found = safe_join(str(settings.uploads_dir), key)
-    return Path(found) if found and not Path(key).name.startswith(".") and os.path.isfile(found) else None
+    return (
+        Path(found)
+        if found and not Path(key).name.startswith(".") and os.path.isfile(found)
+        else None
+    )
 
 
 def delete(url: str | None) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from config import settings
-from messages import Refusal
+from errors import ApiError
 
 # Characters of scripts that write words without blanks between them, so that a word has no edges to look for.
 UNSPACED = (
@@ -18,7 +18,7 @@ UNSPACED = (
 LETTER = f"[^\\W_{UNSPACED}]"
 
 
-class PromptBlocked(Refusal):
+class PromptBlocked(ApiError):
     """The prompt holds a blocked word, which `fields` names."""
 
     code = "prompt_blocked"

@@ -5,8 +5,8 @@ from contextlib import suppress
 import db
 import heavy
 import validation
+from errors import ApiError
 from images import jobs, parameters, results
-from messages import Refusal
 from validation import GenerateInput, GenerateTestInput, TestParams
 
 
@@ -31,11 +31,13 @@ def make_now(user: db.Row, wanted: GenerateInput, extra: dict) -> db.Row:
 
 def retry(user: db.Row, generation: db.Row, new_seed: bool) -> list[db.Row]:
     """Queue a new generation with the parameters of an old one. Raises as jobs.submit() does."""
-    return jobs.submit(user, validation.parse(GenerateInput, parameters.again(generation, new_seed)))
+    return jobs.submit(
+        user, validation.parse(GenerateInput, parameters.again(generation, new_seed))
+    )
 
 
 def cancel(user: db.Row, generation: db.Row) -> db.Row:
-    """Cancel an unfinished generation and return what it is then. Raises Refusal if it is finished."""
+    """Cancel an unfinished generation and return what it is then. Raises ApiError if it is finished."""
     jobs.cancel(user, generation)
     return reread(user, generation)
 
@@ -48,7 +50,7 @@ def set_favorite(user: db.Row, generation: db.Row, favorite: bool) -> db.Row:
 def reread(user: db.Row, generation: db.Row) -> db.Row:
     found = db.list_owned(user["id"], [generation["id"]])
     if not found:
-        raise Refusal("image_deleted")
+        raise ApiError("image_deleted")
     return found[0]
 
 

@@ -22,8 +22,8 @@ import messages
 import metrics
 import validation
 from engines import catalog
+from errors import ApiError
 from images import blocklist, parameters, results
-from messages import Refusal
 from validation import GenerateInput
 
 LEASE_SECONDS = 30
@@ -38,7 +38,11 @@ class Stopped(Exception):
 
 
 def submit(
-    user: db.Row, wanted: GenerateInput, key: str | None = None, extra: dict | None = None, hold_seconds: int = 0
+    user: db.Row,
+    wanted: GenerateInput,
+    key: str | None = None,
+    extra: dict | None = None,
+    hold_seconds: int = 0,
 ) -> list[db.Row]:
     """Queue `wanted.n` generations, with seeds one after the other, and return their records.
 
@@ -57,9 +61,9 @@ def digest(text: str) -> str:
 
 
 def cancel(user: db.Row, generation: db.Row) -> None:
-    """Cancel an unfinished generation; its worker hears of it at the next heartbeat. Raises Refusal if finished."""
+    """Cancel an unfinished generation; its worker hears of it at the next heartbeat. Raises ApiError if finished."""
     if not db.cancel_generation(generation["id"], user["id"]):
-        raise Refusal("already_finished")
+        raise ApiError("already_finished")
 
 
 # -- In a worker --------------------------------------------------------------------------------
@@ -102,7 +106,7 @@ def run(job: db.Row, on_progress: Callable[[int, int], None] = engines.no_progre
             raise
         except db.Unavailable:
             raise
-        except engines.Transient as error:
+        except engines.TransientError as error:
             timer.outcome = try_later(job, error)
         except engines.EngineError as error:
             timer.outcome = fail(job, error.code, error.shown, cause=str(error))
@@ -127,11 +131,14 @@ def finish(job: db.Row, made: results.Result) -> str:
     return "completed"
 
 
-def try_later(job: db.Row, error: engines.Transient) -> str:
+def try_later(job: db.Row, error: engines.TransientError) -> str:
     if job["attempt"] >= MAX_ATTEMPTS:
         return fail(job, error.code, error.shown, cause=str(error))
     delay = min(error.retry_after or BACK_OFF_SECONDS[job["attempt"] - 1], 3600)
-    log.warning("try later", extra={"details": {"generation": job["id"], "cause": str(error), "seconds": delay}})
+    log.warning(
+        "try later",
+        extra={"details": {"generation": job["id"], "cause": str(error), "seconds": delay}},
+    )
     db.release_generation(job["id"], job["claim"], delay_seconds=delay)
     return "put off"
 

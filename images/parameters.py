@@ -26,7 +26,9 @@ def seeds(wanted: GenerateInput) -> list[int | None]:
     """Return the seed of each image, one after the other; none for a model that takes none."""
     if not catalog.offered()[wanted.model].takes_seed:
         return [None] * wanted.n
-    first = wanted.seed if wanted.seed not in (None, -1) else secrets.randbelow(MAX_SEED + 2 - wanted.n)
+    first = (
+        wanted.seed if wanted.seed not in (None, -1) else secrets.randbelow(MAX_SEED + 2 - wanted.n)
+    )
     return [(first + index) % (MAX_SEED + 1) for index in range(wanted.n)]
 
 
@@ -39,7 +41,9 @@ def row(wanted: GenerateInput, seed: int | None, extra: dict) -> db.Row:
         "width": wanted.width,
         "height": wanted.height,
     }
-    params |= {name: getattr(wanted, name) for name in KEPT if getattr(wanted, name) not in (None, "")}
+    params |= {
+        name: getattr(wanted, name) for name in KEPT if getattr(wanted, name) not in (None, "")
+    }
     if wanted.embed_metadata is not None:
         params["embed_metadata"] = wanted.embed_metadata
     return {
@@ -69,9 +73,15 @@ def again(generation: db.Row, new_seed: bool) -> dict[str, Any]:
         params |= params["requested"]
     body = {"prompt": generation["prompt_text"], "model": generation["model"]}
     model = catalog.offered().get(generation["model"] or "")
-    names = [name for name in ("negative_prompt", *catalog.RANGED, *catalog.CHOSEN) if model and getattr(model, name)]
+    names = [
+        name
+        for name in ("negative_prompt", *catalog.RANGED, *catalog.CHOSEN)
+        if model and getattr(model, name)
+    ]
     # Rows of older programs, and params of generate-test, may hold anything under these names.
-    body |= {name: params[name] for name in names if isinstance(params.get(name), int | float | str)}
+    body |= {
+        name: params[name] for name in names if isinstance(params.get(name), int | float | str)
+    }
     if not new_seed and model and model.takes_seed and isinstance(params.get("seed"), int):
         body["seed"] = params["seed"]
     if isinstance(params.get("embed_metadata"), bool):
@@ -79,10 +89,12 @@ def again(generation: db.Row, new_seed: bool) -> dict[str, Any]:
     return body
 
 
-def engine_job(generation: db.Row, before_send: Callable[[], None] = engines.nothing) -> engines.Job:
+def engine_job(
+    generation: db.Row, before_send: Callable[[], None] = engines.nothing
+) -> engines.ImageRequest:
     """Return what an engine is to make of a generation."""
     params = params_of(generation)
-    return engines.Job(
+    return engines.ImageRequest(
         prompt=generation["prompt_text"],
         negative_prompt=params.get("negative_prompt", ""),
         width=generation["width"],

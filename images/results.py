@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import db
 from config import settings
-from engines import Drawing, Final, Transient
+from engines import GeneratedImage, PermanentError, TransientError
 from files import metadata, pictures, storage
 from images import parameters
 
@@ -21,17 +21,23 @@ class Result(NamedTuple):
     columns: db.Row
 
 
-def intake(job: db.Row, params: dict, drawing: Drawing) -> Result:
-    """Make the result of a job with these params from an engine's drawing. Raises Final if it is no picture.
+def intake(job: db.Row, params: dict, drawing: GeneratedImage) -> Result:
+    """Make the result of a job with these params from an engine's drawing. Raises PermanentError if it is no picture.
 
     PNG, JPEG and WebP keep their bytes, and so what a provider says in them; all else becomes PNG.
     """
     try:
         picture = pictures.generated(drawing.data)
     except pictures.BadPicture as error:
-        raise Final("bad_picture", error.kind) from None
-    params = with_facts(params, {**drawing.params, "width": picture.width, "height": picture.height})
-    columns = {"generation_params_json": encoded(params), "width": picture.width, "height": picture.height}
+        raise PermanentError("bad_picture", error.kind) from None
+    params = with_facts(
+        params, {**drawing.params, "width": picture.width, "height": picture.height}
+    )
+    columns = {
+        "generation_params_json": encoded(params),
+        "width": picture.width,
+        "height": picture.height,
+    }
     try:
         image = labelled(job, told(job, params, picture.data))
     except ValueError:  # decoders forgive more than metadata does; written anew, the file is sound
@@ -42,7 +48,9 @@ def intake(job: db.Row, params: dict, drawing: Drawing) -> Result:
 
 def with_facts(params: dict, facts: dict) -> dict:
     """Return the params with what an image was really made with; what was asked for instead stays as `requested`."""
-    requested = {name: params[name] for name, fact in facts.items() if params.get(name, fact) != fact}
+    requested = {
+        name: params[name] for name, fact in facts.items() if params.get(name, fact) != fact
+    }
     return {**params, **facts, **({"requested": requested} if requested else {})}
 
 
@@ -94,9 +102,14 @@ def store(job: db.Row, made: Result, seconds: int) -> tuple[db.Row, list[str]]:
     try:
         urls = storage.put(keys[0], made.image), storage.put(keys[1], made.thumbnail)
     except OSError as error:  # the next attempt may find room, unless somebody pays for it
-        kind = Final if job["is_sent"] else Transient
+        kind = PermanentError if job["is_sent"] else TransientError
         raise kind("storage_unavailable", str(error)) from error
-    columns = {"image_filename": name, "image_url": urls[0], "thumbnail_url": urls[1], "progress": 100}
+    columns = {
+        "image_filename": name,
+        "image_url": urls[0],
+        "thumbnail_url": urls[1],
+        "progress": 100,
+    }
     return {**columns, **made.columns}, keys
 
 

@@ -116,7 +116,9 @@ def lock(connection: MySQL | SQLite) -> Iterator[None]:
 
 def take_lock(connection: MySQL | SQLite, owner: str) -> bool:
     with suppress(Duplicate):
-        connection.run("INSERT INTO schema_lock (id, owner, taken) VALUES (1, %s, UNIX_TIMESTAMP())", (owner,))
+        connection.run(
+            "INSERT INTO schema_lock (id, owner, taken) VALUES (1, %s, UNIX_TIMESTAMP())", (owner,)
+        )
         return True
     taken_over = connection.run(
         "UPDATE schema_lock SET owner = %s, taken = UNIX_TIMESTAMP() WHERE taken < UNIX_TIMESTAMP() - %s",

@@ -45,7 +45,9 @@ def killable(own_server, settings):
     """A database on that server, with today's tables."""
     for name, text in own_server.settings("service").items():
         setattr(settings, name, int(text) if name == "MYSQL_PORT" else text)
-    own_server.run("DROP DATABASE IF EXISTS service", "CREATE DATABASE service CHARACTER SET utf8mb4")
+    own_server.run(
+        "DROP DATABASE IF EXISTS service", "CREATE DATABASE service CHARACTER SET utf8mb4"
+    )
     pool.close()
     migrations.upgrade()
     yield own_server
@@ -57,7 +59,9 @@ def settings(tmp_path):
     """The settings, put back after the test. Data goes to a folder of the test's own."""
     before = copy.copy(config.settings.__dict__)
     config.settings.DATA_DIR = tmp_path
-    config.settings.PASSWORD_HASH = "pbkdf2:sha256:1000"  # the default would take half of the suite's time
+    config.settings.PASSWORD_HASH = (
+        "pbkdf2:sha256:1000"  # the default would take half of the suite's time
+    )
     config.settings.SECRET_KEY = "a key for the tests, long enough for HS256"
     yield config.settings
     config.settings.__dict__.update(before)
@@ -68,7 +72,9 @@ def empty_database(request, settings):
     """An empty database without tables; gives the engine's name. Each test runs once on each engine."""
     if request.param == "mariadb":
         server = request.getfixturevalue("mariadb")
-        server.run("DROP DATABASE IF EXISTS service", "CREATE DATABASE service CHARACTER SET utf8mb4")
+        server.run(
+            "DROP DATABASE IF EXISTS service", "CREATE DATABASE service CHARACTER SET utf8mb4"
+        )
         for name, text in server.settings("service").items():
             setattr(settings, name, int(text) if name == "MYSQL_PORT" else text)
     pool.close()
@@ -95,13 +101,17 @@ class Person:
             self.log_in()
 
     def log_in(self, password: str = "secret1") -> None:
-        response = self.http.post("/api/auth/login", json={"username": self.name, "password": password})
+        response = self.http.post(
+            "/api/auth/login", json={"username": self.name, "password": password}
+        )
         self.token = response.json["data"]["token"]
         self.headers = {"Authorization": f"Bearer {self.token}"}
         self.id = self.get("/api/auth/profile").json["data"]["id"]
 
     def open(self, method: str, path: str, headers: dict | None = None, **options):
-        return self.http.open(path, method=method, headers={**self.headers, **(headers or {})}, **options)
+        return self.http.open(
+            path, method=method, headers={**self.headers, **(headers or {})}, **options
+        )
 
     def get(self, path: str, **options):
         return self.open("GET", path, **options)
@@ -146,7 +156,9 @@ def live(request, empty_database, settings, tmp_path):
         mysql = {}
         if empty_database == "mariadb":
             mysql = request.getfixturevalue("mariadb").settings("service")
-        started.append(Service(tmp_path, **{**mysql, "PASSWORD_HASH": settings.PASSWORD_HASH, **changes}))
+        started.append(
+            Service(tmp_path, **{**mysql, "PASSWORD_HASH": settings.PASSWORD_HASH, **changes})
+        )
         return started[-1].start()
 
     yield start

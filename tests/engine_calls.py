@@ -15,5 +15,11 @@ def everything_of(error: BaseException | None) -> str:
     """Return every text of an error, and of those it came from, that could get into a log."""
     if error is None:
         return ""
-    parts = [str(error), repr(error), repr(error.args), repr(vars(error)), *traceback.format_exception(error)]
+    parts = [
+        str(error),
+        repr(error),
+        repr(error.args),
+        repr(vars(error)),
+        *traceback.format_exception(error),
+    ]
     return "\n".join(parts) + everything_of(error.__cause__) + everything_of(error.__context__)

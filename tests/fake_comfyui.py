@@ -24,10 +24,22 @@ SAMPLERS = ["euler", "dpmpp_2m"]
 SIDE = ["INT", {"default": 512, "min": 1, "max": 16384, "step": 1}]
 # class: (inputs, outputs, whether it is an output node), as /object_info has them.
 NODES = {
-    "EmptyImage": ({"width": SIDE, "height": SIDE, "batch_size": SIDE, "color": ["INT", {"min": 0}]}, ["IMAGE"], False),
-    "CheckpointLoaderSimple": ({"ckpt_name": [["v1-5-pruned-emaonly-fp16.safetensors"], {}]}, ["MODEL"], False),
+    "EmptyImage": (
+        {"width": SIDE, "height": SIDE, "batch_size": SIDE, "color": ["INT", {"min": 0}]},
+        ["IMAGE"],
+        False,
+    ),
+    "CheckpointLoaderSimple": (
+        {"ckpt_name": [["v1-5-pruned-emaonly-fp16.safetensors"], {}]},
+        ["MODEL"],
+        False,
+    ),
     "EmptyLatentImage": ({"width": SIDE, "height": SIDE, "batch_size": SIDE}, ["LATENT"], False),
-    "CLIPTextEncode": ({"text": ["STRING", {"multiline": True}], "clip": ["CLIP", {}]}, ["CONDITIONING"], False),
+    "CLIPTextEncode": (
+        {"text": ["STRING", {"multiline": True}], "clip": ["CLIP", {}]},
+        ["CONDITIONING"],
+        False,
+    ),
     "KSampler": (
         {
             "seed": ["INT", {"default": 0, "min": 0, "max": 2**64 - 1}],
@@ -44,8 +56,20 @@ NODES = {
     "PreviewImage": ({"images": ["IMAGE", {}]}, [], True),
 }
 STATS = {
-    "system": {"os": "posix", "comfyui_version": "0.3.64", "python_version": "3.11.7", "argv": ["main.py", "--cpu"]},
-    "devices": [{"name": "cuda:0 NVIDIA L4 : cudaMallocAsync", "type": "cuda", "index": 0, "vram_total": 24 * 2**30}],
+    "system": {
+        "os": "posix",
+        "comfyui_version": "0.3.64",
+        "python_version": "3.11.7",
+        "argv": ["main.py", "--cpu"],
+    },
+    "devices": [
+        {
+            "name": "cuda:0 NVIDIA L4 : cudaMallocAsync",
+            "type": "cuda",
+            "index": 0,
+            "vram_total": 24 * 2**30,
+        }
+    ],
 }
 
 
@@ -98,7 +122,11 @@ class Handler(BaseHTTPRequestHandler):
         key = self.headers["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
         self.send_response(101)
         accept = base64.b64encode(hashlib.sha1(key.encode()).digest()).decode()
-        for name, value in {"Upgrade": "websocket", "Connection": "upgrade", "Sec-WebSocket-Accept": accept}.items():
+        for name, value in {
+            "Upgrade": "websocket",
+            "Connection": "upgrade",
+            "Sec-WebSocket-Accept": accept,
+        }.items():
             self.send_header(name, value)
         self.end_headers()
         self.close_connection = True
@@ -117,7 +145,9 @@ class FakeComfyUI:
     def __init__(self, is_old: bool = False):
         self.is_old = is_old
         self.credentials = ""  # "user:password", as a proxy in front would ask for them
-        self.hold_at = None  # (node id, step): stops there until `go` is set, or it is interrupted or killed
+        self.hold_at = (
+            None  # (node id, step): stops there until `go` is set, or it is interrupted or killed
+        )
         self.go, self.held = threading.Event(), threading.Event()
         self.failing = {}  # node id: (type, message) of the exception it raises
         self.instead = {}  # path: what it answers instead, (status, body); called if it can be
@@ -192,8 +222,12 @@ class FakeComfyUI:
         elif address.path == "/ws":
             self.serve_websocket(request, dict(parse_qsl(address.query))["clientId"])
         else:
-            status, answer = self.answer(request.command, address.path, dict(parse_qsl(address.query)), data)
-            request.reply(status, answer if isinstance(answer, bytes) else json.dumps(answer).encode())
+            status, answer = self.answer(
+                request.command, address.path, dict(parse_qsl(address.query)), data
+            )
+            request.reply(
+                status, answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+            )
 
     def is_authorized(self, request: Handler) -> bool:
         expected = "Basic " + base64.b64encode(self.credentials.encode()).decode()
@@ -213,7 +247,9 @@ class FakeComfyUI:
                 return 200, {key: entry for key, entry in self.history.items() if key == prompt_id}
             case ["GET", "view"]:
                 self.viewed.append(query["filename"])
-                file = self.files.get((query["filename"], query.get("subfolder", ""), query["type"]))
+                file = self.files.get(
+                    (query["filename"], query.get("subfolder", ""), query["type"])
+                )
                 return (404, b"") if file is None else (200, file)
             case ["POST", "prompt"]:
                 return self.post_prompt(data)
@@ -236,7 +272,9 @@ class FakeComfyUI:
         prompt_id = str(uuid.uuid4()) if self.is_old else str(data.get("prompt_id", uuid.uuid4()))
         number = len(self.asked)
         with self.changed:
-            self.queue.append([number, prompt_id, workflow, {"client_id": data.get("client_id")}, outputs])
+            self.queue.append(
+                [number, prompt_id, workflow, {"client_id": data.get("client_id")}, outputs]
+            )
             self.accepted.append(prompt_id)
             self.changed.notify_all()
         self.send_status()
@@ -257,7 +295,9 @@ class FakeComfyUI:
         self.hold_at = ("blocker", 0)
         workflow = {"blocker": {"class_type": "EmptyImage", "inputs": {}}}
         with self.changed:
-            self.queue.append([number, f"of {client_id}", workflow, {"client_id": client_id}, ["blocker"]])
+            self.queue.append(
+                [number, f"of {client_id}", workflow, {"client_id": client_id}, ["blocker"]]
+            )
             self.changed.notify_all()
         assert self.held.wait(10)
 
@@ -270,26 +310,35 @@ class FakeComfyUI:
             return
         request.upgrade()
         self.sockets[client_id] = request
-        self.send("status", {"status": {"exec_info": {"queue_remaining": 0}}, "sid": client_id}, client_id)
+        self.send(
+            "status", {"status": {"exec_info": {"queue_remaining": 0}}, "sid": client_id}, client_id
+        )
         with suppress(OSError):
             while request.connection.recv(1024):
                 pass
         self.sockets.pop(client_id, None)
 
     def send(self, kind: str, data: dict, client_id: str | None = None) -> None:
-        receivers = list(self.sockets.values()) if client_id is None else [self.sockets.get(client_id)]
+        receivers = (
+            list(self.sockets.values()) if client_id is None else [self.sockets.get(client_id)]
+        )
         for receiver in filter(None, receivers):
             receiver.send_frame(json.dumps({"type": kind, "data": data}))
 
     def send_status(self) -> None:
-        self.send("status", {"status": {"exec_info": {"queue_remaining": len(self.queue) + bool(self.running)}}})
+        self.send(
+            "status",
+            {"status": {"exec_info": {"queue_remaining": len(self.queue) + bool(self.running)}}},
+        )
 
     def send_noise(self, client_id: str) -> None:
         """Send what a client must get over: a preview, messages about another prompt, and whatever a test adds."""
         receiver = self.sockets.get(client_id)
         for frame in [struct.pack(">II", 1, 1) + b"JPEG", *self.noise] if receiver else ():
             receiver.send_frame(frame)
-        self.send("progress", {"value": 9, "max": 9, "prompt_id": "another", "node": "3"}, client_id)
+        self.send(
+            "progress", {"value": 9, "max": 9, "prompt_id": "another", "node": "3"}, client_id
+        )
         self.send("executing", {"node": None, "prompt_id": "another"}, client_id)
 
     # -- Execution --------------------------------------------------------------------------------
@@ -318,7 +367,9 @@ class Execution:
         self.fake.is_interrupted, is_good, node_id = False, True, ""
         self.fake.send_status()
         self.tell("execution_start", {})
-        cached = [node_id for node_id in self.workflow if self.signature(node_id) in self.fake.cache]
+        cached = [
+            node_id for node_id in self.workflow if self.signature(node_id) in self.fake.cache
+        ]
         self.tell("execution_cached", {"nodes": cached})
         try:
             for node_id in ordered(self.workflow, self.outputs):
@@ -382,7 +433,11 @@ class Execution:
         return {"images": [{"filename": name, "subfolder": folder, "type": kind}]}
 
     def finish(self, is_good: bool) -> None:
-        words = {"status_str": "success" if is_good else "error", "completed": is_good, "messages": self.messages}
+        words = {
+            "status_str": "success" if is_good else "error",
+            "completed": is_good,
+            "messages": self.messages,
+        }
         entry = {"prompt": self.item, "outputs": self.found if is_good else {}}
         entry |= {} if self.fake.is_old else {"status": words, "meta": {}}
         with self.fake.changed:
@@ -392,7 +447,9 @@ class Execution:
 
     def signature(self, node_id: str) -> str:
         inputs = self.workflow[node_id]["inputs"]
-        upstream = [self.signature(value[0]) for value in inputs.values() if isinstance(value, list)]
+        upstream = [
+            self.signature(value[0]) for value in inputs.values() if isinstance(value, list)
+        ]
         return json.dumps([node_id, inputs, upstream])
 
     def node(self, node_id: str) -> dict:
@@ -427,7 +484,9 @@ def ordered(workflow: dict, outputs: list) -> list[str]:
     """Return the nodes that these need, and these, in the order they can run."""
     found = []
     for node_id in outputs:
-        links = [value[0] for value in workflow[node_id]["inputs"].values() if isinstance(value, list)]
+        links = [
+            value[0] for value in workflow[node_id]["inputs"].values() if isinstance(value, list)
+        ]
         found += [needed for needed in [*ordered(workflow, links), node_id] if needed not in found]
     return found
 
@@ -444,22 +503,43 @@ def validated(workflow: dict) -> tuple[dict | None, list, dict]:
     node_errors, good = {}, []
     for output in outputs:
         wrong = {
-            node_id: errors for node_id in ordered(workflow, [output]) if (errors := wrong_with(workflow[node_id]))
+            node_id: errors
+            for node_id in ordered(workflow, [output])
+            if (errors := wrong_with(workflow[node_id]))
         }
         for node_id, errors in wrong.items():
             kind = workflow[node_id]["class_type"]
-            node_errors[node_id] = {"errors": errors, "dependent_outputs": [output], "class_type": kind}
+            node_errors[node_id] = {
+                "errors": errors,
+                "dependent_outputs": [output],
+                "class_type": kind,
+            }
         good += [] if wrong else [output]
     words = "Prompt outputs failed validation"
-    return None if good else problem("prompt_outputs_failed_validation", words, ""), good, node_errors
+    return (
+        None if good else problem("prompt_outputs_failed_validation", words, ""),
+        good,
+        node_errors,
+    )
 
 
 def wrong_with(node: dict) -> list[dict]:
     found = []
     for name, (kind, limits) in NODES[node["class_type"]][0].items():
-        info = {"input_name": name, "input_config": [kind, limits], "received_value": node["inputs"].get(name)}
+        info = {
+            "input_name": name,
+            "input_config": [kind, limits],
+            "received_value": node["inputs"].get(name),
+        }
         if name not in node["inputs"]:
-            found.append(problem("required_input_missing", "Required input is missing", name, {"input_name": name}))
+            found.append(
+                problem(
+                    "required_input_missing",
+                    "Required input is missing",
+                    name,
+                    {"input_name": name},
+                )
+            )
         elif not isinstance(node["inputs"][name], list):
             found += wrong_value(name, kind, limits, node["inputs"][name], info)
     return found
@@ -468,7 +548,11 @@ def wrong_with(node: dict) -> list[dict]:
 def wrong_value(name: str, kind: str | list, limits: dict, value, info: dict) -> list[dict]:
     if isinstance(kind, list):
         words = f"{name}: '{value}' not in {kind}"
-        return [] if value in kind else [problem("value_not_in_list", "Value not in list", words, info)]
+        return (
+            []
+            if value in kind
+            else [problem("value_not_in_list", "Value not in list", words, info)]
+        )
     try:
         value = {"INT": int, "FLOAT": float}.get(kind, str)(value)
     except ValueError as error:

@@ -23,29 +23,85 @@ SIGNATURE = "s1gnature-0f-a-link"
 
 # name: (status, the error object, headers)
 ERRORS = {
-    "bad value": (400, {"code": "invalid_value", "type": "invalid_request_error", "param": "size"}, {}),
-    "no model": (404, {"code": "model_not_found", "type": "invalid_request_error", "param": None}, {}),
-    "policy": (400, {"code": "content_policy_violation", "type": "invalid_request_error", "param": None}, {}),
-    "moderation": (400, {"code": "moderation_blocked", "type": "image_generation_user_error", "param": None}, {}),
+    "bad value": (
+        400,
+        {"code": "invalid_value", "type": "invalid_request_error", "param": "size"},
+        {},
+    ),
+    "no model": (
+        404,
+        {"code": "model_not_found", "type": "invalid_request_error", "param": None},
+        {},
+    ),
+    "policy": (
+        400,
+        {"code": "content_policy_violation", "type": "invalid_request_error", "param": None},
+        {},
+    ),
+    "moderation": (
+        400,
+        {"code": "moderation_blocked", "type": "image_generation_user_error", "param": None},
+        {},
+    ),
     "user error": (400, {"code": None, "type": "image_generation_user_error", "param": None}, {}),
-    "azure filter": (400, {"code": "content_filter", "param": "prompt", "type": None, "status": 400}, {}),
-    "azure inner": (400, {"code": "400", "inner_error": {"code": "ResponsibleAIPolicyViolation"}}, {}),
-    "volcengine": (400, {"code": "InputTextSensitiveContentDetected", "param": "", "type": "BadRequest"}, {}),
-    "dashscope": (400, {"code": "data_inspection_failed", "param": None, "type": "data_inspection_failed"}, {}),
+    "azure filter": (
+        400,
+        {"code": "content_filter", "param": "prompt", "type": None, "status": 400},
+        {},
+    ),
+    "azure inner": (
+        400,
+        {"code": "400", "inner_error": {"code": "ResponsibleAIPolicyViolation"}},
+        {},
+    ),
+    "volcengine": (
+        400,
+        {"code": "InputTextSensitiveContentDetected", "param": "", "type": "BadRequest"},
+        {},
+    ),
+    "dashscope": (
+        400,
+        {"code": "data_inspection_failed", "param": None, "type": "data_inspection_failed"},
+        {},
+    ),
     "legal": (451, {"code": None, "type": None}, {}),
-    "no key": (401, {"code": "invalid_api_key", "type": "invalid_request_error", "param": None}, {}),
+    "no key": (
+        401,
+        {"code": "invalid_api_key", "type": "invalid_request_error", "param": None},
+        {},
+    ),
     "payment": (402, {"code": None, "type": None}, {}),
     "not verified": (403, {"code": None, "type": "invalid_request_error", "param": None}, {}),
-    "no quota": (429, {"code": "insufficient_quota", "type": "insufficient_quota", "param": None}, {}),
-    "no credit": (429, {"code": "credit_balance_exhausted", "type": "insufficient_quota"}, {"Retry-After": "5"}),
-    "hard limit": (400, {"code": "billing_hard_limit_reached", "type": "invalid_request_error", "param": None}, {}),
-    "busy": (429, {"code": "rate_limit_exceeded", "type": "requests", "param": None}, {"Retry-After": "7"}),
+    "no quota": (
+        429,
+        {"code": "insufficient_quota", "type": "insufficient_quota", "param": None},
+        {},
+    ),
+    "no credit": (
+        429,
+        {"code": "credit_balance_exhausted", "type": "insufficient_quota"},
+        {"Retry-After": "5"},
+    ),
+    "hard limit": (
+        400,
+        {"code": "billing_hard_limit_reached", "type": "invalid_request_error", "param": None},
+        {},
+    ),
+    "busy": (
+        429,
+        {"code": "rate_limit_exceeded", "type": "requests", "param": None},
+        {"Retry-After": "7"},
+    ),
     "busy till": (429, {"code": "slow_down"}, {"Retry-After": "in an hour"}),
     "busy for ever": (429, {"code": "rate_limit_exceeded"}, {"Retry-After": "soon"}),
     "vllm error": (400, {"type": "BadRequestError", "param": None, "code": 400}, {}),
     "localai error": (500, {"code": 500, "type": ""}, {}),
     "gateway": (502, {}, {}),
-    "overloaded": (503, {"code": "server_is_overloaded", "type": "service_unavailable_error"}, {"Retry-After": "9"}),
+    "overloaded": (
+        503,
+        {"code": "server_is_overloaded", "type": "service_unavailable_error"},
+        {"Retry-After": "9"},
+    ),
     "request timeout": (408, {}, {}),
     "gateway timeout": (504, {"code": 50505}, {}),
     "cloudflare 520": (520, {}, {}),
@@ -70,12 +126,18 @@ class FakeOpenAI:
 
     def __init__(self):
         self.mode, self.models, self.picture_mode = "b64", "list", "ok"
-        self.redirects: list[str] = []  # where links lead to, one after the other, before there is a picture
+        self.redirects: list[
+            str
+        ] = []  # where links lead to, one after the other, before there is a picture
         self.failures = 0  # so many times a picture is not there yet
         self.result = PNG
         self.revised_prompt, self.seed = None, None
         self.seen: list[Seen] = []
-        self.hangs, self.was_left, self.over = threading.Event(), threading.Event(), threading.Event()
+        self.hangs, self.was_left, self.over = (
+            threading.Event(),
+            threading.Event(),
+            threading.Event(),
+        )
         self.http = make_server("127.0.0.1", 0, self, threaded=True, request_handler=Quiet)
         self.url = f"http://127.0.0.1:{self.http.port}"
         self.link = f"{self.url}/pictures/1.png?sig={SIGNATURE}"
@@ -116,7 +178,11 @@ class FakeOpenAI:
         return answer({"error": {"message": message, **fields}}, status, headers)
 
     def entry(self, **fields) -> dict:
-        return {key: value for key, value in {"revised_prompt": self.revised_prompt, **fields}.items() if value}
+        return {
+            key: value
+            for key, value in {"revised_prompt": self.revised_prompt, **fields}.items()
+            if value
+        }
 
     def good(self, **fields) -> Response:
         seed = {} if self.seed is None else {"seed": self.seed}
@@ -139,7 +205,9 @@ class FakeOpenAI:
 
     def answer_siliconflow(self, request):
         entries = [{"url": self.link}]
-        return answer({"images": entries, "timings": {"inference": 1.2}, "seed": 9999999999, "data": entries})
+        return answer(
+            {"images": entries, "timings": {"inference": 1.2}, "seed": 9999999999, "data": entries}
+        )
 
     def answer_images_only(self, request):
         return answer({"images": [{"url": self.link}], "timings": {"inference": 1.2}, "seed": 7})
@@ -150,7 +218,13 @@ class FakeOpenAI:
 
     def answer_vllm_omni(self, request):
         encoded = base64.b64encode(self.result).decode()
-        return answer({"created": 1, "data": [{"b64_json": encoded, "url": None, "revised_prompt": None}], "size": "x"})
+        return answer(
+            {
+                "created": 1,
+                "data": [{"b64_json": encoded, "url": None, "revised_prompt": None}],
+                "size": "x",
+            }
+        )
 
     # -- Answers that are none ----------------------------------------------------------------
 
@@ -244,9 +318,19 @@ class FakeOpenAI:
         return Response(self.result, mimetype="image/png")
 
     def model_list(self) -> Response:
-        ids = {"list": ["gpt-image-1", "dall-e-3"], "one": ["gpt-image-1"], "others": ["llama"], "empty": []}
+        ids = {
+            "list": ["gpt-image-1", "dall-e-3"],
+            "one": ["gpt-image-1"],
+            "others": ["llama"],
+            "empty": [],
+        }
         if self.models in ids:
-            return answer({"object": "list", "data": [{"id": name, "object": "model"} for name in ids[self.models]]})
+            return answer(
+                {
+                    "object": "list",
+                    "data": [{"id": name, "object": "model"} for name in ids[self.models]],
+                }
+            )
         if self.models == "html":
             return Response("<h1>It works</h1>", mimetype="text/html")
         return answer({"error": {"message": self.link, "code": "x", "type": "y"}}, int(self.models))

@@ -26,7 +26,13 @@ CHECKPOINTS = [
         "filename": "/models/sd15/dreamy.v2.safetensors",
         "config": None,
     },
-    {"title": "plain.ckpt", "model_name": "plain", "hash": None, "sha256": None, "filename": "/models/plain.ckpt"},
+    {
+        "title": "plain.ckpt",
+        "model_name": "plain",
+        "hash": None,
+        "sha256": None,
+        "filename": "/models/plain.ckpt",
+    },
 ]
 SAMPLERS = ["DPM++ 2M", "DPM++ SDE", "Euler a", "Euler"]
 WHOLE_NUMBERS = ("width", "height", "steps", "seed", "batch_size", "n_iter")
@@ -56,7 +62,9 @@ class FakeWebUI:
                       "job_no": 0, "sampling_step": 0, "sampling_steps": 0}  # fmt: skip
         self.server = make_server("127.0.0.1", port, self.app(), threaded=True)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        threading.Thread(
+            target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+        ).start()
 
     def close(self) -> None:
         self.go.set()
@@ -82,15 +90,21 @@ class FakeWebUI:
     def authenticate(self):
         given = request.authorization
         if self.credentials and (not given or (given.username, given.password) != self.credentials):
-            return jsonify(detail="Incorrect username or password"), 401, {"WWW-Authenticate": "Basic"}
+            return (
+                jsonify(detail="Incorrect username or password"),
+                401,
+                {"WWW-Authenticate": "Basic"},
+            )
         return None
 
-    # -- Drawing ----------------------------------------------------------------------------
+    # -- GeneratedImage ----------------------------------------------------------------------------
 
     def txt2img(self):
         body = request.get_json()
         self.bodies.append(body)
-        if wrong := [name for name in WHOLE_NUMBERS if name in body and type(body[name]) is not int]:
+        if wrong := [
+            name for name in WHOLE_NUMBERS if name in body and type(body[name]) is not int
+        ]:
             problems = [{"type": "int_parsing", "loc": ["body", name], "msg": f"not a number in {body}",
                          "input": body} for name in wrong]  # fmt: skip
             return jsonify(detail=problems), 422
@@ -114,7 +128,11 @@ class FakeWebUI:
             self.pending.append(task)
         with self.queue:
             self.state |= {"job": job, "job_count": 1, "sampling_step": 0, "sampling_steps": steps}
-            self.state |= {"interrupted": False, "skipped": False, "job_timestamp": "20250101120000"}
+            self.state |= {
+                "interrupted": False,
+                "skipped": False,
+                "job_timestamp": "20250101120000",
+            }
             if knows_tasks:
                 self.pending.remove(task)
                 self.current_task = task
@@ -164,13 +182,19 @@ class FakeWebUI:
         self.poll()
         steps, is_busy = self.state["sampling_steps"], self.state["job_count"]
         share = min(1, 0.01 + self.state["sampling_step"] / steps) if is_busy else 0
-        return jsonify(progress=share, eta_relative=0.0, state=self.state, current_image=None, textinfo=None)
+        return jsonify(
+            progress=share, eta_relative=0.0, state=self.state, current_image=None, textinfo=None
+        )
 
     def internal_progress(self):
         self.poll()
         task = request.get_json()["id_task"]
         answer = {"active": task == self.current_task, "queued": task in self.pending}
-        answer |= {"completed": task in self.finished, "id_live_preview": -1, "textinfo": "Waiting..."}
+        answer |= {
+            "completed": task in self.finished,
+            "id_live_preview": -1,
+            "textinfo": "Waiting...",
+        }
         if answer["active"]:
             answer["progress"] = self.state["sampling_step"] / self.state["sampling_steps"]
         return jsonify(answer)
@@ -199,4 +223,8 @@ class FakeWebUI:
 
     def break_off(self):
         """Close the connection in the middle of the answer."""
-        return Response(iter(['{"images": ["iVBO']), headers={"Content-Length": "5000"}, mimetype="application/json")
+        return Response(
+            iter(['{"images": ["iVBO']),
+            headers={"Content-Length": "5000"},
+            mimetype="application/json",
+        )

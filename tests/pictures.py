@@ -7,7 +7,9 @@ import zlib
 from PIL import Image
 
 
-def picture(kind: str = "PNG", size: tuple[int, int] = (40, 30), mode: str = "RGB", **options) -> bytes:
+def picture(
+    kind: str = "PNG", size: tuple[int, int] = (40, 30), mode: str = "RGB", **options
+) -> bytes:
     image = Image.new(mode, size, "red" if mode in ("RGB", "RGBA", "P") else 1)
     output = io.BytesIO()
     image.save(output, format=kind, **options)
@@ -17,7 +19,9 @@ def picture(kind: str = "PNG", size: tuple[int, int] = (40, 30), mode: str = "RG
 def animation(kind: str = "GIF", frames: int = 3, size: tuple[int, int] = (40, 30)) -> bytes:
     images = [Image.new("RGB", size, (index * 20 % 256, 90, 200)) for index in range(frames)]
     output = io.BytesIO()
-    images[0].save(output, format=kind, save_all=True, append_images=images[1:], duration=80, loop=0)
+    images[0].save(
+        output, format=kind, save_all=True, append_images=images[1:], duration=80, loop=0
+    )
     return output.getvalue()
 
 
@@ -34,11 +38,15 @@ def png_bomb(width: int = 30_000, height: int = 30_000) -> bytes:
     """Return a small file that says it holds an enormous picture."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        return (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        )
 
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     rows = zlib.compress(b"\0" * (width + 1) * 100, 9)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    )
 
 
 def opened(data: bytes) -> Image.Image:

@@ -93,7 +93,12 @@ class MariaDB:
         self.log.close()
 
     def settings(self, database: str) -> dict[str, str]:
-        return {"MYSQL_HOST": "127.0.0.1", "MYSQL_PORT": str(self.port), "MYSQL_USER": "root", "MYSQL_DB": database}
+        return {
+            "MYSQL_HOST": "127.0.0.1",
+            "MYSQL_PORT": str(self.port),
+            "MYSQL_USER": "root",
+            "MYSQL_DB": database,
+        }
 
 
 class Service:
@@ -102,7 +107,9 @@ class Service:
     def __init__(self, data_dir: Path, **settings: str):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.environment = clean_environment(DATA_DIR=str(data_dir), PORT=str(self.port), **settings)
+        self.environment = clean_environment(
+            DATA_DIR=str(data_dir), PORT=str(self.port), **settings
+        )
         self.log_path = data_dir / f"service-{self.port}.log"
         data_dir.mkdir(parents=True, exist_ok=True)
 
@@ -113,7 +120,11 @@ class Service:
         )  # fmt: skip
         self.log = open(self.log_path, "ab")  # noqa: SIM115
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "gunicorn"], cwd=ROOT, env=self.environment, stdout=self.log, stderr=self.log
+            [sys.executable, "-m", "gunicorn"],
+            cwd=ROOT,
+            env=self.environment,
+            stdout=self.log,
+            stderr=self.log,
         )
         wait_until(self.answers, what="the service")
         return self

@@ -17,7 +17,9 @@ def profile(client, token: str | None, scheme: str = "Bearer"):
 def forged(settings, key: str | None = None, algorithm: str = "HS256", **changes) -> str:
     now = int(time.time())
     claims = {"sub": "1", "ver": 0, "iat": now, "exp": now + 60, **changes}
-    return jwt.encode({k: v for k, v in claims.items() if v is not None}, key or settings.SECRET_KEY, algorithm)
+    return jwt.encode(
+        {k: v for k, v in claims.items() if v is not None}, key or settings.SECRET_KEY, algorithm
+    )
 
 
 def test_profile_answers_as_published(alice):
@@ -59,7 +61,11 @@ def test_another_scheme_is_refused(alice, scheme):
 
 
 def test_an_unsigned_token_is_refused(alice):
-    header = base64.urlsafe_b64encode(json.dumps({"alg": "none", "typ": "JWT"}).encode()).rstrip(b"=").decode()
+    header = (
+        base64.urlsafe_b64encode(json.dumps({"alg": "none", "typ": "JWT"}).encode())
+        .rstrip(b"=")
+        .decode()
+    )
     unsigned = f"{header}.{alice.token.split('.')[1]}."
 
     assert profile(alice, unsigned).json["code"] == "token_invalid"
@@ -95,7 +101,9 @@ def test_an_expired_token_is_refused_and_says_so(alice, settings):
 def test_a_token_lives_for_token_hours(alice, settings):
     settings.TOKEN_HOURS = 2
 
-    claims = jwt.decode(tokens.make({"id": 1, "token_version": 0}), options={"verify_signature": False})
+    claims = jwt.decode(
+        tokens.make({"id": 1, "token_version": 0}), options={"verify_signature": False}
+    )
 
     assert claims["exp"] - claims["iat"] == 7200
 
@@ -103,11 +111,17 @@ def test_a_token_lives_for_token_hours(alice, settings):
 def test_a_clock_that_runs_ahead_on_another_machine_does_no_harm(alice, settings):
     ahead = int(time.time()) + 90
 
-    assert profile(alice, forged(settings, sub=str(alice.id), iat=ahead, exp=ahead + 60)).status_code == 200
+    assert (
+        profile(alice, forged(settings, sub=str(alice.id), iat=ahead, exp=ahead + 60)).status_code
+        == 200
+    )
 
 
 def test_the_previous_key_is_still_good_while_it_is_named(alice, settings):
-    settings.SECRET_KEY_PREVIOUS, settings.SECRET_KEY = settings.SECRET_KEY, "the new key, long enough for HS256 too"
+    settings.SECRET_KEY_PREVIOUS, settings.SECRET_KEY = (
+        settings.SECRET_KEY,
+        "the new key, long enough for HS256 too",
+    )
 
     assert profile(alice, alice.token).status_code == 200
     settings.SECRET_KEY_PREVIOUS = ""

@@ -52,7 +52,9 @@ def test_a_blocked_word_is_found_and_named(block, prompt, word):
     assert refused.value.fields["prompt"] == ("blocked", {"word": word})
 
 
-@pytest.mark.parametrize("prompt", ["grass and glass", "assassin", "bad  paraphrase", "敏感", "nav女", "remark", "#"])
+@pytest.mark.parametrize(
+    "prompt", ["grass and glass", "assassin", "bad  paraphrase", "敏感", "nav女", "remark", "#"]
+)
 def test_a_word_inside_another_is_fine(block, prompt):
     block(WORDS)
 
@@ -96,7 +98,8 @@ def by_generate_test(alice):
 
 @pytest.mark.parametrize("ask", [by_generate, by_generate_test])
 @pytest.mark.parametrize(
-    ("language", "sentence"), [("zh", "提示词包含禁用词“fox”"), ("en", 'Prompt holds the blocked word "fox"')]
+    ("language", "sentence"),
+    [("zh", "提示词包含禁用词“fox”"), ("en", 'Prompt holds the blocked word "fox"')],
 )
 def test_every_way_in_refuses_and_nothing_is_charged(alice, block, ask, language, sentence):
     block("fox")

@@ -9,14 +9,26 @@ from pathlib import Path
 import pytest
 
 from config import SettingError
-from engines import EngineError, Final, Job, Transient, Unanswered, catalog, comfyui
+from engines import (
+    EngineError,
+    ImageRequest,
+    NoResponse,
+    PermanentError,
+    TransientError,
+    catalog,
+    comfyui,
+)
 from engines.options import ComfyUI
 from tests.engine_calls import Canceled, everything_of, ignore
 from tests.fake_comfyui import FakeComfyUI, picture
 from tests.servers import free_port, wait_until
 
 NO_QUEUE = (200, b'{"queue_running": [], "queue_pending": []}')
-PROMPT, NEGATIVE, PASSWORD = "a fox nobody may read of", "a hen nobody may read of", "tr0ub4dor-and-3"
+PROMPT, NEGATIVE, PASSWORD = (
+    "a fox nobody may read of",
+    "a hen nobody may read of",
+    "tr0ub4dor-and-3",
+)
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "engines"
 EMPTY_IMAGE, TEXT_TO_IMAGE = DOCS / "comfyui-empty-image.json", DOCS / "comfyui-text-to-image.json"
 
@@ -67,7 +79,9 @@ def saved(tmp_path):
 
     def save(workflow):
         path = tmp_path / "workflow.json"
-        path.write_text(workflow if isinstance(workflow, str) else json.dumps(workflow), encoding="utf-8")
+        path.write_text(
+            workflow if isinstance(workflow, str) else json.dumps(workflow), encoding="utf-8"
+        )
         return path
 
     return save
@@ -78,9 +92,16 @@ def options(server, workflow=TEXT_TO_IMAGE, **changes):
 
 
 def job(server, workflow=TEXT_TO_IMAGE, output_node="", **changes):
-    given = {"negative_prompt": NEGATIVE, "width": 64, "height": 48, "steps": 4, "seed": 7, "guidance": 7.5}
+    given = {
+        "negative_prompt": NEGATIVE,
+        "width": 64,
+        "height": 48,
+        "steps": 4,
+        "seed": 7,
+        "guidance": 7.5,
+    }
     given |= {"sampler": "euler", "options": options(server, workflow, output_node=output_node)}
-    return Job(**{"prompt": PROMPT, **given, **changes})
+    return ImageRequest(**{"prompt": PROMPT, **given, **changes})
 
 
 def failure(job, on_progress=ignore, kind=EngineError):
@@ -106,7 +127,10 @@ def asked(server, what):
 
 def posted(server):
     """Return the inputs of each node in the prompt that was posted."""
-    return {node_id: node["inputs"] for node_id, node in asked(server, "POST /prompt")[0]["prompt"].items()}
+    return {
+        node_id: node["inputs"]
+        for node_id, node in asked(server, "POST /prompt")[0]["prompt"].items()
+    }
 
 
 def in_background(call, *arguments):
@@ -125,7 +149,10 @@ def in_background(call, *arguments):
 
 
 def image_workflow(**more):
-    image = {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 0}}
+    image = {
+        "class_type": "EmptyImage",
+        "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 0},
+    }
     return {"1": image, **more}
 
 
@@ -180,7 +207,9 @@ def test_user_name_and_password_go_to_pages_and_websocket(server):
         ({"3": saver("seen", "PreviewImage")}, "", "seen"),
     ],
 )
-def test_takes_the_picture_of_the_output_node_or_the_last_saved(server, saved, more, output_node, prefix):
+def test_takes_the_picture_of_the_output_node_or_the_last_saved(
+    server, saved, more, output_node, prefix
+):
     workflow = saved(image_workflow(**more))
 
     comfyui.make(job(server, workflow, output_node), ignore)
@@ -211,13 +240,20 @@ def test_an_input_that_is_one_placeholder_gets_the_value_itself(server):
     comfyui.make(job(server), ignore)
 
     sampler = posted(server)["3"]
-    assert (sampler["seed"], sampler["steps"], sampler["cfg"], sampler["sampler_name"]) == (7, 4, 7.5, "euler")
+    assert (sampler["seed"], sampler["steps"], sampler["cfg"], sampler["sampler_name"]) == (
+        7,
+        4,
+        7.5,
+        "euler",
+    )
     assert posted(server)["5"] == {"width": 64, "height": 48, "batch_size": 1}
     assert (posted(server)["6"]["text"], posted(server)["7"]["text"]) == (PROMPT, NEGATIVE)
 
 
 def test_placeholders_in_a_longer_text_become_text(server, saved):
-    workflow = saved(image_workflow(**{"2": saver("{{ width }}x{{height}}/{{seed}}, {{sampler}}.")}))
+    workflow = saved(
+        image_workflow(**{"2": saver("{{ width }}x{{height}}/{{seed}}, {{sampler}}.")})
+    )
 
     comfyui.make(job(server, workflow, sampler=""), ignore)
 
@@ -235,7 +271,14 @@ def test_placeholders_are_found_in_lists_and_objects(server, saved):
 
 @pytest.mark.parametrize(
     "prompt",
-    ["{{seed}} of {{negative_prompt}}", '", "seed": 1, "x": "', "\\u0022}}{{", "狐狸 🦊\n\t", "{'a'}", "\\1 \\g<0> $&"],
+    [
+        "{{seed}} of {{negative_prompt}}",
+        '", "seed": 1, "x": "',
+        "\\u0022}}{{",
+        "狐狸 🦊\n\t",
+        "{'a'}",
+        "\\1 \\g<0> $&",
+    ],
 )
 def test_a_prompt_is_never_read_as_anything_but_text(server, saved, prompt):
     workflow = image_workflow(**{"2": saver()})
@@ -249,7 +292,12 @@ def test_a_prompt_is_never_read_as_anything_but_text(server, saved, prompt):
 
 def test_inputs_the_job_has_no_value_for_are_left_out(server, saved):
     workflow = image_workflow(**{"2": saver()})
-    workflow["1"]["inputs"] |= {"steps": "{{steps}}", "cfg": "{{guidance}}", "sampler": "{{sampler}}", "kept": None}
+    workflow["1"]["inputs"] |= {
+        "steps": "{{steps}}",
+        "cfg": "{{guidance}}",
+        "sampler": "{{sampler}}",
+        "kept": None,
+    }
 
     comfyui.make(job(server, saved(workflow), steps=None, guidance=None, sampler=""), ignore)
 
@@ -300,16 +348,18 @@ def test_a_broken_workflow_stops_the_worker_with_one_line(server, saved, content
         comfyui.prepare(options(server, saved(content), output_node="9"))
 
     assert words in str(caught.value)
-    assert str(caught.value).startswith("workflow workflow.json: ") and "\n" not in str(caught.value)
+    assert str(caught.value).startswith("workflow workflow.json: ") and "\n" not in str(
+        caught.value
+    )
 
 
 @pytest.mark.parametrize("content", ["", {"nodes": []}])
 def test_a_workflow_broken_meanwhile_fails_the_job_and_not_the_worker(server, saved, content):
     given = options(server, saved(content))
 
-    with pytest.raises(Final, match=r"workflow\.json"):
+    with pytest.raises(PermanentError, match=r"workflow\.json"):
         comfyui.check(given)
-    assert failure(job(server, options=given), kind=Final).code == "engine_error"
+    assert failure(job(server, options=given), kind=PermanentError).code == "engine_error"
 
 
 def test_a_missing_workflow_is_named(server, tmp_path):
@@ -413,7 +463,11 @@ def test_a_websocket_that_never_connects_is_not_waited_for_long(server, monkeypa
 
 
 def test_a_websocket_that_is_sent_elsewhere_does_not_go_there(server, other_server):
-    server.instead["/ws"] = (302, b"", {"Location": other_server.url.replace("http", "ws") + "/ws?clientId=us"})
+    server.instead["/ws"] = (
+        302,
+        b"",
+        {"Location": other_server.url.replace("http", "ws") + "/ws?clientId=us"},
+    )
 
     drawing = comfyui.make(job(server), ignore)
 
@@ -435,7 +489,10 @@ def test_a_websocket_that_breaks_leaves_polling(server):
 
 @pytest.mark.parametrize(
     ("base_url", "websocket"),
-    [("https://example.com/comfy", "wss://example.com/comfy/ws?x"), ("http://[::1]:8188", "ws://[::1]:8188/ws?x")],
+    [
+        ("https://example.com/comfy", "wss://example.com/comfy/ws?x"),
+        ("http://[::1]:8188", "ws://[::1]:8188/ws?x"),
+    ],
 )
 def test_websocket_goes_to_the_same_server(base_url, websocket):
     server = comfyui.server_of(ComfyUI(base_url=base_url, workflow=EMPTY_IMAGE))
@@ -528,7 +585,7 @@ def test_cancel_of_a_server_that_died_is_quick(server):
 def test_no_server_is_transient(server):
     given = ComfyUI(base_url=f"http://127.0.0.1:{free_port()}", workflow=EMPTY_IMAGE)
 
-    error = failure(job(server, options=given), kind=Transient)
+    error = failure(job(server, options=given), kind=TransientError)
 
     assert error.code == "engine_unavailable"
 
@@ -543,7 +600,10 @@ def test_a_server_that_dies_in_the_middle_is_noticed_soon(any_server, comes_back
     any_server.restart() if comes_back else any_server.kill()
     thread.join(60)
 
-    assert (type(outcome[0]) in (Transient, comfyui.Lost), outcome[0].code) == (True, "engine_unavailable")
+    assert (type(outcome[0]) in (TransientError, comfyui.Lost), outcome[0].code) == (
+        True,
+        "engine_unavailable",
+    )
     assert time.monotonic() - started < 30
 
 
@@ -592,7 +652,7 @@ def test_a_lost_answer_to_the_prompt_is_nothing_to_pay_for(server, impatient):
     server.drop()
     thread.join(20)
 
-    assert isinstance(outcome[0], Transient) and not isinstance(outcome[0], Unanswered)
+    assert isinstance(outcome[0], TransientError) and not isinstance(outcome[0], NoResponse)
 
 
 def test_a_lost_answer_to_the_prompt_leaves_nothing_behind(any_server, impatient):
@@ -616,7 +676,7 @@ def test_a_prompt_somebody_interrupts_may_be_made_again(any_server):
     any_server.interrupt(None)
     thread.join(10)
 
-    assert (type(outcome[0]), outcome[0].code) == (Transient, "engine_unavailable")
+    assert (type(outcome[0]), outcome[0].code) == (TransientError, "engine_unavailable")
 
 
 # -- The server refuses or fails ------------------------------------------------------------------
@@ -629,7 +689,10 @@ def test_a_prompt_somebody_interrupts_may_be_made_again(any_server):
         ({"sampler": PROMPT}, "KSampler (3): Value not in list: sampler_name"),
         ({"steps": 0}, "KSampler (3): Value 0 smaller than min of 1: steps"),
         ({"steps": None}, "KSampler (3): Required input is missing: steps"),
-        ({"guidance": PROMPT}, "KSampler (3): Failed to convert an input value to a FLOAT value: cfg"),
+        (
+            {"guidance": PROMPT},
+            "KSampler (3): Failed to convert an input value to a FLOAT value: cfg",
+        ),
         ({"width": 0}, "EmptyLatentImage (5): Value 0 smaller than min of 1: width"),
         (
             {"steps": None, "seed": -1},
@@ -638,7 +701,7 @@ def test_a_prompt_somebody_interrupts_may_be_made_again(any_server):
     ],
 )
 def test_a_refused_workflow_says_which_node_and_why(server, changes, shown):
-    error = failure(job(server, **changes), kind=Final)
+    error = failure(job(server, **changes), kind=PermanentError)
 
     assert (error.code, error.shown) == ("engine_refused", shown)
 
@@ -652,12 +715,15 @@ def test_the_log_names_node_kind_and_input_of_what_was_refused(server):
 @pytest.mark.parametrize(
     ("workflow", "shown"),
     [
-        ({"1": {"class_type": "Nope", "inputs": {}}}, "Cannot execute because node Nope does not exist."),
+        (
+            {"1": {"class_type": "Nope", "inputs": {}}},
+            "Cannot execute because node Nope does not exist.",
+        ),
         (image_workflow(), "Prompt has no outputs"),
     ],
 )
 def test_a_workflow_refused_as_a_whole_says_why(server, saved, workflow, shown):
-    error = failure(job(server, saved(workflow)), kind=Final)
+    error = failure(job(server, saved(workflow)), kind=PermanentError)
 
     assert (error.code, error.shown) == ("engine_refused", shown)
 
@@ -665,9 +731,15 @@ def test_a_workflow_refused_as_a_whole_says_why(server, saved, workflow, shown):
 def test_a_picture_that_was_refused_while_others_were_made_says_why(server, saved):
     broken = {"class_type": "SaveImage", "inputs": {"images": ["1", 0]}}
 
-    error = failure(job(server, saved(image_workflow(**{"2": saver(), "3": broken})), output_node="3"), kind=Final)
+    error = failure(
+        job(server, saved(image_workflow(**{"2": saver(), "3": broken})), output_node="3"),
+        kind=PermanentError,
+    )
 
-    assert (error.code, error.shown) == ("engine_refused", "SaveImage (3): Required input is missing: filename_prefix")
+    assert (error.code, error.shown) == (
+        "engine_refused",
+        "SaveImage (3): Required input is missing: filename_prefix",
+    )
 
 
 OOM = "Allocation on device 0 would exceed allowed memory. (out of memory)"
@@ -679,7 +751,11 @@ OOM = "Allocation on device 0 would exceed allowed memory. (out of memory)"
         ("ValueError", "no such colour", "ValueError: no such colour"),
         ("torch.OutOfMemoryError", f"{OOM}\nThis error means ...", f"OutOfMemoryError: {OOM}"),
         ("torch.cuda.OutOfMemoryError", OOM, f"OutOfMemoryError: {OOM}"),
-        ("OSError", "cannot read /srv/comfy/x.pt or C:\\x\\y.pt now", "OSError: cannot read … or … now"),
+        (
+            "OSError",
+            "cannot read /srv/comfy/x.pt or C:\\x\\y.pt now",
+            "OSError: cannot read … or … now",
+        ),
         ("OSError", "no file '/srv/my models/x.pt'", "OSError: no file …"),
         ("OSError", "http://user:secret@host/x is away", "OSError: … is away"),
         ("ValueError", f"bad text: {PROMPT}", "ValueError"),
@@ -693,7 +769,7 @@ OOM = "Allocation on device 0 would exceed allowed memory. (out of memory)"
 def test_a_failed_node_is_told_without_paths_and_prompts(server, kind, message, shown):
     server.failing = {"3": (kind, message)}
 
-    error = failure(job(server), kind=Final)
+    error = failure(job(server), kind=PermanentError)
 
     assert (error.code, error.shown) == ("engine_error", f"KSampler (3): {shown}")
     assert message not in str(error) or not message
@@ -706,7 +782,7 @@ def test_a_failed_node_is_told_by_old_servers_too(any_server):
         if asked(any_server, "GET /queue"):
             any_server.go.set()
 
-    error = failure(job(any_server), on_progress, Final)
+    error = failure(job(any_server), on_progress, PermanentError)
 
     assert (error.code, error.shown) == ("engine_error", "KSampler (3): ValueError: no such colour")
 
@@ -731,9 +807,9 @@ def test_a_failed_prompt_is_forgotten_too(server):
 @pytest.mark.parametrize(
     ("status", "kind", "code"),
     [
-        (302, Final, "engine_error"), (400, Final, "engine_error"), (401, Final, "engine_account"),
-        (403, Final, "engine_account"), (404, Final, "engine_refused"), (413, Final, "engine_refused"),
-        (429, Transient, "engine_busy"), (500, Transient, "engine_unavailable"), (502, Transient, "engine_unavailable"),
+        (302, PermanentError, "engine_error"), (400, PermanentError, "engine_error"), (401, PermanentError, "engine_account"),
+        (403, PermanentError, "engine_account"), (404, PermanentError, "engine_refused"), (413, PermanentError, "engine_refused"),
+        (429, TransientError, "engine_busy"), (500, TransientError, "engine_unavailable"), (502, TransientError, "engine_unavailable"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("path", ["/prompt", "/queue"])
@@ -746,7 +822,9 @@ def test_http_statuses_become_our_codes(server, impatient, path, status, kind, c
 
 
 @pytest.mark.parametrize("path", ["/prompt", "/queue", "/history"])
-@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"null", b'"x"', b"{}", b'{"prompt_id": "../x"}', b"[" * 9999])
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>", b"[]", b"null", b'"x"', b"{}", b'{"prompt_id": "../x"}', b"[" * 9999]
+)
 def test_odd_answers_fail_the_job_and_nothing_else(server, path, body):
     if path == "/history":
         server.instead["/queue"], path = NO_QUEUE, "/history/us"
@@ -770,7 +848,7 @@ def test_a_history_without_a_picture_is_a_bad_picture(server, entry):
     server.instead |= {"/prompt": (200, b'{"prompt_id": "us"}'), "/queue": NO_QUEUE}
     server.instead["/history/us"] = (200, json.dumps({"us": entry}).encode())
 
-    error = failure(job(server), kind=Final)
+    error = failure(job(server), kind=PermanentError)
 
     assert error.code == "bad_picture"
 
@@ -783,7 +861,7 @@ def test_an_error_that_says_nothing_is_still_an_error(server, messages):
     server.instead |= {"/prompt": (200, b'{"prompt_id": "us"}'), "/queue": NO_QUEUE}
     server.instead["/history/us"] = (200, json.dumps(entry).encode())
 
-    error = failure(job(server), kind=Final)
+    error = failure(job(server), kind=PermanentError)
 
     assert error.code == "engine_error"
 
@@ -792,7 +870,7 @@ def test_an_error_that_says_nothing_is_still_an_error(server, messages):
 def test_a_picture_that_is_gone_is_a_bad_picture(server, answer):
     server.instead["/view"] = answer
 
-    error = failure(job(server), kind=Final)
+    error = failure(job(server), kind=PermanentError)
 
     assert error.code == "bad_picture"
 
@@ -801,7 +879,7 @@ def test_a_password_that_is_not_set_is_the_operators_business(server, monkeypatc
     monkeypatch.delenv("COMFYUI_PASSWORD")
     given = options(server, username="us", password_env="COMFYUI_PASSWORD")
 
-    error = failure(job(server, options=given), kind=Final)
+    error = failure(job(server, options=given), kind=PermanentError)
 
     assert error.code == "engine_account"
 
@@ -812,17 +890,26 @@ def test_a_password_that_is_not_set_is_the_operators_business(server, monkeypatc
 def test_check_tells_version_devices_and_what_the_workflow_takes(server):
     words = comfyui.check(options(server, EMPTY_IMAGE))
 
-    assert words == ["ComfyUI 0.3.64", "cuda:0 NVIDIA L4, 24 GiB", "2 nodes", "takes seed, width, height"]
+    assert words == [
+        "ComfyUI 0.3.64",
+        "cuda:0 NVIDIA L4, 24 GiB",
+        "2 nodes",
+        "takes seed, width, height",
+    ]
 
 
 def test_check_names_the_nodes_the_server_lacks(server, saved):
-    workflow = image_workflow(**{"2": saver(), "3": saver(kind="My/Node?"), "4": saver(kind="Other")})
+    workflow = image_workflow(
+        **{"2": saver(), "3": saver(kind="My/Node?"), "4": saver(kind="Other")}
+    )
 
-    with pytest.raises(Final, match=r"engine_refused: no node My/Node\?, Other"):
+    with pytest.raises(PermanentError, match=r"engine_refused: no node My/Node\?, Other"):
         comfyui.check(options(server, saved(workflow)))
 
 
-@pytest.mark.parametrize("stats", [b"{}", b"[]", b'{"system": null, "devices": {}}', b'{"devices": [null]}'])
+@pytest.mark.parametrize(
+    "stats", [b"{}", b"[]", b'{"system": null, "devices": {}}', b'{"devices": [null]}']
+)
 def test_check_gets_over_odd_statistics(server, stats):
     server.instead["/system_stats"] = (200, stats)
 
@@ -835,7 +922,7 @@ def test_check_of_a_server_that_hangs_ends_in_time(server, monkeypatch):
     monkeypatch.setattr(comfyui, "CHECK_SECONDS", 0.2)
     server.hanging = {"/system_stats"}
 
-    with pytest.raises(Transient):
+    with pytest.raises(TransientError):
         comfyui.check(options(server))
 
 
@@ -844,7 +931,7 @@ def test_check_tells_of_a_wrong_password(server, monkeypatch, password):
     server.credentials = f"us:{PASSWORD}"
     monkeypatch.setenv("COMFYUI_PASSWORD", password)
 
-    with pytest.raises(Final) as caught:
+    with pytest.raises(PermanentError) as caught:
         comfyui.check(options(server, username="us", password_env="COMFYUI_PASSWORD"))
 
     assert caught.value.code == "engine_account"

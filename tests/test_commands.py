@@ -88,12 +88,16 @@ def test_user_delete_leaves_nothing_behind(flask, alice, bob, settings):
     result = flask("user", "delete", "alice", "--yes")
 
     assert result.exit_code == 0
-    assert [path.name for path in (settings.uploads_dir / "generated_images").iterdir()] == [str(bob.id)]
+    assert [path.name for path in (settings.uploads_dir / "generated_images").iterdir()] == [
+        str(bob.id)
+    ]
     assert [user["username"] for user in db.list_users()] == ["bob"]
     assert len(bob.history()["records"]) == 1
 
 
-def test_files_of_a_user_delete_that_was_killed_half_way_are_swept(flask, alice, bob, settings, monkeypatch):
+def test_files_of_a_user_delete_that_was_killed_half_way_are_swept(
+    flask, alice, bob, settings, monkeypatch
+):
     alice.generate()
     bob.generate()
     monkeypatch.setattr(results, "remove", lambda keys: None)
@@ -102,7 +106,9 @@ def test_files_of_a_user_delete_that_was_killed_half_way_are_swept(flask, alice,
 
     jobs.sweep()
 
-    assert [path.name for path in (settings.uploads_dir / "generated_images").iterdir()] == [str(bob.id)]
+    assert [path.name for path in (settings.uploads_dir / "generated_images").iterdir()] == [
+        str(bob.id)
+    ]
 
 
 def test_user_delete_asks_first(flask, alice):
@@ -126,8 +132,15 @@ def test_a_missing_grant_is_one_line(mariadb, settings):
     environment = clean_environment(**{**mariadb.settings("bare"), "MYSQL_USER": "poor"})
 
     ended = subprocess.run(
-        [sys.executable, "-m", "flask", "db", "upgrade"], cwd=ROOT, env=environment, capture_output=True, text=True
+        [sys.executable, "-m", "flask", "db", "upgrade"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
 
     assert ended.returncode == 1
-    assert "the database refuses: CREATE command denied" in ended.stderr and "Traceback" not in ended.stderr
+    assert (
+        "the database refuses: CREATE command denied" in ended.stderr
+        and "Traceback" not in ended.stderr
+    )

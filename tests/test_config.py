@@ -22,12 +22,22 @@ def load(settings, tmp_path):
 def test_nothing_set_means_sqlite_on_port_8000(load):
     settings = load()
 
-    assert (settings.uses_mysql, settings.HOST, settings.PORT, settings.WEB_WORKERS) == (False, "127.0.0.1", 8000, 1)
+    assert (settings.uses_mysql, settings.HOST, settings.PORT, settings.WEB_WORKERS) == (
+        False,
+        "127.0.0.1",
+        8000,
+        1,
+    )
     assert settings.CORS_ORIGINS == ["http://localhost:5173", "http://localhost:5174"]
 
 
 def test_the_published_names_choose_mysql(load):
-    settings = load(**MYSQL, MYSQL_PORT="3307", MYSQL_PASSWORD="p", CORS_ORIGINS="https://a.example, http://b:81/")
+    settings = load(
+        **MYSQL,
+        MYSQL_PORT="3307",
+        MYSQL_PASSWORD="p",
+        CORS_ORIGINS="https://a.example, http://b:81/",
+    )
 
     assert (settings.uses_mysql, settings.MYSQL_PORT, settings.MYSQL_PASSWORD) == (True, 3307, "p")
     assert settings.CORS_ORIGINS == ["https://a.example", "http://b:81"]
@@ -99,7 +109,8 @@ def test_processes_that_start_at_once_agree_on_the_key(tmp_path):
     environment = clean_environment(DATA_DIR=str(tmp_path))
 
     processes = [
-        subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(6)
+        subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(6)
     ]
 
     assert len({process.communicate()[0] for process in processes}) == 1
@@ -109,7 +120,11 @@ def test_a_wrong_setting_is_one_line_on_the_command_line(tmp_path):
     environment = clean_environment(DATA_DIR=str(tmp_path), PORT="http")
 
     ended = subprocess.run(
-        [sys.executable, "-m", "gunicorn"], cwd=ROOT, env=environment, capture_output=True, text=True
+        [sys.executable, "-m", "gunicorn"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
 
     assert ended.returncode == 1
@@ -128,7 +143,11 @@ def test_the_environment_wins_over_the_env_file(settings, monkeypatch):
 
 def test_the_example_names_every_setting_in_the_same_order():
     lines = (ROOT / ".env.example").read_text().splitlines()
-    named = [line.lstrip("# ").split("=")[0] for line in lines if "=" in line and line.lstrip("# ")[0].isupper()]
+    named = [
+        line.lstrip("# ").split("=")[0]
+        for line in lines
+        if "=" in line and line.lstrip("# ")[0].isupper()
+    ]
 
     assert named == [item.name for item in fields(config.Settings)]
 

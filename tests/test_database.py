@@ -42,7 +42,9 @@ def test_a_second_row_of_the_same_name_is_a_duplicate(database):
 def test_an_update_counts_the_rows_it_matched(database):
     user_id = add_user("ann")
 
-    counts = [db.execute("UPDATE users SET role = 'user' WHERE id = %s", user_id).count for _ in range(2)]
+    counts = [
+        db.execute("UPDATE users SET role = 'user' WHERE id = %s", user_id).count for _ in range(2)
+    ]
 
     assert counts == [1, 1]
 
@@ -103,7 +105,9 @@ def test_statements_sent_at_once_are_one_transaction(database, pipelining):
 def test_a_statement_sent_at_once_knows_that_the_one_before_matched_nothing(database, pipelining):
     add_user("ann"), add_user("ben")
 
-    results = db.transact((RENAME, ("x", "nobody")), (RENAME_TOO, ("amy", "ann")), (RENAME_TOO, ("bob", "ben")))
+    results = db.transact(
+        (RENAME, ("x", "nobody")), (RENAME_TOO, ("amy", "ann")), (RENAME_TOO, ("bob", "ben"))
+    )
 
     assert [result.count for result in results] == [0, 0, 0]
     assert names() == ["ann", "ben"]
@@ -125,7 +129,10 @@ def test_an_id_made_by_a_statement_sent_at_once_is_known(database, pipelining):
 
     _, added = db.transact(
         (RENAME, ("amy", "ann")),
-        (f"INSERT INTO users ({columns}) SELECT %s, %s, %s FROM DUAL WHERE ROW_COUNT() = 1", ("ben", "b@x.de", "x")),
+        (
+            f"INSERT INTO users ({columns}) SELECT %s, %s, %s FROM DUAL WHERE ROW_COUNT() = 1",
+            ("ben", "b@x.de", "x"),
+        ),
     )
 
     assert db.get_user(added.new_id)["username"] == "ben"
@@ -165,7 +172,10 @@ def test_threads_share_a_small_pool(database, settings):
 
 def test_counters_counted_by_many_threads_lose_no_hit(database):
     seen = []
-    threads = [threading.Thread(target=lambda: seen.append(db.count_attempt("x", 60)[0])) for _ in range(16)]
+    threads = [
+        threading.Thread(target=lambda: seen.append(db.count_attempt("x", 60)[0]))
+        for _ in range(16)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -43,7 +43,9 @@ http {{
 class Nginx:
     """The site file, with ports, certificate and folders of our own; `changes` are further replacements."""
 
-    def __init__(self, folder: Path, backend_port: int, data_dir: Path, certificate: Path, **changes: str):
+    def __init__(
+        self, folder: Path, backend_port: int, data_dir: Path, certificate: Path, **changes: str
+    ):
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.port, self.plain_port = folder, free_port(), free_port()
         self.url = f"https://localhost:{self.port}"
@@ -58,7 +60,9 @@ class Nginx:
                 "listen [::]:80;": "",
                 "listen [::]:443 ssl http2;": "",
                 "/etc/letsencrypt/live/api.example.com/fullchain.pem": str(certificate),
-                "/etc/letsencrypt/live/api.example.com/privkey.pem": str(certificate.with_name("key.pem")),
+                "/etc/letsencrypt/live/api.example.com/privkey.pem": str(
+                    certificate.with_name("key.pem")
+                ),
                 "/var/lib/image-generator/uploads/": f"{data_dir}/uploads/",
                 **changes,
             },
@@ -121,8 +125,12 @@ def certificate(tmp_path_factory):
     for program in ("nginx", "openssl"):
         if not find_program(program):
             if os.environ.get("CI"):
-                pytest.fail(f"{program} is not installed, and CI must not skip the tests of deploy/")
-            pytest.skip(f"{program} is not installed: the tests of deploy/nginx-site.conf are left out")
+                pytest.fail(
+                    f"{program} is not installed, and CI must not skip the tests of deploy/"
+                )
+            pytest.skip(
+                f"{program} is not installed: the tests of deploy/nginx-site.conf are left out"
+            )
     folder = tmp_path_factory.mktemp("certificate")
     subprocess.run(
         [
@@ -147,7 +155,9 @@ def service(certificate, tmp_path_factory):
 @pytest.fixture(scope="module")
 def site(service, certificate, tmp_path_factory):
     """nginx in front of the service."""
-    nginx = Nginx(tmp_path_factory.mktemp("nginx"), service.port, service.data_dir, certificate).start()
+    nginx = Nginx(
+        tmp_path_factory.mktemp("nginx"), service.port, service.data_dir, certificate
+    ).start()
     yield nginx
     nginx.stop()
 
@@ -177,14 +187,18 @@ def alice(service):
     """The headers of someone with an account."""
     requests.post(f"{service.url}/api/auth/register", data=form("alice"), timeout=30)
     body = {"username": "alice", "password": "secret1"}
-    token = requests.post(f"{service.url}/api/auth/login", json=body, timeout=30).json()["data"]["token"]
+    token = requests.post(f"{service.url}/api/auth/login", json=body, timeout=30).json()["data"][
+        "token"
+    ]
     return {"Authorization": f"Bearer {token}", "Origin": ORIGIN}
 
 
 @pytest.fixture
 def image(site, alice):
     """The path of an image of alice's."""
-    return site.post("/api/v1/images/generate-test", json=SMALL, headers=alice).json()["data"]["imageUrl"]
+    return site.post("/api/v1/images/generate-test", json=SMALL, headers=alice).json()["data"][
+        "imageUrl"
+    ]
 
 
 # -- HTTPS --------------------------------------------------------------------------------------
@@ -193,7 +207,11 @@ def image(site, alice):
 def test_https_reaches_the_service(site):
     response = site.get("/api/health", headers={"X-Request-Id": "mine"})
 
-    assert response.json() == {"message": "API服务运行正常", "status": "success", "version": "1.0.0"}
+    assert response.json() == {
+        "message": "API服务运行正常",
+        "status": "success",
+        "version": "1.0.0",
+    }
     assert response.headers["Strict-Transport-Security"] == "max-age=31536000"
     assert response.headers["X-Request-Id"] == "mine"
 
@@ -213,7 +231,11 @@ def test_errors_of_the_service_pass_unchanged(site):
     response = site.post("/api/auth/login", json=wrong, headers={"Origin": ORIGIN})
 
     assert response.status_code == 401
-    assert response.json() == {"status": "error", "message": "用户名或密码错误", "code": "wrong_credentials"}
+    assert response.json() == {
+        "status": "error",
+        "message": "用户名或密码错误",
+        "code": "wrong_credentials",
+    }
     assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
 
 
@@ -232,7 +254,11 @@ def test_too_large_a_body_is_refused_in_the_shape_of_the_api(site):
     response = site.post("/api/auth/register", data=b"x" * 9_000_000, headers={"Origin": ORIGIN})
 
     assert response.status_code == 413
-    assert response.json() == {"status": "error", "message": "请求体过大", "code": "payload_too_large"}
+    assert response.json() == {
+        "status": "error",
+        "message": "请求体过大",
+        "code": "payload_too_large",
+    }
     assert response.headers["Content-Type"] == "application/json"
     assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
 
@@ -273,7 +299,9 @@ def test_service_that_is_away_is_a_502_that_says_when_to_try_again(site_alone):
 def test_preflight_succeeds_while_the_service_is_away(site_alone):
     headers = {"Origin": ORIGIN, "Access-Control-Request-Method": "POST"}
 
-    response = site_alone.http.options(site_alone.url + "/api/auth/login", headers=headers, timeout=30)
+    response = site_alone.http.options(
+        site_alone.url + "/api/auth/login", headers=headers, timeout=30
+    )
 
     assert response.status_code == 204
     assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
@@ -282,7 +310,9 @@ def test_preflight_succeeds_while_the_service_is_away(site_alone):
 
 def test_service_that_never_answers_is_a_504(start_nginx):
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        site = start_nginx(silent.getsockname()[1], **{"proxy_read_timeout 60s": "proxy_read_timeout 1s"})
+        site = start_nginx(
+            silent.getsockname()[1], **{"proxy_read_timeout 60s": "proxy_read_timeout 1s"}
+        )
 
         response = site.get("/api/health", headers={"Origin": ORIGIN})
 
@@ -317,7 +347,9 @@ def test_owner_gets_an_image_from_nginx(site, service, alice, image):
 
     response = site.get(image, headers=alice)
 
-    assert direct.content == b"" and direct.headers["X-Accel-Redirect"] == image.replace("/api/uploads/", PREFIX)
+    assert direct.content == b"" and direct.headers["X-Accel-Redirect"] == image.replace(
+        "/api/uploads/", PREFIX
+    )
     assert response.content == (service.data_dir / image.removeprefix("/api/")).read_bytes()
     assert response.headers["Content-Type"] == "image/png"
     assert "X-Accel-Redirect" not in response.headers
@@ -385,12 +417,16 @@ def log_in_from(site: Nginx, address: str) -> requests.Response:
 # -- systemd --------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed: its unit is not checked")
+@pytest.mark.skipif(
+    not shutil.which("systemd-analyze"), reason="systemd is not installed: its unit is not checked"
+)
 @pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
 def test_units_are_such_as_systemd_understands(tmp_path, path):
     unit = tmp_path / path.name
     unit.write_text(replaced(path.read_text(), {"/opt/image-generator": str(ROOT)}))
 
-    result = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True)
+    result = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True
+    )
 
     assert (result.returncode, result.stderr) == (0, "")

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from config import SettingError
-from engines import Final, Job, Transient, catalog
+from engines import ImageRequest, PermanentError, TransientError, catalog
 from engines import diffusers as engine
 from engines.options import Diffusers
 from tests.servers import ROOT, clean_environment
@@ -37,7 +37,9 @@ def block(page: Path, language: str) -> str:
 @pytest.fixture(scope="session")
 def torch():
     for name in engine.LIBRARIES:
-        pytest.importorskip(name, reason=f"{name} is missing: requirements-gpu.txt is not installed")
+        pytest.importorskip(
+            name, reason=f"{name} is missing: requirements-gpu.txt is not installed"
+        )
     return sys.modules["torch"]
 
 
@@ -68,7 +70,17 @@ def copied(made_once, tmp_path):
 
 
 def draw(options, on_progress=lambda done, total: None, **wishes) -> bytes:
-    job = Job(**{"prompt": "a fox", "width": 64, "height": 64, "steps": 3, "seed": 1, "options": options, **wishes})
+    job = ImageRequest(
+        **{
+            "prompt": "a fox",
+            "width": 64,
+            "height": 64,
+            "steps": 3,
+            "seed": 1,
+            "options": options,
+            **wishes,
+        }
+    )
     return engine.make(job, on_progress).data
 
 
@@ -83,14 +95,20 @@ def failing(error):
 
 
 def test_makes_a_png_of_the_size_asked_for(options):
-    drawing = engine.make(Job("a fox", width=72, height=64, steps=2, seed=1, options=options))
+    drawing = engine.make(
+        ImageRequest("a fox", width=72, height=64, steps=2, seed=1, options=options)
+    )
 
     image = Image.open(io.BytesIO(drawing.data))
     assert (image.format, image.mode, image.size, drawing.params) == ("PNG", "RGB", (72, 64), {})
 
 
 def test_a_seed_gives_the_same_bytes_again(options):
-    first, again, other = draw(options, seed=1), draw(options, seed=1), draw(options, seed=2**32 - 1)
+    first, again, other = (
+        draw(options, seed=1),
+        draw(options, seed=1),
+        draw(options, seed=2**32 - 1),
+    )
 
     assert first == again != other
 
@@ -99,7 +117,9 @@ def test_without_a_seed_each_picture_is_another(options):
     assert draw(options, seed=None) != draw(options, seed=None)
 
 
-@pytest.mark.parametrize("wish", [{"prompt": "a hen"}, {"negative_prompt": "red"}, {"guidance": 1.5}, {"steps": 4}])
+@pytest.mark.parametrize(
+    "wish", [{"prompt": "a hen"}, {"negative_prompt": "red"}, {"guidance": 1.5}, {"steps": 4}]
+)
 def test_each_wish_changes_the_picture(options, wish):
     assert draw(options, **wish) != draw(options)
 
@@ -113,9 +133,11 @@ def test_extra_arguments_stand_in_for_what_a_job_leaves_open(options):
 
 def test_a_size_that_the_pipeline_rounds_is_reported(options, pipeline, monkeypatch):
     rounded = Image.new("RGB", (64, 56))
-    monkeypatch.setattr(pipeline.image_processor, "postprocess", lambda *arguments, **named: [rounded])
+    monkeypatch.setattr(
+        pipeline.image_processor, "postprocess", lambda *arguments, **named: [rounded]
+    )
 
-    drawing = engine.make(Job("a fox", width=64, height=64, steps=1, options=options))
+    drawing = engine.make(ImageRequest("a fox", width=64, height=64, steps=1, options=options))
 
     assert drawing.params == {"width": 64, "height": 56}
 
@@ -189,25 +211,32 @@ def test_a_run_broken_off_leaves_no_trace_in_the_next(options, pipeline, torch, 
 
 @pytest.mark.parametrize("size", [(60, 64), (64, 65)])
 def test_a_size_that_the_pipeline_refuses_is_told_to_the_owner(options, size):
-    with pytest.raises(Final) as raised:
+    with pytest.raises(PermanentError) as raised:
         draw(options, width=size[0], height=size[1])
 
-    assert (raised.value.code, raised.value.shown) == ("engine_refused", "width and height must be multiples of 8")
+    assert (raised.value.code, raised.value.shown) == (
+        "engine_refused",
+        "width and height must be multiples of 8",
+    )
 
 
 def test_a_flagged_picture_is_refused(options, pipeline, monkeypatch):
-    monkeypatch.setattr(pipeline, "run_safety_checker", lambda image, device, dtype: (image, [True]))
+    monkeypatch.setattr(
+        pipeline, "run_safety_checker", lambda image, device, dtype: (image, [True])
+    )
 
-    with pytest.raises(Final) as raised:
+    with pytest.raises(PermanentError) as raised:
         draw(options)
 
     assert raised.value.code == "content_refused"
 
 
 def test_an_error_that_quotes_the_prompt_is_left_out(options, pipeline, monkeypatch):
-    monkeypatch.setattr(pipeline.unet, "forward", failing(ValueError("cannot draw: my secret prompt")))
+    monkeypatch.setattr(
+        pipeline.unet, "forward", failing(ValueError("cannot draw: my secret prompt"))
+    )
 
-    with pytest.raises(Final) as raised:
+    with pytest.raises(PermanentError) as raised:
         draw(options)
 
     assert re.fullmatch(r"engine_error: ValueError at test_diffusers.py:\d+", str(raised.value))
@@ -215,9 +244,11 @@ def test_an_error_that_quotes_the_prompt_is_left_out(options, pipeline, monkeypa
 
 
 def test_a_full_gpu_is_tried_again_later(options, pipeline, torch, monkeypatch):
-    monkeypatch.setattr(pipeline.unet, "forward", failing(torch.OutOfMemoryError("CUDA out of memory")))
+    monkeypatch.setattr(
+        pipeline.unet, "forward", failing(torch.OutOfMemoryError("CUDA out of memory"))
+    )
 
-    with pytest.raises(Transient) as raised:
+    with pytest.raises(TransientError) as raised:
         draw(options)
 
     # An exception that hangs on this one would keep the memory of the run.
@@ -225,7 +256,9 @@ def test_a_full_gpu_is_tried_again_later(options, pipeline, torch, monkeypatch):
 
 
 def test_a_broken_gpu_ends_the_process(options, pipeline, torch, monkeypatch):
-    monkeypatch.setattr(pipeline.unet, "forward", failing(torch.AcceleratorError("CUDA error: illegal access")))
+    monkeypatch.setattr(
+        pipeline.unet, "forward", failing(torch.AcceleratorError("CUDA error: illegal access"))
+    )
 
     with pytest.raises(SystemExit, match="the GPU has failed"):
         draw(options)
@@ -235,14 +268,16 @@ def test_no_prompt_gets_into_the_output(options):
     program = f"""
 import logging
 logging.basicConfig(level=logging.DEBUG)
-from engines import Job, diffusers
+from engines import ImageRequest, diffusers
 from engines.options import Diffusers
 options = Diffusers(folder={str(options.folder)!r})
-job = Job("quagga " * 300, negative_prompt="dodo " * 300, width=64, height=64, steps=1, options=options)
+job = ImageRequest("quagga " * 300, negative_prompt="dodo " * 300, width=64, height=64, steps=1, options=options)
 print(len(diffusers.make(job).data))
 """
 
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
 
     assert int(done.stdout) > 1000
     assert not re.search("quagga|dodo|%", done.stderr)
@@ -269,13 +304,17 @@ def cut(folder):
 DAMAGE = {
     "no pipeline is there: model_index.json: No such file": shutil.rmtree,
     "model_index.json: No such file": lambda folder: (folder / "model_index.json").unlink(),
-    "model_index.json is damaged": lambda folder: (folder / "model_index.json").write_text('{"_class_name": "Sta'),
+    "model_index.json is damaged": lambda folder: (folder / "model_index.json").write_text(
+        '{"_class_name": "Sta'
+    ),
     "is damaged": lambda folder: (folder / "model_index.json").write_text("[]"),
     "code of its own": lambda folder: rename_class(folder, ["pipeline", "MyPipeline"]),
     "unet: is missing": lambda folder: shutil.rmtree(folder / "unet"),
     "unet: only pickled weights": pickle_weights,
     "diffusion_pytorch_model.safetensors: is damaged or cut short": cut,
-    "unreadable.safetensors: Is a directory": lambda folder: (folder / "unet/unreadable.safetensors").mkdir(),
+    "unreadable.safetensors: Is a directory": lambda folder: (
+        folder / "unet/unreadable.safetensors"
+    ).mkdir(),
     "OSError: .*config": lambda folder: (folder / "vae/config.json").write_text("{"),
     "no file named": lambda folder: (folder / "vae/diffusion_pytorch_model.safetensors").unlink(),
     "no attribute Nonsense": lambda folder: rename_class(folder, "Nonsense"),
@@ -311,7 +350,7 @@ def test_options_that_do_not_fit_stop_the_worker(options, change, said):
 def test_a_broken_folder_is_no_news_of_the_job(copied):
     cut(copied)
 
-    with pytest.raises(Final) as raised:
+    with pytest.raises(PermanentError) as raised:
         draw(Diffusers(folder=copied))
 
     assert raised.value.code == "engine_unavailable"
@@ -324,13 +363,17 @@ def test_check_says_what_runs_where_and_loads_nothing(copied, torch):
 
     assert offers == ["StableDiffusionPipeline", " ".join([device, *name]), "float32"]
     cut(copied)
-    with pytest.raises(Final, match="damaged or cut short"):
+    with pytest.raises(PermanentError, match="damaged or cut short"):
         engine.check(Diffusers(folder=copied))
 
 
 @pytest.mark.parametrize(
     ("device", "stored", "expected"),
-    [("cpu", "bfloat16", "float32"), ("cuda", "float32", "float16"), ("cuda", "bfloat16", "bfloat16")],
+    [
+        ("cpu", "bfloat16", "float32"),
+        ("cuda", "float32", "float16"),
+        ("cuda", "bfloat16", "bfloat16"),
+    ],
 )
 def test_the_dtype_suits_the_device_and_the_weights(torch, tmp_path, device, stored, expected):
     from safetensors.torch import save_file
@@ -353,23 +396,31 @@ def bare(monkeypatch, tmp_path):
 
 
 def test_without_torch_the_worker_names_the_requirements_file(bare):
-    with pytest.raises(SettingError, match=r"diffusers: torch.* requirements-gpu\.txt is not installed"):
+    with pytest.raises(
+        SettingError, match=r"diffusers: torch.* requirements-gpu\.txt is not installed"
+    ):
         engine.prepare(bare)
 
 
 @pytest.mark.parametrize("call", [engine.check, draw])
 def test_without_torch_the_engine_is_unavailable(bare, call):
-    with pytest.raises(Final, match=r"requirements-gpu\.txt is not installed") as raised:
+    with pytest.raises(PermanentError, match=r"requirements-gpu\.txt is not installed") as raised:
         call(bare)
 
     assert raised.value.code == "engine_unavailable"
 
 
 def test_a_worker_ends_with_the_line_alone(tmp_path):
-    (tmp_path / "models.toml").write_text(block(PAGES[0], "toml").replace("/srv/models/sdxl", "nowhere"))
-    environment = clean_environment(DATA_DIR=str(tmp_path), MODELS_FILE=str(tmp_path / "models.toml"))
+    (tmp_path / "models.toml").write_text(
+        block(PAGES[0], "toml").replace("/srv/models/sdxl", "nowhere")
+    )
+    environment = clean_environment(
+        DATA_DIR=str(tmp_path), MODELS_FILE=str(tmp_path / "models.toml")
+    )
 
-    done = subprocess.run([sys.executable, "worker.py"], cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "worker.py"], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
 
     assert (done.returncode, done.stderr.count("\n")) == (os.EX_CONFIG, 1)
     assert done.stderr.startswith("diffusers: ")
@@ -388,6 +439,8 @@ def test_the_documented_section_is_valid(page, tmp_path):
 
 
 def test_both_languages_show_the_same_code():
-    english, chinese = (re.findall(r"```(?:python|toml|sh)\n.*?```", page.read_text(), re.DOTALL) for page in PAGES)
+    english, chinese = (
+        re.findall(r"```(?:python|toml|sh)\n.*?```", page.read_text(), re.DOTALL) for page in PAGES
+    )
 
     assert english == chinese

@@ -116,7 +116,9 @@ def test_a_paid_picture_is_brought_home_with_what_is_known_of_it(alice, openai, 
 
     image = opened(alice.get(made["imageUrl"]).data)
     assert image.size == opened(PNG).size and image.text["prompt"] == "a secret fox"
-    assert made["params"]["revised_prompt"] == "a small secret fox" and made["params"]["seed"] is None
+    assert (
+        made["params"]["revised_prompt"] == "a small secret fox" and made["params"]["seed"] is None
+    )
     assert openai.asked()[0].body["quality"] == "high"
     assert KEY not in started.said() and "secret fox" not in started.said()
 

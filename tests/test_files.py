@@ -68,13 +68,17 @@ def test_a_half_written_file_is_never_served(client, settings):
     assert client.get("/api/uploads/avatars/.x.png.1234").status_code == 404
 
 
-@pytest.mark.parametrize(("name", "served_as"), [("old.jpg", "image/jpeg"), ("a.svg", None), ("a.html", None)])
+@pytest.mark.parametrize(
+    ("name", "served_as"), [("old.jpg", "image/jpeg"), ("a.svg", None), ("a.html", None)]
+)
 def test_only_pictures_are_shown_and_the_rest_is_a_download(client, settings, name, served_as):
     storage.put(f"avatars/{name}", b"<script>alert(1)</script>")
 
     response = client.get(f"/api/uploads/avatars/{name}")
 
-    assert response.mimetype == served_as or response.headers["Content-Disposition"].startswith("attachment")
+    assert response.mimetype == served_as or response.headers["Content-Disposition"].startswith(
+        "attachment"
+    )
     assert "default-src 'none'" in response.headers["Content-Security-Policy"]
 
 
@@ -100,7 +104,9 @@ def test_behind_nginx_the_bytes_are_left_to_it(alice, image, settings):
     response = alice.get(image)
 
     assert response.data == b""
-    assert response.headers["X-Accel-Redirect"] == image.replace("/api/uploads/", "/protected-uploads/")
+    assert response.headers["X-Accel-Redirect"] == image.replace(
+        "/api/uploads/", "/protected-uploads/"
+    )
     assert response.mimetype == "image/png"
 
 
@@ -125,12 +131,16 @@ def test_a_write_that_fails_leaves_nothing(settings, monkeypatch):
     assert list((settings.uploads_dir / "avatars").iterdir()) == []
 
 
-@pytest.mark.parametrize("url", [None, "", "/etc/passwd", "/api/uploads/../../x", "/api/uploads/avatars/none.png"])
+@pytest.mark.parametrize(
+    "url", [None, "", "/etc/passwd", "/api/uploads/../../x", "/api/uploads/avatars/none.png"]
+)
 def test_deleting_what_is_not_there_does_nothing(settings, url):
     assert storage.delete(url) is None
 
 
-@pytest.mark.parametrize("key", ["", "/", "..", "../", "a/../..", "generated_images/../../", "generated_images/.."])
+@pytest.mark.parametrize(
+    "key", ["", "/", "..", "../", "a/../..", "generated_images/../../", "generated_images/.."]
+)
 def test_a_folder_outside_or_all_of_uploads_is_never_deleted(settings, key):
     storage.put("generated_images/1/x.png", b"x")
 

@@ -5,7 +5,10 @@ from tests.pictures import opened
 
 
 def test_generate_test_answers_as_published(alice):
-    body = {"prompt": "你的图像提示词", "params": {"model": "test_model", "steps": 50, "seed": 12345}}
+    body = {
+        "prompt": "你的图像提示词",
+        "params": {"model": "test_model", "steps": 50, "seed": 12345},
+    }
 
     response = alice.post("/api/v1/images/generate-test", json=body)
 
@@ -13,14 +16,18 @@ def test_generate_test_answers_as_published(alice):
     assert response.json["message"] == "图像生成成功"
     assert set(response.json["data"]) == {"id", "imageUrl", "status"}
     assert response.json["data"]["status"] == "completed"
-    assert response.json["data"]["imageUrl"].startswith(f"/api/uploads/generated_images/{alice.id}/")
+    assert response.json["data"]["imageUrl"].startswith(
+        f"/api/uploads/generated_images/{alice.id}/"
+    )
 
 
 def test_the_image_and_its_thumbnail_are_real(alice):
     alice.generate(width=400, height=200)
     record = alice.history()["records"][0]
 
-    image, thumbnail = (opened(alice.get(record[name]).data) for name in ("imageUrl", "thumbnailUrl"))
+    image, thumbnail = (
+        opened(alice.get(record[name]).data) for name in ("imageUrl", "thumbnailUrl")
+    )
 
     assert (image.format, image.size) == ("PNG", (400, 200))
     assert (thumbnail.format, thumbnail.size) == ("WEBP", (320, 160))
@@ -56,7 +63,12 @@ def test_the_seed_really_used_is_recorded_when_none_was_given(alice, seed):
 
 @pytest.mark.parametrize("params", [None, {}])
 def test_params_may_be_left_out(alice, params):
-    assert alice.post("/api/v1/images/generate-test", json={"prompt": "x", "params": params}).status_code == 200
+    assert (
+        alice.post(
+            "/api/v1/images/generate-test", json={"prompt": "x", "params": params}
+        ).status_code
+        == 200
+    )
 
 
 @pytest.mark.parametrize(
@@ -94,16 +106,22 @@ def test_a_wrong_field_is_named(alice, body, field):
 def test_numbers_that_are_none_are_refused(alice, number):
     body = f'{{"prompt": "x", "params": {{"seed": {number}}}}}'
 
-    response = alice.post("/api/v1/images/generate-test", data=body, content_type="application/json")
+    response = alice.post(
+        "/api/v1/images/generate-test", data=body, content_type="application/json"
+    )
 
     assert list(response.json["fields"]) == ["params.seed"]
 
 
-@pytest.mark.parametrize("extra", ["NaN", "1e999", "[" * 900 + "]" * 900, '{"a":' * 30 + "1" + "}" * 30])
+@pytest.mark.parametrize(
+    "extra", ["NaN", "1e999", "[" * 900 + "]" * 900, '{"a":' * 30 + "1" + "}" * 30]
+)
 def test_params_that_no_answer_could_show_are_refused(alice, extra):
     body = f'{{"prompt": "x", "params": {{"note": {extra}}}}}'
 
-    response = alice.post("/api/v1/images/generate-test", data=body, content_type="application/json")
+    response = alice.post(
+        "/api/v1/images/generate-test", data=body, content_type="application/json"
+    )
 
     assert (response.status_code, list(response.json["fields"])) == (400, ["params"])
 
@@ -114,7 +132,14 @@ def test_a_whole_number_may_be_written_with_a_point(alice):
 
 
 @pytest.mark.parametrize(
-    "prompt", ["🦊 家族 👨‍👩‍👧", "line\nbreak\ttab", "'; DROP TABLE users; --", '100% _x_ \\ "q"', "<script>"]
+    "prompt",
+    [
+        "🦊 家族 👨‍👩‍👧",
+        "line\nbreak\ttab",
+        "'; DROP TABLE users; --",
+        '100% _x_ \\ "q"',
+        "<script>",
+    ],
 )
 def test_a_prompt_is_kept_as_it_is(alice, prompt):
     alice.generate(prompt)
@@ -133,5 +158,9 @@ def test_a_drawing_that_fails_is_a_failed_record_and_costs_no_quota(alice, monke
 
     assert (response.status_code, response.json["code"]) == (500, "generation_failed")
     record = alice.history()["records"][0]
-    assert (record["status"], record["errorCode"], record["errorMessage"]) == ("failed", "engine_error", "图像生成失败")
+    assert (record["status"], record["errorCode"], record["errorMessage"]) == (
+        "failed",
+        "engine_error",
+        "图像生成失败",
+    )
     assert alice.get("/api/v1/images/quota").json["data"]["used"] == 0

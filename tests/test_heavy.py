@@ -26,7 +26,10 @@ def test_what_heavy_work_raises_is_raised(fresh):
 def test_a_quarter_of_the_threads_never_waits_for_heavy_work(fresh):
     fresh.WEB_THREADS = 4
     begun, ended = threading.Semaphore(0), threading.Event()
-    waiting = [threading.Thread(target=heavy.run, args=(lambda: (begun.release(), ended.wait()),)) for _ in range(3)]
+    waiting = [
+        threading.Thread(target=heavy.run, args=(lambda: (begun.release(), ended.wait()),))
+        for _ in range(3)
+    ]
     for thread in waiting:
         thread.start()
     begun.acquire()

@@ -21,7 +21,13 @@ def test_history_answers_as_published(alice):
     page = alice.history()
 
     assert set(page) == {"records", "pagination"}
-    assert page["pagination"] == {"total": 1, "page": 1, "perPage": 10, "totalPages": 1, "nextCursor": None}
+    assert page["pagination"] == {
+        "total": 1,
+        "page": 1,
+        "perPage": 10,
+        "totalPages": 1,
+        "nextCursor": None,
+    }
     assert set(page["records"][0]) >= {
         "id", "prompt", "imageUrl", "thumbnailUrl", "status", "createdAt", "updatedAt", "params", "errorMessage",
     }  # fmt: skip
@@ -48,8 +54,19 @@ def test_pages_follow_each_other(alice):
 
     pages = [alice.history(f"?page={page}&per_page=2") for page in (1, 2, 3, 4)]
 
-    assert [prompts(page) for page in pages] == [["image 4", "image 3"], ["image 2", "image 1"], ["image 0"], []]
-    assert pages[3]["pagination"] == {"total": 5, "page": 4, "perPage": 2, "totalPages": 3, "nextCursor": None}
+    assert [prompts(page) for page in pages] == [
+        ["image 4", "image 3"],
+        ["image 2", "image 1"],
+        ["image 0"],
+        [],
+    ]
+    assert pages[3]["pagination"] == {
+        "total": 5,
+        "page": 4,
+        "perPage": 2,
+        "totalPages": 3,
+        "nextCursor": None,
+    }
 
 
 def test_per_page_is_capped_at_50(alice):
@@ -60,7 +77,9 @@ def test_per_page_is_capped_at_50(alice):
     assert (len(page["records"]), page["pagination"]["perPage"]) == (50, 50)
 
 
-@pytest.mark.parametrize("value", ["0", "-1", "1.5", "x", "", "1e3", "１", "+1", "1_0", " 1", "9" * 101])
+@pytest.mark.parametrize(
+    "value", ["0", "-1", "1.5", "x", "", "1e3", "１", "+1", "1_0", " 1", "9" * 101]
+)
 @pytest.mark.parametrize("name", ["page", "per_page"])
 def test_a_number_that_is_not_positive_is_named(alice, name, value):
     response = alice.get("/api/v1/images/history", query_string={name: value})
@@ -114,7 +133,11 @@ def test_a_failed_generation_says_why(alice):
 
     record = alice.history()["records"][0]
 
-    assert (record["status"], record["errorMessage"], record["imageUrl"]) == ("failed", "内容被拒绝", None)
+    assert (record["status"], record["errorMessage"], record["imageUrl"]) == (
+        "failed",
+        "内容被拒绝",
+        None,
+    )
 
 
 def test_a_stranger_needs_to_log_in(client):
@@ -216,7 +239,9 @@ def test_rows_added_meanwhile_do_not_move_the_cursor(alice):
 def test_filters_go_with_the_cursor(varied):
     first = varied.history("?status=completed&per_page=1")
 
-    second = varied.history(f"?status=completed&per_page=1&cursor={first['pagination']['nextCursor']}")
+    second = varied.history(
+        f"?status=completed&per_page=1&cursor={first['pagination']['nextCursor']}"
+    )
 
     assert prompts(second) == ["a fox"]
 
@@ -229,7 +254,9 @@ def test_a_filtered_count_ends_at_its_bound(alice, monkeypatch):
     assert alice.history()["pagination"]["total"] == 5
 
 
-@pytest.mark.parametrize("end", [lambda user: db.set_disabled(user, True), lambda user: db.change_password(user, "x")])
+@pytest.mark.parametrize(
+    "end", [lambda user: db.set_disabled(user, True), lambda user: db.change_password(user, "x")]
+)
 def test_a_session_that_ended_sees_no_history(alice, end):
     add(alice)
     end(alice.id)

@@ -9,7 +9,9 @@ from tests.conftest import Person, form
 
 
 def log_in(client, username="alice", password="secret1", **options):
-    return client.post("/api/auth/login", json={"username": username, "password": password}, **options)
+    return client.post(
+        "/api/auth/login", json={"username": username, "password": password}, **options
+    )
 
 
 def test_login_answers_as_published(alice):
@@ -18,7 +20,11 @@ def test_login_answers_as_published(alice):
     assert response.status_code == 200
     assert response.json["message"] == "登录成功"
     assert set(response.json["data"]) == {"token", "user"}
-    assert response.json["data"]["user"] == {"username": "alice", "email": "alice@example.com", "avatarUrl": None}
+    assert response.json["data"]["user"] == {
+        "username": "alice",
+        "email": "alice@example.com",
+        "avatarUrl": None,
+    }
 
 
 @pytest.mark.parametrize("name", ["ALICE", " alice", "ａlice"])
@@ -35,7 +41,9 @@ def test_an_unknown_name_and_a_wrong_password_get_one_answer(alice):
 
 def test_an_unknown_name_costs_a_hash_of_todays_parameters(client, monkeypatch):
     compared = []
-    monkeypatch.setattr(registration, "check_password_hash", lambda stored, password: compared.append(stored))
+    monkeypatch.setattr(
+        registration, "check_password_hash", lambda stored, password: compared.append(stored)
+    )
 
     log_in(client, "nobody")
 
@@ -43,7 +51,8 @@ def test_an_unknown_name_costs_a_hash_of_todays_parameters(client, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "body", [{}, {"username": "alice"}, {"username": 1, "password": []}, {"username": "", "password": ""}]
+    "body",
+    [{}, {"username": "alice"}, {"username": 1, "password": []}, {"username": "", "password": ""}],
 )
 def test_missing_or_mistyped_fields_are_named(client, body):
     response = client.post("/api/auth/login", json=body)
@@ -108,7 +117,10 @@ def test_failures_sent_at_once_to_several_processes_are_counted_right(live):
 
     with ThreadPoolExecutor(24) as threads:
         body = {"username": "alice", "password": "wrong1"}
-        calls = [threads.submit(requests.post, f"{service.url}/api/auth/login", json=body) for _ in range(24)]
+        calls = [
+            threads.submit(requests.post, f"{service.url}/api/auth/login", json=body)
+            for _ in range(24)
+        ]
 
     assert sorted(call.result().status_code for call in calls) == [401] * 5 + [429] * 19
 

@@ -14,7 +14,12 @@ from PIL.PngImagePlugin import PngInfo
 
 from files.metadata import has_credentials, label_of, stripped, with_label, with_text
 
-LABEL = {"Label": "1", "ContentProducer": "001191110000000000000X00000", "ProduceID": "a<b>&'c", "ReservedCode1": ""}
+LABEL = {
+    "Label": "1",
+    "ContentProducer": "001191110000000000000X00000",
+    "ProduceID": "a<b>&'c",
+    "ReservedCode1": "",
+}
 OTHER = {"Label": "2", "ContentProducer": "somebody", "ProduceID": "7"}
 SECRET = "a secret fox\nSteps: 20, Sampler: Euler"
 TC260 = "http://www.tc260.org.cn/ns/AIGC/1.0/"
@@ -37,7 +42,14 @@ def made(kind: str, mode: str = "RGB", **options) -> bytes:
 
 
 def moving(kind: str) -> bytes:
-    return made(kind, "RGBA", save_all=True, append_images=[gradient("RGBA").rotate(9)], duration=80, lossless=True)
+    return made(
+        kind,
+        "RGBA",
+        save_all=True,
+        append_images=[gradient("RGBA").rotate(9)],
+        duration=80,
+        lossless=True,
+    )
 
 
 @cache
@@ -50,7 +62,9 @@ def pictures() -> dict[str, bytes]:
         "png-alpha": made("PNG", "RGBA", exif=exif, dpi=(72, 72), icc_profile=profile),
         "png-animated": moving("PNG"),
         "jpeg": made("JPEG"),
-        "jpeg-progressive": made("JPEG", exif=exif, progressive=True, comment=SECRET, icc_profile=profile),
+        "jpeg-progressive": made(
+            "JPEG", exif=exif, progressive=True, comment=SECRET, icc_profile=profile
+        ),
         "jpeg-cmyk": made("JPEG", "CMYK", xmp=PROVIDER.encode()),
         "webp-lossy": made("WEBP"),
         "webp-lossless": made("WEBP", lossless=True),
@@ -118,7 +132,9 @@ def with_xmp(kind: str, xmp: str) -> bytes:
     if kind == "png":
         return with_chunk(pictures()["png"], b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp.encode())
     if kind == "jpeg":
-        return with_segment(pictures()["jpeg"], b"\xe1", b"http://ns.adobe.com/xap/1.0/\0" + xmp.encode())
+        return with_segment(
+            pictures()["jpeg"], b"\xe1", b"http://ns.adobe.com/xap/1.0/\0" + xmp.encode()
+        )
     return made("WEBP", xmp=xmp.encode())
 
 
@@ -144,7 +160,9 @@ def test_text_is_read_back_by_others(value):
     assert frames(data) == frames(pictures()["png"])
 
 
-@pytest.mark.parametrize(("value", "name"), [("café\nü", b"tEXt"), ("狐", b"iTXt"), ("a\x07b", b"iTXt")])
+@pytest.mark.parametrize(
+    ("value", "name"), [("café\nü", b"tEXt"), ("狐", b"iTXt"), ("a\x07b", b"iTXt")]
+)
 def test_plainest_chunk_stands_directly_before_the_pixels(value, name):
     data = with_text(pictures()["png"], {"prompt": value})
 
@@ -171,7 +189,9 @@ def test_what_is_no_text_gets_a_mark_instead():
     assert opened(data).text == {"prompt": "a?b ?"}
 
 
-@pytest.mark.parametrize("data", [made("GIF", "L"), pictures()["jpeg"], pictures()["webp-lossy"], b"", b"text"])
+@pytest.mark.parametrize(
+    "data", [made("GIF", "L"), pictures()["jpeg"], pictures()["webp-lossy"], b"", b"text"]
+)
 def test_text_leaves_other_formats_alone(data):
     assert with_text(data, {"prompt": "a fox"}) == data
 
@@ -202,10 +222,14 @@ def test_other_readers_find_the_label_where_the_standard_has_it(kind):
 
 
 def test_plain_label_stands_in_the_bytes_as_plain_json():
-    assert b'<TC260:AIGC>{"Label":"2","ContentProducer":"somebody",' in with_label(pictures()["webp-lossy"], OTHER)
+    assert b'<TC260:AIGC>{"Label":"2","ContentProducer":"somebody",' in with_label(
+        pictures()["webp-lossy"], OTHER
+    )
 
 
-@pytest.mark.parametrize("label", [{"Label": "1", "ContentProducer": "北京🦊"}, {"Label": '"]]>\\{}\x01\ud83d'}])
+@pytest.mark.parametrize(
+    "label", [{"Label": "1", "ContentProducer": "北京🦊"}, {"Label": '"]]>\\{}\x01\ud83d'}]
+)
 @pytest.mark.parametrize("kind", ["png", "jpeg", "webp-lossy"])
 def test_label_may_hold_any_character(kind, label):
     assert label_of(with_label(pictures()[kind], label)) == label
@@ -265,7 +289,10 @@ def test_label_of_other_writers_is_read_and_not_written_again(kind, body):
 
 
 def test_label_outside_xmp_is_read_and_moved_there_by_stripping():
-    plain, exif = json.dumps(OTHER).encode(), b'II*\0ASCII\0\0\0{"AIGC": ' + json.dumps(OTHER).encode() + b"}\0"
+    plain, exif = (
+        json.dumps(OTHER).encode(),
+        b'II*\0ASCII\0\0\0{"AIGC": ' + json.dumps(OTHER).encode() + b"}\0",
+    )
     files = [
         with_chunk(pictures()["png"], b"tEXt", b"AIGC\0" + plain),
         with_chunk(pictures()["png"], b"eXIf", exif),
@@ -276,7 +303,9 @@ def test_label_outside_xmp_is_read_and_moved_there_by_stripping():
     # Of two EXIF chunks the first counts, so the last file, which has the label in the second, has none.
     assert [label_of(data) for data in files] == [OTHER, OTHER, OTHER, None]
     assert [label_of(stripped(data)) for data in files] == [OTHER, OTHER, OTHER, None]
-    assert ElementTree.fromstring(xmp_of(stripped(files[0]))).find(f".//{{{TC260}}}AIGC") is not None
+    assert (
+        ElementTree.fromstring(xmp_of(stripped(files[0]))).find(f".//{{{TC260}}}AIGC") is not None
+    )
 
 
 def test_xmp_in_a_compressed_or_old_text_chunk_is_merged_into_a_plain_one():
@@ -284,7 +313,9 @@ def test_xmp_in_a_compressed_or_old_text_chunk_is_merged_into_a_plain_one():
     files = [
         with_chunk(pictures()["png"], b"iTXt", packed),
         with_chunk(pictures()["png"], b"tEXt", b"XML:com.adobe.xmp\0" + PROVIDER.encode()),
-        with_chunk(pictures()["png"], b"zTXt", b"XML:com.adobe.xmp\0\0" + zlib.compress(PROVIDER.encode())),
+        with_chunk(
+            pictures()["png"], b"zTXt", b"XML:com.adobe.xmp\0\0" + zlib.compress(PROVIDER.encode())
+        ),
     ]
 
     for data in [with_label(data, LABEL) for data in files]:
@@ -294,12 +325,18 @@ def test_xmp_in_a_compressed_or_old_text_chunk_is_merged_into_a_plain_one():
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{}", "[1]", '"1"', "{", '{"Label": {"a": 1}}', "[" * 100_000, "9" * 9999, "{'a': 1}"]
+    "text",
+    ["", "{}", "[1]", '"1"', "{", '{"Label": {"a": 1}}', "[" * 100_000, "9" * 9999, "{'a': 1}"],
 )
 def test_unreadable_label_is_none(text):
     xmp = XMP.format(f'<rdf:Description xmlns:TC260="{TC260}" TC260:AIGC="{escape(text)}"/>')
 
-    assert label_of(with_chunk(pictures()["png"], b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp.encode())) is None
+    assert (
+        label_of(
+            with_chunk(pictures()["png"], b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp.encode())
+        )
+        is None
+    )
     assert label_of(with_chunk(pictures()["png"], b"tEXt", b"AIGC\0" + text.encode())) is None
 
 
@@ -313,7 +350,12 @@ def test_jpeg_keeps_jfif_and_exif_in_front_of_the_label():
 
     data = with_label(exif, LABEL)
 
-    assert data.index(b"JFIF\0") < data.index(b"Exif\0") < data.index(b"http://ns.adobe.com") < data.index(b"\xff\xdb")
+    assert (
+        data.index(b"JFIF\0")
+        < data.index(b"Exif\0")
+        < data.index(b"http://ns.adobe.com")
+        < data.index(b"\xff\xdb")
+    )
 
 
 @pytest.mark.parametrize(
@@ -366,7 +408,10 @@ def test_label_survives_stripping_alone(kind):
         (b"tEXt", b"parameters\0" + SECRET.encode()),
         (b"zTXt", b"parameters\0\0" + zlib.compress(SECRET.encode())),
         (b"iTXt", b"parameters\0\1\0\0\0" + zlib.compress(SECRET.encode())),
-        (b"tEXt", b"prompt\0" + json.dumps({"3": {"class_type": "KSampler"}, "6": SECRET}).encode()),
+        (
+            b"tEXt",
+            b"prompt\0" + json.dumps({"3": {"class_type": "KSampler"}, "6": SECRET}).encode(),
+        ),
         (b"iTXt", b"workflow\0\0\0\0\0" + json.dumps({"nodes": [SECRET]}).encode()),
         (b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP.format(SECRET).encode()),
         (b"eXIf", b"II*\0" + SECRET.encode()),
@@ -433,7 +478,10 @@ def test_what_follows_the_picture_is_dropped_by_stripping_only(kind):
 JUMBF = b"JP\0\1\0\0\0\1\0\0\0\x2ajumb\0\0\0\x1ejumdc2pa\0\x11\0\x10\x80\0\0\xaa\0\x38\x9b\x71\3c2pa\0 odd"
 CREDENTIALS = {
     "png": (with_chunk(pictures()["png"], b"caBX", JUMBF[8:]), chunk(b"caBX", JUMBF[8:])),
-    "jpeg": (with_segment(pictures()["jpeg"], b"\xeb", JUMBF), b"\xff\xeb\0" + bytes([len(JUMBF) + 2]) + JUMBF),
+    "jpeg": (
+        with_segment(pictures()["jpeg"], b"\xeb", JUMBF),
+        b"\xff\xeb\0" + bytes([len(JUMBF) + 2]) + JUMBF,
+    ),
     "webp": (
         with_riff_chunk(pictures()["webp-alpha"], b"C2PA", JUMBF[8:]),
         b"C2PA" + struct.pack("<I", 42) + JUMBF[8:],
@@ -474,7 +522,9 @@ def broken(data: bytes, chance: random.Random) -> bytes:
     if how == 2:
         return bytes(result[:at] + result[at + chance.randrange(20) :])
     for _ in range(chance.randrange(1, 5)):
-        result[chance.randrange(min(len(result), 400))] = chance.choice((0, 1, 0x7F, 0xFF, chance.randrange(256)))
+        result[chance.randrange(min(len(result), 400))] = chance.choice(
+            (0, 1, 0x7F, 0xFF, chance.randrange(256))
+        )
     return bytes(result)
 
 
@@ -493,7 +543,9 @@ def test_broken_file_raises_value_error_or_nothing(kind, name):
 
 
 @pytest.mark.parametrize("name", ["with_label", "label_of", "stripped", "has_credentials"])
-@pytest.mark.parametrize("data", [b"", b"GIF89a", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF\0\0\0\0WEBP", b"RIFF"])
+@pytest.mark.parametrize(
+    "data", [b"", b"GIF89a", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF\0\0\0\0WEBP", b"RIFF"]
+)
 def test_what_is_no_picture_is_refused(name, data):
     with pytest.raises(ValueError):
         OPERATIONS[name](data)
@@ -503,10 +555,17 @@ def test_what_is_no_picture_is_refused(name, data):
     "data",
     [
         with_xmp("png", XMP.format("<a:AIGC>" * 100_000)),
-        with_xmp("png", XMP.format("<a " + " ".join(f'b{index}:AIGC="{{"' for index in range(50_000)) + "/>")),
+        with_xmp(
+            "png",
+            XMP.format("<a " + " ".join(f'b{index}:AIGC="{{"' for index in range(50_000)) + "/>"),
+        ),
         with_xmp("png", "<" * 1_000_000),
         with_chunk(pictures()["png"], b"eXIf", b'{"AIGC"   ' * 100_000),
-        with_chunk(pictures()["png"], b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(b"<" * 50_000_000)),
+        with_chunk(
+            pictures()["png"],
+            b"iTXt",
+            b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(b"<" * 50_000_000),
+        ),
         pictures()["png"][:33] + chunk(b"tEXt", b"") * 50_000 + pictures()["png"][33:],
         b"\xff\xd8" + b"\xff\xfe\0\2" * 50_000 + pictures()["jpeg"][2:],
         b"\xff\xd8" + b"\xff" * 1_000_000 + pictures()["jpeg"][3:],

@@ -38,13 +38,16 @@ PUBLISHED = (
 @pytest.fixture
 def published(mariadb, request, settings):
     """A database made by hand, in use: two accounts and a history, on a server in another time zone."""
-    mariadb.run("DROP DATABASE IF EXISTS published", "CREATE DATABASE published CHARACTER SET utf8mb4")
+    mariadb.run(
+        "DROP DATABASE IF EXISTS published", "CREATE DATABASE published CHARACTER SET utf8mb4"
+    )
     mariadb.run(*PUBLISHED, database="published")
     for name, text in mariadb.settings("published").items():
         setattr(settings, name, int(text) if name == "MYSQL_PORT" else text)
     pool.pool.close()
     alice, bob = (
-        generate_password_hash(word, method="pbkdf2:sha256:1000") for word in ("secret1", "a much longer one than 20")
+        generate_password_hash(word, method="pbkdf2:sha256:1000")
+        for word in ("secret1", "a much longer one than 20")
     )
     mariadb.run(
         "SET time_zone = '+08:00'",
@@ -76,7 +79,10 @@ def test_old_accounts_still_log_in_by_name_in_any_case(published):
     alice, bob = Person(), Person()
     answers = [
         alice.post("/api/auth/login", json={"username": "alice", "password": "secret1"}),
-        bob.post("/api/auth/login", json={"username": "测试用户", "password": "a much longer one than 20"}),
+        bob.post(
+            "/api/auth/login",
+            json={"username": "测试用户", "password": "a much longer one than 20"},
+        ),
     ]
 
     assert [answer.status_code for answer in answers] == [200, 200]
@@ -134,7 +140,8 @@ def test_many_upgrades_at_once_apply_each_file_once(published):
     command = [sys.executable, "-m", "flask", "db", "upgrade"]
 
     processes = [
-        subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(4)
+        subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(4)
     ]
     outputs = [process.communicate()[0] for process in processes]
 
@@ -149,7 +156,8 @@ def test_many_upgrades_of_a_new_sqlite_file_at_once_succeed(tmp_path):
     command = [sys.executable, "-m", "flask", "db", "upgrade"]
 
     processes = [
-        subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(4)
+        subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(4)
     ]
     outputs = [process.communicate()[0] for process in processes]
 
@@ -161,7 +169,8 @@ def test_accounts_that_differ_only_in_unicode_form_both_keep_working(published):
     bob = generate_password_hash("secret2", method="pbkdf2:sha256:1000")
     # utf8mb4_general_ci of the hand-made table tells these from 'Alice'; our key does not.
     published.run(
-        f"INSERT INTO users VALUES (8, 'Ａlice', 'Ａlice@example.com', '{bob}', NULL, NOW())", database="published"
+        f"INSERT INTO users VALUES (8, 'Ａlice', 'Ａlice@example.com', '{bob}', NULL, NOW())",
+        database="published",
     )
 
     migrations.upgrade()
@@ -185,7 +194,8 @@ def test_rows_without_times_get_some(published):
 def test_accounts_added_by_an_older_version_get_their_keys_at_the_next_start(published):
     migrations.upgrade()
     published.run(
-        "INSERT INTO users (username, email, password_hash) VALUES ('Old', 'o@x.de', 'x')", database="published"
+        "INSERT INTO users (username, email, password_hash) VALUES ('Old', 'o@x.de', 'x')",
+        database="published",
     )
 
     registration.fill_keys()

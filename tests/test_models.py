@@ -39,7 +39,9 @@ def test_models_are_listed_with_what_a_form_needs(client):
 
 def test_the_label_follows_the_language(client):
     labels = [
-        client.get("/api/v1/models", headers={"Accept-Language": language}).json["data"]["models"][0]["label"]
+        client.get("/api/v1/models", headers={"Accept-Language": language}).json["data"]["models"][
+            0
+        ]["label"]
         for language in ("zh", "en")
     ]
 
@@ -82,7 +84,11 @@ def test_a_model_may_have_sizes_and_choices(declare, alice):
     assert listed["parameters"]["quality"] == {"choices": ["low", "high"], "default": "low"}
     assert listed["parameters"]["steps"]["step"] == 4 and listed["capabilities"]["seed"] is False
     assert (first["width"], first["height"], first["params"]["quality"]) == (1024, 1024, "low")
-    assert (second["height"], second["params"]["quality"], second["params"]["steps"]) == (1536, "high", 12)
+    assert (second["height"], second["params"]["quality"], second["params"]["steps"]) == (
+        1536,
+        "high",
+        12,
+    )
 
 
 @pytest.mark.parametrize(
@@ -137,7 +143,9 @@ def test_a_model_is_available_while_a_worker_can_make_it(client, report, availab
     if report:
         db.note_worker("w1", report, 1.0)
 
-    listed = client.get("/api/v1/models", headers={"Accept-Language": "en"}).json["data"]["models"][0]
+    listed = client.get("/api/v1/models", headers={"Accept-Language": "en"}).json["data"]["models"][
+        0
+    ]
 
     assert (listed["available"], listed["reason"]) == (available, reason)
 
@@ -146,7 +154,10 @@ def test_a_model_is_available_while_a_worker_can_make_it(client, report, availab
     ("text", "complaint"),
     [
         (FORMS.replace("1024x1536", "big"), "[forms] sizes.1"),
-        (FORMS + "width = { min = 64, max = 128, default = 64 }", "width and height must be left out"),
+        (
+            FORMS + "width = { min = 64, max = 128, default = 64 }",
+            "width and height must be left out",
+        ),
         (FORMS.replace("sizes", "style"), "needs width and height"),
         (FORMS.replace("default = 8", "default = 7"), "multiples of step"),
         (FORMS.replace('["low", "high"]', "[]"), "[forms] quality"),
@@ -158,7 +169,10 @@ def test_a_model_is_available_while_a_worker_can_make_it(client, report, availab
         ("small = 1", "[small]"),
         (GOOD.replace("painter", "magic"), "[small] engine"),
         (GOOD.replace("label", "lable"), "[small] l"),
-        (GOOD.replace("min = 64, max = 128, default = 64", "min = 64, max = 32, default = 64"), "[small] width"),
+        (
+            GOOD.replace("min = 64, max = 128, default = 64", "min = 64, max = 32, default = 64"),
+            "[small] width",
+        ),
         (GOOD.replace("width", "widht"), "widht: Extra"),
     ],
 )

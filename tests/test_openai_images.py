@@ -6,7 +6,15 @@ import time
 import pytest
 from pydantic import ValidationError
 
-from engines import EngineError, Final, Job, Transient, catalog, no_progress, openai_images
+from engines import (
+    EngineError,
+    ImageRequest,
+    PermanentError,
+    TransientError,
+    catalog,
+    no_progress,
+    openai_images,
+)
 from engines.options import OpenAIImages
 from tests.engine_calls import Canceled, everything_of
 from tests.fake_openai import ERRORS, PNG, SIGNATURE, FakeOpenAI
@@ -49,13 +57,18 @@ def named(monkeypatch):
 
 
 def options(fake, **changes) -> OpenAIImages:
-    given = {"base_url": f"{fake.url}/v1", "model": "gpt-image-1", "api_key_env": "FAKE_KEY", "timeout_seconds": 20}
+    given = {
+        "base_url": f"{fake.url}/v1",
+        "model": "gpt-image-1",
+        "api_key_env": "FAKE_KEY",
+        "timeout_seconds": 20,
+    }
     return OpenAIImages(**{**given, **changes})
 
 
-def job(fake, changes: dict | None = None, **values) -> Job:
+def job(fake, changes: dict | None = None, **values) -> ImageRequest:
     given = {"prompt": PROMPT, "width": 1024, "height": 1536, "steps": None, "seed": None}
-    return Job(**{**given, **values}, options=options(fake, **(changes or {})))
+    return ImageRequest(**{**given, **values}, options=options(fake, **(changes or {})))
 
 
 def draw(fake, on_progress=no_progress, values: dict | None = None, **changes):
@@ -85,7 +98,17 @@ def sent(fake, values: dict | None = None, **changes) -> dict:
 
 @pytest.mark.parametrize(
     "mode",
-    ["b64", "b64 in lines", "b64 with prefix", "data url", "url", "siliconflow", "images only", "localai", "vllm omni"],
+    [
+        "b64",
+        "b64 in lines",
+        "b64 with prefix",
+        "data url",
+        "url",
+        "siliconflow",
+        "images only",
+        "localai",
+        "vllm omni",
+    ],
 )
 def test_picture_comes_back_as_it_is(fake, mode):
     fake.mode = mode
@@ -110,16 +133,27 @@ def test_request_says_what_the_job_says(fake):
 
 
 def test_parameters_of_diffusion_have_the_usual_names(fake):
-    body = sent(fake, {"steps": 20, "guidance": 0.0, "seed": 0, "negative_prompt": "rain", "sampler": "euler"})
+    body = sent(
+        fake,
+        {"steps": 20, "guidance": 0.0, "seed": 0, "negative_prompt": "rain", "sampler": "euler"},
+    )
 
-    assert body.items() >= {"num_inference_steps": 20, "guidance_scale": 0.0, "seed": 0, "sampler": "euler"}.items()
+    assert (
+        body.items()
+        >= {"num_inference_steps": 20, "guidance_scale": 0.0, "seed": 0, "sampler": "euler"}.items()
+    )
     assert body["negative_prompt"] == "rain"
 
 
 def test_models_file_names_the_fields(fake):
     body = sent(fake, {"steps": 8}, fields={"size": "image_size", "n": "batch_size", "steps": ""})
 
-    assert body == {"model": "gpt-image-1", "prompt": PROMPT, "batch_size": 1, "image_size": "1024x1536"}
+    assert body == {
+        "model": "gpt-image-1",
+        "prompt": PROMPT,
+        "batch_size": 1,
+        "image_size": "1024x1536",
+    }
 
 
 def test_extra_is_sent_as_it_is(fake):
@@ -154,7 +188,9 @@ def test_passwords_of_netrc_are_not_sent(fake, monkeypatch, tmp_path):
     assert [request.headers.get("Authorization") for request in fake.seen] == [None, None]
 
 
-@pytest.mark.parametrize(("mode", "seed"), [("siliconflow", 9999999999), ("images only", 7), ("b64", None)])
+@pytest.mark.parametrize(
+    ("mode", "seed"), [("siliconflow", 9999999999), ("images only", 7), ("b64", None)]
+)
 def test_seed_is_the_one_the_server_says(fake, mode, seed):
     fake.mode = mode
 
@@ -201,11 +237,20 @@ def test_progress_grows_and_never_is_whole(monkeypatch):
 @pytest.mark.parametrize(
     ("mode", "code"),
     [
-        *[(mode, "content_refused") for mode in ("policy", "moderation", "user error", "azure filter", "azure inner")],
+        *[
+            (mode, "content_refused")
+            for mode in ("policy", "moderation", "user error", "azure filter", "azure inner")
+        ],
         *[(mode, "content_refused") for mode in ("volcengine", "dashscope", "legal", "filtered")],
-        *[(mode, "engine_account") for mode in ("no key", "payment", "not verified", "no quota", "no credit")],
+        *[
+            (mode, "engine_account")
+            for mode in ("no key", "payment", "not verified", "no quota", "no credit")
+        ],
         ("hard limit", "engine_account"),
-        *[(mode, "engine_refused") for mode in ("bad value", "no model", "vllm error", "siliconflow error")],
+        *[
+            (mode, "engine_refused")
+            for mode in ("bad value", "no model", "vllm error", "siliconflow error")
+        ],
         ("fastapi error", "engine_refused"),
         *[(mode, "engine_error") for mode in (*ODD, "redirect")],
         *[(mode, "bad_picture") for mode in BROKEN],
@@ -214,7 +259,7 @@ def test_progress_grows_and_never_is_whole(monkeypatch):
 def test_what_will_not_go_better_is_final(fake, mode, code, paid):
     error = failure(fake, mode, paid=paid)
 
-    assert isinstance(error, Final)
+    assert isinstance(error, PermanentError)
     assert error.code == code
     assert len(fake.seen) == 1
 
@@ -234,7 +279,7 @@ def test_what_will_not_go_better_is_final(fake, mode, code, paid):
 def test_what_may_go_better_is_transient(fake, mode, code, seconds, paid):
     error = failure(fake, mode, paid=paid)
 
-    assert isinstance(error, Transient)
+    assert isinstance(error, TransientError)
     assert (error.code, error.retry_after) == (code, seconds)
     assert len(fake.asked()) == 1
 
@@ -274,7 +319,7 @@ def test_missing_key_is_told_before_anything_is_sent(fake, monkeypatch):
 def test_paid_request_without_an_answer_is_sent_once_and_final(fake, mode):
     error = failure(fake, mode, timeout_seconds=0.3)
 
-    assert isinstance(error, Final)
+    assert isinstance(error, PermanentError)
     assert error.code == "outcome_unknown"
     assert times_asked(fake) == 1
 
@@ -283,16 +328,18 @@ def test_paid_request_without_an_answer_is_sent_once_and_final(fake, mode):
 def test_free_request_without_an_answer_is_made_again_by_the_queue(fake, mode):
     error = failure(fake, mode, timeout_seconds=0.3, paid=False)
 
-    assert isinstance(error, Transient)
+    assert isinstance(error, TransientError)
     assert error.code == "engine_unavailable"
     assert times_asked(fake) == 1
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:{port}", "http://nobody.invalid", "https://127.0.0.1:{port}"])
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:{port}", "http://nobody.invalid", "https://127.0.0.1:{port}"]
+)
 def test_request_that_found_no_server_is_transient(fake, url):
     error = failure(fake, base_url=url.format(port=free_port()))
 
-    assert isinstance(error, Transient)
+    assert isinstance(error, TransientError)
     assert error.code == "engine_unavailable"
 
 
@@ -325,7 +372,12 @@ def test_request_that_cannot_be_noted_is_not_sent(fake):
 
 @pytest.mark.parametrize(
     ("given", "is_paid"),
-    [({}, False), ({"api_key_env": "A"}, True), ({"api_key_env": "A", "paid": False}, False), ({"paid": True}, True)],
+    [
+        ({}, False),
+        ({"api_key_env": "A"}, True),
+        ({"api_key_env": "A", "paid": False}, False),
+        ({"paid": True}, True),
+    ],
 )
 def test_pictures_cost_money_where_a_key_is_asked_for(given, is_paid):
     assert OpenAIImages(model="m", **given).is_paid == is_paid
@@ -399,7 +451,15 @@ def test_key_never_goes_to_another_host(fake, elsewhere, named, pattern):
 
 
 @pytest.mark.parametrize(
-    "pattern", ["cdn.example.org", "*.cdn.example.com", "xample.com", "*.ample.com", "example.com", "cdn.example.com.x"]
+    "pattern",
+    [
+        "cdn.example.org",
+        "*.cdn.example.com",
+        "xample.com",
+        "*.ample.com",
+        "example.com",
+        "cdn.example.com.x",
+    ],
 )
 def test_link_to_a_host_that_is_not_allowed_is_not_followed(fake, elsewhere, named, pattern):
     linked(fake, "cdn.example.com", elsewhere.http.port)
@@ -452,7 +512,16 @@ def test_name_that_means_a_private_address_is_not_spoken_to(fake, named):
             "0.0.0.0",
             "224.0.0.1",
         ],
-        *["::1", "fe80::1%eth0", "fc00::1", "::ffff:10.0.0.1", "ff02::1", "::", "198.18.0.1", "255.255.255.255"],
+        *[
+            "::1",
+            "fe80::1%eth0",
+            "fc00::1",
+            "::ffff:10.0.0.1",
+            "ff02::1",
+            "::",
+            "198.18.0.1",
+            "255.255.255.255",
+        ],
     ],
 )
 def test_address_is_private(address):
@@ -467,8 +536,20 @@ def test_address_is_public(address):
 @pytest.mark.parametrize(
     "link",
     [
-        *["ftp://{own}/1.png", "file:///etc/passwd", "/pictures/1.png", "javascript:x", "http://", "http://[", "x"],
-        *["http://{own}@127.0.0.1:{other}/1.png", "http://user:password@{own}/1.png", "//{own}/1.png"],
+        *[
+            "ftp://{own}/1.png",
+            "file:///etc/passwd",
+            "/pictures/1.png",
+            "javascript:x",
+            "http://",
+            "http://[",
+            "x",
+        ],
+        *[
+            "http://{own}@127.0.0.1:{other}/1.png",
+            "http://user:password@{own}/1.png",
+            "//{own}/1.png",
+        ],
         "http://127.0.0.1:{other}\\@{own}/1.png",
     ],
 )
@@ -492,7 +573,9 @@ def test_redirects_are_followed_by_the_same_rules(fake, elsewhere, named):
     assert [request.headers.get("Authorization") for request in elsewhere.seen] == [None, None]
 
 
-@pytest.mark.parametrize("target", ["http://127.0.0.1:{port}/x", "https://localhost:{port}/x", "ftp://127.0.0.1/", ""])
+@pytest.mark.parametrize(
+    "target", ["http://127.0.0.1:{port}/x", "https://localhost:{port}/x", "ftp://127.0.0.1/", ""]
+)
 def test_redirect_to_a_host_that_is_not_allowed_is_not_followed(fake, elsewhere, target):
     fake.mode, fake.redirects = "url", [target.format(port=elsewhere.http.port)] * 5
 
@@ -521,7 +604,10 @@ def test_picture_that_is_not_there_yet_is_asked_for_again(fake):
 
 
 @pytest.mark.parametrize("how", ["hang", "hang up", "hang up midway", "drip", "gone"])
-@pytest.mark.parametrize(("paid", "kind", "code"), [(True, Final, "outcome_unknown"), (False, Transient, None)])
+@pytest.mark.parametrize(
+    ("paid", "kind", "code"),
+    [(True, PermanentError, "outcome_unknown"), (False, TransientError, None)],
+)
 def test_picture_that_cannot_be_fetched(fake, monkeypatch, how, paid, kind, code):
     monkeypatch.setattr(openai_images, "FETCH_SECONDS", 0.2)
     fake.mode, fake.picture_mode, fake.failures = "url", how, 9 if how == "gone" else 0
@@ -563,13 +649,17 @@ def test_errors_and_logs_hold_no_key_prompt_or_address(fake, caplog, mode, paid)
     assert_tells_nothing(everything_of(error) + caplog.text)
 
 
-@pytest.mark.parametrize("how", ["hang", "hang up", "hang up midway", "gone", "redirected", "refused", "odd"])
+@pytest.mark.parametrize(
+    "how", ["hang", "hang up", "hang up midway", "gone", "redirected", "refused", "odd"]
+)
 def test_errors_of_fetching_hold_no_key_prompt_or_address(fake, caplog, monkeypatch, how):
     caplog.set_level(logging.DEBUG)
     monkeypatch.setattr(openai_images, "FETCH_SECONDS", 0.2)
     fake.mode, fake.picture_mode, fake.failures = "url", how, 9 if how == "gone" else 0
     fake.redirects = ["/pictures/9.png"] * 4 if how == "redirected" else []
-    fake.link = {"refused": "https://other.example.com/1.png", "odd": f"http://[{SIGNATURE}"}.get(how, fake.link)
+    fake.link = {"refused": "https://other.example.com/1.png", "odd": f"http://[{SIGNATURE}"}.get(
+        how, fake.link
+    )
 
     assert_tells_nothing(everything_of(failure(fake)) + caplog.text)
 
@@ -597,7 +687,11 @@ def test_key_that_cannot_be_sent_is_not_quoted(fake, monkeypatch):
 
 @pytest.mark.parametrize(
     ("models", "words"),
-    [("list", "2 models"), ("one", "1 model"), *[(kind, "no model list") for kind in ("empty", "404", "405")]],
+    [
+        ("list", "2 models"),
+        ("one", "1 model"),
+        *[(kind, "no model list") for kind in ("empty", "404", "405")],
+    ],
 )
 def test_check_says_what_the_server_has(fake, models, words):
     fake.models = models
@@ -609,13 +703,13 @@ def test_check_says_what_the_server_has(fake, models, words):
 @pytest.mark.parametrize(
     ("models", "kind", "code"),
     [
-        ("others", Final, "engine_refused"),
-        ("401", Final, "engine_account"),
-        ("403", Final, "engine_account"),
-        ("400", Final, "engine_refused"),
-        ("html", Final, "engine_error"),
-        ("429", Transient, "engine_busy"),
-        ("503", Transient, "engine_unavailable"),
+        ("others", PermanentError, "engine_refused"),
+        ("401", PermanentError, "engine_account"),
+        ("403", PermanentError, "engine_account"),
+        ("400", PermanentError, "engine_refused"),
+        ("html", PermanentError, "engine_error"),
+        ("429", TransientError, "engine_busy"),
+        ("503", TransientError, "engine_unavailable"),
     ],
 )
 def test_check_says_what_is_wrong(fake, models, kind, code):
@@ -658,7 +752,9 @@ def test_options_that_cannot_be_meant_are_refused(wrong, complaint):
 @pytest.mark.parametrize("page", ["openai_images.md", "openai_images.zh-CN.md"])
 def test_models_of_the_documentation_can_be_declared(page, tmp_path):
     text = (ROOT / "docs/engines" / page).read_text(encoding="utf-8")
-    (tmp_path / "models.toml").write_text("\n".join(re.findall(r"```toml\n(.*?)```", text, re.DOTALL)), "utf-8")
+    (tmp_path / "models.toml").write_text(
+        "\n".join(re.findall(r"```toml\n(.*?)```", text, re.DOTALL)), "utf-8"
+    )
 
     offered = catalog.load(tmp_path / "models.toml")
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 import app as service
 import db
+import errors
 import heavy
 import messages
 import metrics
@@ -49,7 +50,11 @@ def resolved(node: dict) -> dict:
 
 
 def operations() -> dict[tuple[str, str], dict]:
-    return {(path, method): found for path, methods in DOCUMENT["paths"].items() for method, found in methods.items()}
+    return {
+        (path, method): found
+        for path, methods in DOCUMENT["paths"].items()
+        for method, found in methods.items()
+    }
 
 
 def address(path: str) -> str:
@@ -98,7 +103,11 @@ def test_document_says_which_routes_want_a_token(client):
 
 # -- Errors -------------------------------------------------------------------------------------
 
-ERROR_RESPONSES = {name: response for name, response in COMPONENTS["responses"].items() if "examples" in str(response)}
+ERROR_RESPONSES = {
+    name: response
+    for name, response in COMPONENTS["responses"].items()
+    if "examples" in str(response)
+}
 
 
 def error_parts(response: dict) -> tuple[list[str], dict]:
@@ -108,13 +117,13 @@ def error_parts(response: dict) -> tuple[list[str], dict]:
 
 
 def test_document_lists_every_error_code():
-    assert COMPONENTS["schemas"]["ErrorCode"]["enum"] == list(messages.ERRORS)
+    assert COMPONENTS["schemas"]["ErrorCode"]["enum"] == list(errors.ERRORS)
 
 
 def test_every_error_code_stands_in_a_response():
     listed = {code for response in ERROR_RESPONSES.values() for code in error_parts(response)[0]}
 
-    assert listed == set(messages.ERRORS)
+    assert listed == set(errors.ERRORS)
 
 
 def test_document_lists_every_reason_of_a_failure():
@@ -130,18 +139,20 @@ def test_error_examples_are_in_the_words_of_the_service(name):
     assert list(shown) == codes
     for code in ("invalid_input", "prompt_blocked"):  # their messages are about the fields
         shown.pop(code, None)
-    assert shown == {code: messages.error_text(code, "zh") for code in shown}
+    assert shown == {code: errors.error_text(code, "zh") for code in shown}
     assert [example["value"]["code"] for example in examples.values()] == codes
 
 
 @pytest.mark.parametrize(("path", "method"), operations())
 def test_errors_stand_under_their_status(path, method):
-    responses = {status: resolved(found) for status, found in operations()[path, method]["responses"].items()}
+    responses = {
+        status: resolved(found) for status, found in operations()[path, method]["responses"].items()
+    }
 
     errors = {status: found for status, found in responses.items() if int(status) >= 400}
 
     for status, response in errors.items():
-        assert {messages.ERRORS[code][0] for code in error_parts(response)[0]} == {int(status)}
+        assert {errors.ERRORS[code][0] for code in error_parts(response)[0]} == {int(status)}
 
 
 @pytest.mark.parametrize("name", ERROR_RESPONSES)
@@ -162,7 +173,11 @@ MODELS = {
 }
 GENERATED = "/api/uploads/generated_images/{user_id}/{filename}"
 # A query has no schema of its own in the document: its fields are the parameters of this path.
-QUERIES = {"HistoryQuery": "/api/v1/images/history", "IdsQuery": "/api/v1/images", "FileQuery": GENERATED}
+QUERIES = {
+    "HistoryQuery": "/api/v1/images/history",
+    "IdsQuery": "/api/v1/images",
+    "FileQuery": GENERATED,
+}
 # Part of a signed link, which tokens.py judges.
 SIGNED = {"expires"}
 # Code of validation.py reads these fields of a query from text; pydantic only knows what becomes of it.
@@ -195,7 +210,9 @@ def limits(schema: dict, definitions: dict | None = None) -> dict:
     if "anyOf" in schema:
         found["anyOf"] = sorted((limits(one, definitions) for one in schema["anyOf"]), key=str)
     if "properties" in schema:
-        found["properties"] = {name: limits(one, definitions) for name, one in schema["properties"].items()}
+        found["properties"] = {
+            name: limits(one, definitions) for name, one in schema["properties"].items()
+        }
         found["required"] = set(schema.get("required", []))
         found["more"] = schema.get("additionalProperties", True)
     return found
@@ -215,7 +232,9 @@ def checked_limits(name: str) -> dict:
     schema = MODELS[name].model_json_schema()
     found = limits(schema, schema.get("$defs"))
     if name in QUERIES:
-        found["properties"] = {field: in_a_query(field, one) for field, one in found["properties"].items()}
+        found["properties"] = {
+            field: in_a_query(field, one) for field, one in found["properties"].items()
+        }
     return found
 
 
@@ -274,7 +293,9 @@ def check_answer(response, documented: dict) -> None:
     """Check an answer's headers, type and body against a response of the document."""
     documented = resolved(documented)
     headers = {name: resolved(header) for name, header in documented.get("headers", {}).items()}
-    assert {name for name, header in headers.items() if header.get("required")} <= set(response.headers.keys())
+    assert {name for name, header in headers.items() if header.get("required")} <= set(
+        response.headers.keys()
+    )
     for name in headers.keys() & {"X-Request-Id", "WWW-Authenticate"}:
         strict(headers[name]["schema"]).validate(response.headers[name])
     content = documented.get("content", {})
@@ -302,7 +323,9 @@ def register(person: Person, **changes):
 
 
 def log_in(person: Person, **changes):
-    return person.post("/api/auth/login", json={"username": "alice", "password": "secret1", **changes})
+    return person.post(
+        "/api/auth/login", json={"username": "alice", "password": "secret1", **changes}
+    )
 
 
 def submit(person: Person, prompt: str = "a fox", key: str = "k", **changes):
@@ -314,9 +337,7 @@ def remove(person: Person, ids: list):
     return person.post("/api/v1/images/delete", json={"ids": ids})
 
 
-FILTERS = (
-    "cursor=MjAyNi0wMS0wMSAwMDowMDowMHwx&status=failed&q=fox&favorite=true&model=x&since=2026-01-01&until=2026-02-01"
-)
+FILTERS = "cursor=MjAyNi0wMS0wMSAwMDowMDowMHwx&status=failed&q=fox&favorite=true&model=x&since=2026-01-01&until=2026-02-01"
 BAD_FILTERS = "cursor=x&status=x&favorite=x&since=x&until=x"
 
 ANSWERS = {
@@ -329,12 +350,21 @@ ANSWERS = {
     "history": (200, lambda alice: alice.generate() and alice.get("/api/v1/images/history")),
     "empty history": (200, lambda alice: alice.get("/api/v1/images/history?page=7")),
     "filtered history": (200, lambda alice: alice.get(f"/api/v1/images/history?{FILTERS}")),
-    "full page of history": (200, lambda alice: submit(alice) and alice.get("/api/v1/images/history?per_page=1")),
+    "full page of history": (
+        200,
+        lambda alice: submit(alice) and alice.get("/api/v1/images/history?per_page=1"),
+    ),
     "models": (200, lambda alice: alice.get("/api/v1/models")),
     "generate": (202, lambda alice: submit(alice, n=4)),
     "generate again": (202, lambda alice: submit(alice) and submit(alice)),
-    "several images": (200, lambda alice: submit(alice, n=2) and alice.get("/api/v1/images?ids=1,2,999")),
-    "several not modified": (304, lambda alice: alice.get("/api/v1/images?ids=1", headers={"If-None-Match": "*"})),
+    "several images": (
+        200,
+        lambda alice: submit(alice, n=2) and alice.get("/api/v1/images?ids=1,2,999"),
+    ),
+    "several not modified": (
+        304,
+        lambda alice: alice.get("/api/v1/images?ids=1", headers={"If-None-Match": "*"}),
+    ),
     "quota": (200, lambda alice: alice.get("/api/v1/images/quota")),
     "delete several": (200, lambda alice: submit(alice) and remove(alice, [1, 999])),
     "health": (200, lambda alice: alice.get("/api/health")),
@@ -342,24 +372,39 @@ ANSWERS = {
     "docs": (200, lambda alice: alice.get("/api/docs")),
     "home": (302, lambda alice: alice.get("/")),
     "part of the docs": (206, lambda alice: alice.get("/api/docs", headers={"Range": "bytes=0-9"})),
-    "docs not modified": (304, lambda alice: alice.get("/api/docs", headers={"If-None-Match": "*"})),
+    "docs not modified": (
+        304,
+        lambda alice: alice.get("/api/docs", headers={"If-None-Match": "*"}),
+    ),
     "no fields": (400, lambda alice: alice.post("/api/auth/register", data={})),
     "no json": (400, lambda alice: alice.post("/api/auth/login", data="{")),
     "bad params": (400, lambda alice: alice.generate(seed=False)),
     "bad page": (400, lambda alice: alice.get("/api/v1/images/history?page=0&per_page=x")),
     "bad filters": (400, lambda alice: alice.get(f"/api/v1/images/history?{BAD_FILTERS}")),
     "bad key": (400, lambda alice: submit(alice, key="a b")),
-    "parameters the model does not take": (400, lambda alice: submit(alice, guidance=7, width=9999)),
+    "parameters the model does not take": (
+        400,
+        lambda alice: submit(alice, guidance=7, width=9999),
+    ),
     "bad ids": (400, lambda alice: alice.get("/api/v1/images?ids=x")),
     "bad ids to delete": (400, lambda alice: remove(alice, [])),
     "wrong password": (401, lambda alice: log_in(alice, password="wrong")),
     "no token": (401, lambda alice: alice.http.get("/api/auth/profile")),
-    "bad token": (401, lambda alice: alice.get("/api/v1/images/history", headers={"Authorization": "Bearer x"})),
+    "bad token": (
+        401,
+        lambda alice: alice.get("/api/v1/images/history", headers={"Authorization": "Bearer x"}),
+    ),
     "name taken": (409, lambda alice: register(alice, username="ALICE")),
     "email taken": (409, lambda alice: register(alice, email="alice@example.com")),
     "key reused": (409, lambda alice: submit(alice) and submit(alice, "a hen")),
-    "body too large": (413, lambda alice: alice.post("/api/auth/login", json={"username": "a" * 9_000_000})),
-    "range past the end": (416, lambda alice: alice.get("/api/docs", headers={"Range": "bytes=99999-"})),
+    "body too large": (
+        413,
+        lambda alice: alice.post("/api/auth/login", json={"username": "a" * 9_000_000}),
+    ),
+    "range past the end": (
+        416,
+        lambda alice: alice.get("/api/docs", headers={"Range": "bytes=99999-"}),
+    ),
 }
 
 
@@ -381,9 +426,17 @@ ANSWERS_ABOUT_ONE = {
     "delete": (200, ONE, lambda alice, url: alice.open("DELETE", url)),
     "cancel": (200, f"{ONE}/cancel", lambda alice, url: alice.post(f"{url}/cancel")),
     "retry": (202, f"{ONE}/retry", lambda alice, url: alice.post(f"{url}/retry")),
-    "retry anew": (202, f"{ONE}/retry", lambda alice, url: alice.post(f"{url}/retry", json={"seed": "new"})),
+    "retry anew": (
+        202,
+        f"{ONE}/retry",
+        lambda alice, url: alice.post(f"{url}/retry", json={"seed": "new"}),
+    ),
     "bad favorite": (400, ONE, lambda alice, url: alice.open("PATCH", url, json={"favorite": 1})),
-    "bad seed": (400, f"{ONE}/retry", lambda alice, url: alice.post(f"{url}/retry", json={"seed": 1})),
+    "bad seed": (
+        400,
+        f"{ONE}/retry",
+        lambda alice, url: alice.post(f"{url}/retry", json={"seed": 1}),
+    ),
     "not there": (404, ONE, lambda alice, url: alice.get(f"{url}999")),
     "cancel twice": (
         409,
@@ -432,7 +485,10 @@ def test_record_of_any_failure_is_as_documented(alice, code):
 
     response = alice.get(url)
 
-    assert response.json["data"]["errorMessage"] == messages.job_text(code, "zh") + " (no such sampler)"
+    assert (
+        response.json["data"]["errorMessage"]
+        == messages.job_text(code, "zh") + " (no such sampler)"
+    )
     check_documented(response, ONE)
 
 
@@ -480,8 +536,14 @@ def test_models_of_every_form_are_as_documented(alice, forms, problem):
     response = alice.get("/api/v1/models")
 
     full, plain = response.json["data"]["models"]
-    assert set(full["parameters"]) == set(COMPONENTS["schemas"]["Model"]["properties"]["parameters"]["properties"])
-    assert (full["available"], full["capabilities"]["seed"], len(full["sizes"])) == (not problem, False, 2)
+    assert set(full["parameters"]) == set(
+        COMPONENTS["schemas"]["Model"]["properties"]["parameters"]["properties"]
+    )
+    assert (full["available"], full["capabilities"]["seed"], len(full["sizes"])) == (
+        not problem,
+        False,
+        2,
+    )
     assert (plain["sizes"], plain["parameters"]["width"]["step"]) == ([], 64)
     check_documented(response)
 
@@ -501,7 +563,14 @@ def test_models_without_a_database_are_refused_as_documented(visitor, monkeypatc
 
 
 def choose(alice, **changes):
-    body = {"prompt": "a fox", "model": "forms", "quality": "high", "sampler": "DDIM", "guidance": 2.5, **changes}
+    body = {
+        "prompt": "a fox",
+        "model": "forms",
+        "quality": "high",
+        "sampler": "DDIM",
+        "guidance": 2.5,
+        **changes,
+    }
     return alice.post("/api/v1/images/generate", json=body)
 
 
@@ -571,7 +640,9 @@ def test_retry_of_a_blocked_prompt_is_refused_as_documented(alice, block):
     check_blocked(response, f"{ONE}/retry")
 
 
-@pytest.mark.parametrize(("setting", "status"), [("MAX_ACTIVE_JOBS", 429), ("DAILY_IMAGES", 429), ("MAX_QUEUE", 503)])
+@pytest.mark.parametrize(
+    ("setting", "status"), [("MAX_ACTIVE_JOBS", 429), ("DAILY_IMAGES", 429), ("MAX_QUEUE", 503)]
+)
 @pytest.mark.parametrize("send", [submit, Person.generate])
 def test_too_many_generations_are_refused_as_documented(alice, settings, setting, status, send):
     setattr(settings, setting, 1)
@@ -608,7 +679,9 @@ def finished(alice) -> dict:
     return alice.history()["records"][0]
 
 
-@pytest.mark.parametrize(("name", "mimetype"), [("signedImageUrl", "image/png"), ("signedThumbnailUrl", "image/webp")])
+@pytest.mark.parametrize(
+    ("name", "mimetype"), [("signedImageUrl", "image/png"), ("signedThumbnailUrl", "image/webp")]
+)
 def test_signed_link_is_as_documented(client, finished, name, mimetype):
     response = client.get(finished[name])
 
@@ -626,7 +699,9 @@ def test_forged_link_is_refused_as_documented(client, finished):
 STRIP = {"metadata": "strip"}
 
 
-@pytest.mark.parametrize(("name", "mimetype"), [("signedImageUrl", "image/png"), ("signedThumbnailUrl", "image/webp")])
+@pytest.mark.parametrize(
+    ("name", "mimetype"), [("signedImageUrl", "image/png"), ("signedThumbnailUrl", "image/webp")]
+)
 def test_stripped_picture_is_as_documented(client, finished, name, mimetype):
     response = client.get(finished[name] + "&metadata=strip")
 
@@ -637,7 +712,11 @@ def test_stripped_picture_is_as_documented(client, finished, name, mimetype):
 
 @pytest.mark.parametrize(
     ("headers", "status"),
-    [({"Range": "bytes=0-9"}, 206), ({"If-None-Match": "*"}, 304), ({"Range": "bytes=999999-"}, 416)],
+    [
+        ({"Range": "bytes=0-9"}, 206),
+        ({"If-None-Match": "*"}, 304),
+        ({"Range": "bytes=999999-"}, 416),
+    ],
 )
 def test_part_of_a_stripped_picture_is_as_documented(alice, finished, headers, status):
     response = alice.get(finished["imageUrl"], query_string=STRIP, headers=headers)
@@ -719,7 +798,9 @@ def test_service_that_is_not_ready_says_so_as_documented(client, forms, report, 
 @pytest.mark.parametrize(("is_on", "status"), [(False, 404), (True, 200)])
 def test_metrics_are_as_documented(client, settings, monkeypatch, tmp_path, is_on, status):
     settings.METRICS = is_on
-    monkeypatch.setattr(metrics, "meters", lambda: None)  # they would stay on for the tests after this
+    monkeypatch.setattr(
+        metrics, "meters", lambda: None
+    )  # they would stay on for the tests after this
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
 
     response = client.get("/metrics")
@@ -794,7 +875,9 @@ def test_other_method_is_refused_as_documented(visitor, path):
 
     assert response.status_code == 405
     check_answer(response, COMPONENTS["responses"]["MethodNotAllowed"])
-    assert {method.lower() for method in response.allow} - {"head", "options"} == set(DOCUMENT["paths"][path])
+    assert {method.lower() for method in response.allow} - {"head", "options"} == set(
+        DOCUMENT["paths"][path]
+    )
 
 
 # -- Requests nobody thought of -----------------------------------------------------------------
@@ -857,7 +940,9 @@ NO_LIMITS = dict.fromkeys(
 
 def live_token(url: str) -> str:
     requests.post(f"{url}/api/auth/register", data=form("alice"))
-    answer = requests.post(f"{url}/api/auth/login", json={"username": "alice", "password": "secret1"})
+    answer = requests.post(
+        f"{url}/api/auth/login", json={"username": "alice", "password": "secret1"}
+    )
     return answer.json()["data"]["token"]
 
 
@@ -867,7 +952,15 @@ def test_service_keeps_its_word_for_requests_made_up_at_random(live, tmp_path):
     config = tmp_path / "schemathesis.toml"
     config.write_text(SCHEMATHESIS)
 
-    command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(config), "run", f"{url}/api/openapi.json"]
+    command = [
+        sys.executable,
+        "-m",
+        "schemathesis.cli",
+        "--config-file",
+        str(config),
+        "run",
+        f"{url}/api/openapi.json",
+    ]
     header = f"Authorization: Bearer {live_token(url)}"
     result = subprocess.run([*command, "--header", header], cwd=tmp_path, capture_output=True)
 
@@ -901,10 +994,16 @@ def test_docs_page_loads_nothing_from_elsewhere(visitor):
 def test_docs_page_may_only_run_our_own_files(visitor):
     page = visitor.get("/api/docs")
 
-    policy = dict(part.strip().split(" ", 1) for part in page.headers["Content-Security-Policy"].split(";"))
+    policy = dict(
+        part.strip().split(" ", 1) for part in page.headers["Content-Security-Policy"].split(";")
+    )
 
     assert policy.pop("style-src") == "'self' 'unsafe-inline'"  # Swagger UI sets style attributes
-    assert policy == {"default-src": "'self'", "img-src": "'self' data:", "frame-ancestors": "'none'"}
+    assert policy == {
+        "default-src": "'self'",
+        "img-src": "'self' data:",
+        "frame-ancestors": "'none'",
+    }
 
 
 def test_docs_page_finds_its_files(visitor):
@@ -912,7 +1011,10 @@ def test_docs_page_finds_its_files(visitor):
 
     assert {answer.status_code for answer in answers.values()} == {200}
     # Python 3.11 calls scripts application/javascript where the machine has no /etc/mime.types.
-    types = {(file.rpartition(".")[2], answer.mimetype.rpartition("/")[2]) for file, answer in answers.items()}
+    types = {
+        (file.rpartition(".")[2], answer.mimetype.rpartition("/")[2])
+        for file, answer in answers.items()
+    }
     assert types == {("png", "png"), ("css", "css"), ("js", "javascript")}
     for answer in answers.values():
         check_documented(answer, "/api/docs/{filename}")

@@ -54,7 +54,9 @@ def test_everything_that_is_away_is_named(client, monkeypatch):
         raise db.Unavailable
 
     monkeypatch.setattr(db, "list_crew", away)
-    monkeypatch.setattr(storage, "put", lambda key, data: storage.Path("/no/such/folder/file").write_bytes(b""))
+    monkeypatch.setattr(
+        storage, "put", lambda key, data: storage.Path("/no/such/folder/file").write_bytes(b"")
+    )
 
     assert set(client.get("/api/health/ready").json["fields"]) == {"database", "storage", "queue"}
 
@@ -89,8 +91,12 @@ def test_metrics_show_the_queue_and_the_jobs(live):
     body = {"username": "alice", "password": "secret1"}
     token = requests.post(f"{server.url}/api/auth/login", json=body).json()["data"]["token"]
     headers = {"Authorization": f"Bearer {token}"}
-    requests.post(f"{server.url}/api/v1/images/generate", json={"prompt": "x", "n": 2}, headers=headers)
-    requests.post(f"{server.url}/api/v1/images/generate-test", json={"prompt": "x"}, headers=headers)
+    requests.post(
+        f"{server.url}/api/v1/images/generate", json={"prompt": "x", "n": 2}, headers=headers
+    )
+    requests.post(
+        f"{server.url}/api/v1/images/generate-test", json={"prompt": "x"}, headers=headers
+    )
 
     page = requests.get(f"{server.url}/metrics").text
 
@@ -136,7 +142,10 @@ def test_requeue_gives_a_failed_job_all_its_attempts_again(flask, alice):
     work()
 
     assert result.exit_code == 0
-    assert (record(alice, number)["status"], record(alice, number)["errorCode"]) == ("completed", None)
+    assert (record(alice, number)["status"], record(alice, number)["errorCode"]) == (
+        "completed",
+        None,
+    )
     assert alice.get("/api/v1/images/quota").json["data"]["used"] == 1
 
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageChops, ImageStat
 
-from engines import Job, painter
+from engines import ImageRequest, painter
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def draw(prompt="sunset over the sea", **parameters):
     parameters = {"width": 96, "height": 96, "steps": 4, **parameters}
-    return painter.make(Job(prompt, **parameters)).data
+    return painter.make(ImageRequest(prompt, **parameters)).data
 
 
 def opened(data):
@@ -38,7 +38,9 @@ def test_returns_a_png_of_the_size_asked_for():
     assert (image.format, image.mode, image.size) == ("PNG", "RGB", (200, 120))
 
 
-@pytest.mark.parametrize("size", [(64, 64), (65, 129), (2048, 64), (64, 2048), (511, 333), (2048, 2048)])
+@pytest.mark.parametrize(
+    "size", [(64, 64), (65, 129), (2048, 64), (64, 2048), (511, 333), (2048, 2048)]
+)
 def test_any_size_and_shape_works(size):
     image = opened(draw("aurora, mountains, lake, flowers, a cat", width=size[0], height=size[1]))
 
@@ -53,13 +55,17 @@ def test_same_job_gives_the_same_bytes():
     assert first == second
 
 
-@pytest.mark.parametrize("prompt", ["autumn forest, a fox, snow", "something abstract", "极光 雪山 城市"])
+@pytest.mark.parametrize(
+    "prompt", ["autumn forest, a fox, snow", "something abstract", "极光 雪山 城市"]
+)
 def test_another_process_gives_the_same_bytes(prompt):
-    code = "import sys; from engines import Job, painter; job = Job(sys.argv[1], width=96, height=96, steps=4)"
+    code = "import sys; from engines import ImageRequest, painter; job = ImageRequest(sys.argv[1], width=96, height=96, steps=4)"
     code += "; sys.stdout.buffer.write(painter.make(job).data)"
     environment = {**os.environ, "PYTHONHASHSEED": "4321", "PYTHONPATH": str(ROOT)}
 
-    run = subprocess.run([sys.executable, "-c", code, prompt], env=environment, capture_output=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", code, prompt], env=environment, capture_output=True, check=True
+    )
 
     assert run.stdout == draw(prompt)
 
@@ -84,7 +90,10 @@ def test_more_steps_refine_the_same_composition():
 
 
 def test_negative_prompt_removes_a_motif():
-    plain, without = draw("mountains and a city"), draw("mountains and a city", negative_prompt="city")
+    plain, without = (
+        draw("mountains and a city"),
+        draw("mountains and a city", negative_prompt="city"),
+    )
 
     assert difference(plain, without) > 3
 
@@ -134,7 +143,9 @@ def test_night_is_darker_than_day():
     assert sum(night) < sum(day) - 100
 
 
-@pytest.mark.parametrize("text", ["starch", "catalogue", "seaside-less", "moonstruckness", "", "🦊🌲"])
+@pytest.mark.parametrize(
+    "text", ["starch", "catalogue", "seaside-less", "moonstruckness", "", "🦊🌲"]
+)
 def test_latin_words_match_only_whole(text):
     motifs = painter.motifs_in(text)
 
@@ -145,7 +156,10 @@ def test_latin_words_match_only_whole(text):
 def test_progress_rises_by_one_to_the_number_of_steps(steps):
     heard = []
 
-    painter.make(Job("a lake", width=64, height=64, steps=steps), lambda done, total: heard.append((done, total)))
+    painter.make(
+        ImageRequest("a lake", width=64, height=64, steps=steps),
+        lambda done, total: heard.append((done, total)),
+    )
 
     assert heard == [(done, steps) for done in range(1, steps + 1)]
 
@@ -159,7 +173,7 @@ def test_progress_that_raises_ends_the_drawing_at_once():
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        painter.make(Job("a lake", width=64, height=64, steps=20), cancel)
+        painter.make(ImageRequest("a lake", width=64, height=64, steps=20), cancel)
 
     assert heard == [1, 2, 3]
 

@@ -13,7 +13,9 @@ def problem(data: bytes) -> str:
     return refused.value.fields["avatar"][0]
 
 
-@pytest.mark.parametrize(("kind", "extension"), [("PNG", "png"), ("JPEG", "jpg"), ("GIF", "gif"), ("WEBP", "webp")])
+@pytest.mark.parametrize(
+    ("kind", "extension"), [("PNG", "png"), ("JPEG", "jpg"), ("GIF", "gif"), ("WEBP", "webp")]
+)
 def test_each_promised_format_is_taken_and_kept(kind, extension):
     result = pictures.avatar(picture(kind))
 
@@ -50,7 +52,8 @@ def test_transparency_is_kept():
 
 
 @pytest.mark.parametrize(
-    ("size", "expected"), [((3000, 1500), (512, 256)), ((100, 2000), (26, 512)), ((10, 10), (10, 10))]
+    ("size", "expected"),
+    [((3000, 1500), (512, 256)), ((100, 2000), (26, 512)), ((10, 10), (10, 10))],
 )
 def test_a_large_picture_is_made_small_and_a_small_one_stays(size, expected):
     assert opened(pictures.avatar(picture("JPEG", size)).data).size == expected
@@ -88,14 +91,20 @@ def test_a_large_animation_is_made_small():
 
 
 def test_an_endless_animation_becomes_its_first_picture():
-    result = opened(pictures.avatar(animation("GIF", frames=pictures.MAX_ANIMATION_FRAMES + 1, size=(8, 8))).data)
+    result = opened(
+        pictures.avatar(
+            animation("GIF", frames=pictures.MAX_ANIMATION_FRAMES + 1, size=(8, 8))
+        ).data
+    )
 
     assert result.n_frames == 1
 
 
 def test_a_pixel_bomb_is_refused_before_it_is_decoded(monkeypatch):
     monkeypatch.setattr(Image.Image, "load", lambda image: pytest.fail("the bomb was decoded"))
-    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda image: pytest.fail("the bomb was decoded"))
+    monkeypatch.setattr(
+        "PIL.ImageFile.ImageFile.load", lambda image: pytest.fail("the bomb was decoded")
+    )
 
     assert problem(png_bomb(30_000, 30_000)) == "picture_pixels"
     assert problem(png_bomb(6_000, 6_000)) == "picture_pixels"
@@ -131,7 +140,10 @@ def test_a_file_cut_short_is_refused(kind, share):
     output = io.BytesIO()
     noise.save(output, format=kind)
 
-    assert problem(output.getvalue()[: int(len(output.getvalue()) * share)]) in ("picture_broken", "picture_format")
+    assert problem(output.getvalue()[: int(len(output.getvalue()) * share)]) in (
+        "picture_broken",
+        "picture_format",
+    )
 
 
 def test_a_script_hidden_behind_a_picture_is_gone():

@@ -9,7 +9,7 @@ import pytest
 
 import db
 import logs
-from engines import Final, Transient, painter
+from engines import PermanentError, TransientError, painter
 from files import storage
 from images import jobs, queue_status, results
 from tests.pictures import opened
@@ -141,7 +141,9 @@ def test_one_key_sent_many_times_at_once_creates_one_generation(alice):
     assert alice.history()["pagination"]["total"] == 1
 
 
-@pytest.mark.parametrize("end", [lambda user: db.set_disabled(user, True), lambda user: db.change_password(user, "x")])
+@pytest.mark.parametrize(
+    "end", [lambda user: db.set_disabled(user, True), lambda user: db.change_password(user, "x")]
+)
 def test_a_session_that_ended_submits_nothing(alice, end):
     end(alice.id)
 
@@ -201,7 +203,13 @@ def test_a_key_used_again_takes_no_place(alice, settings):
 def test_unfinished_rows_that_nobody_counted_count(alice, settings):
     settings.MAX_ACTIVE_JOBS = 2
     for _ in range(2):
-        db.insert("image_generations", user_id=alice.id, prompt_text="old", status="pending", model="test_model")
+        db.insert(
+            "image_generations",
+            user_id=alice.id,
+            prompt_text="old",
+            status="pending",
+            model="test_model",
+        )
 
     assert submit(alice).json["code"] == "too_many_active_jobs"
 
@@ -230,9 +238,13 @@ def test_a_storm_of_submits_and_ends_keeps_every_limit(alice, bob, settings):
             statuses.append(submit(person, n=1 + turn % 2).status_code)
             ids = [row["id"] for row in person.history()["records"]]
             if turn % 2:
-                statuses.append(person.post(f"/api/v1/images/{ids[number % len(ids)]}/cancel").status_code)
+                statuses.append(
+                    person.post(f"/api/v1/images/{ids[number % len(ids)]}/cancel").status_code
+                )
             else:
-                statuses.append(person.post("/api/v1/images/delete", json={"ids": ids[-1:]}).status_code)
+                statuses.append(
+                    person.post("/api/v1/images/delete", json={"ids": ids[-1:]}).status_code
+                )
         return statuses
 
     def make() -> None:
@@ -246,7 +258,11 @@ def test_a_storm_of_submits_and_ends_keeps_every_limit(alice, bob, settings):
         return max(seen)
 
     with ThreadPoolExecutor(9) as threads:
-        busy = [threads.submit(be_busy, person, number) for person in (alice, bob) for number in range(3)]
+        busy = [
+            threads.submit(be_busy, person, number)
+            for person in (alice, bob)
+            for number in range(3)
+        ]
         others = [threads.submit(make), threads.submit(make), threads.submit(most_active)]
         wait(busy)
         over.set()
@@ -254,7 +270,10 @@ def test_a_storm_of_submits_and_ends_keeps_every_limit(alice, bob, settings):
     assert {status for one in busy for status in one.result()} <= {200, 202, 404, 409, 410, 429}
     assert [one.result() for one in others[:2]] == [None, None] and others[2].result() <= 4
     for person in (alice, bob):
-        kept = db.value("SELECT COUNT(*) FROM image_generations WHERE user_id = %s AND status <> 'canceled'", person.id)
+        kept = db.value(
+            "SELECT COUNT(*) FROM image_generations WHERE user_id = %s AND status <> 'canceled'",
+            person.id,
+        )
         deleted = db.value("SELECT COUNT(*) FROM deleted_generations WHERE user_id = %s", person.id)
         assert kept <= quota(person)["used"] <= kept + deleted
     assert db.rows("SELECT id FROM users WHERE active_at_most < (SELECT COUNT(*) FROM image_generations WHERE"
@@ -491,7 +510,9 @@ def test_cancel_and_finish_at_the_same_moment_agree(alice, settings):
     records = [record(alice, number) for number in numbers]
     completed = [one for one in records if one["status"] == "completed"]
     assert {one["status"] for one in records} <= {"completed", "canceled"}
-    assert len([path for path in settings.uploads_dir.rglob("*") if path.is_file()]) == 2 * len(completed)
+    assert len([path for path in settings.uploads_dir.rglob("*") if path.is_file()]) == 2 * len(
+        completed
+    )
     assert quota(alice)["used"] == len(completed)
 
 
@@ -508,7 +529,9 @@ def test_retry_makes_a_new_generation_with_the_same_parameters(alice):
 def test_retry_with_a_new_seed(alice):
     number = submit_one(alice, seed=3)
 
-    new = alice.post(f"/api/v1/images/{number}/retry", json={"seed": "new"}).json["data"]["records"][0]
+    new = alice.post(f"/api/v1/images/{number}/retry", json={"seed": "new"}).json["data"][
+        "records"
+    ][0]
 
     assert new["params"]["seed"] != 3
 
@@ -534,7 +557,9 @@ def test_a_favorite_is_marked_and_found(alice):
 def test_a_favorite_that_is_no_boolean_is_named(alice, body):
     number = submit_one(alice)
 
-    assert list(alice.open("PATCH", f"/api/v1/images/{number}", json=body).json["fields"]) == ["favorite"]
+    assert list(alice.open("PATCH", f"/api/v1/images/{number}", json=body).json["fields"]) == [
+        "favorite"
+    ]
 
 
 def test_delete_removes_row_image_and_thumbnail(alice, settings):
@@ -623,7 +648,7 @@ def failing(error: Exception):
 
 
 def test_an_engine_that_fails_for_good_fails_the_generation_at_once(alice, monkeypatch):
-    monkeypatch.setattr(painter, "make", failing(Final("bad_picture", "a secret detail")))
+    monkeypatch.setattr(painter, "make", failing(PermanentError("bad_picture", "a secret detail")))
     number = submit_one(alice)
 
     work()
@@ -634,7 +659,7 @@ def test_an_engine_that_fails_for_good_fails_the_generation_at_once(alice, monke
 
 
 def test_an_engine_that_is_away_is_asked_again_later(alice, monkeypatch):
-    monkeypatch.setattr(painter, "make", failing(Transient("engine_unavailable")))
+    monkeypatch.setattr(painter, "make", failing(TransientError("engine_unavailable")))
     number = submit_one(alice)
 
     work()
@@ -649,7 +674,9 @@ def test_an_engine_that_is_away_is_asked_again_later(alice, monkeypatch):
 
 def test_the_owner_is_told_what_the_engine_says(alice, monkeypatch):
     monkeypatch.setattr(
-        painter, "make", failing(Final("engine_refused", "for the log", shown="KSampler: no such sampler"))
+        painter,
+        "make",
+        failing(PermanentError("engine_refused", "for the log", shown="KSampler: no such sampler")),
     )
     number = submit_one(alice)
     work()
@@ -657,7 +684,9 @@ def test_the_owner_is_told_what_the_engine_says(alice, monkeypatch):
     alice.headers["Accept-Language"] = "en"
 
     message = record(alice, number)["errorMessage"]
-    assert message == "The engine does not take the request's parameters (KSampler: no such sampler)"
+    assert (
+        message == "The engine does not take the request's parameters (KSampler: no such sampler)"
+    )
 
 
 def test_a_surprise_in_an_engine_puts_no_prompt_into_the_log(alice, monkeypatch, caplog):
@@ -712,7 +741,7 @@ def test_what_was_canceled_is_not_sent(alice):
 def test_what_was_answered_with_try_later_is_sent_again(alice, monkeypatch):
     def busy(job, on_progress):
         job.before_send()
-        raise Transient("engine_busy")
+        raise TransientError("engine_busy")
 
     monkeypatch.setattr(painter, "make", busy)
     number = submit_one(alice)
@@ -777,7 +806,10 @@ def test_a_generation_that_kills_its_workers_is_given_up(alice):
         db.execute("UPDATE image_generations SET lease_until = 1")
         jobs.sweep()
 
-    assert (record(alice, number)["status"], record(alice, number)["errorCode"]) == ("failed", "worker_lost")
+    assert (record(alice, number)["status"], record(alice, number)["errorCode"]) == (
+        "failed",
+        "worker_lost",
+    )
 
 
 def test_a_generation_past_its_deadline_fails(alice):

@@ -17,7 +17,9 @@ def test_the_walk_through_gives_the_answers_it_shows(live, tmp_path, name):
     expected = [line[2:] for line in script.splitlines() if line.startswith("# {")]
     script = "set -eu\n" + script.replace("http://localhost:8000", service.url)
 
-    ended = subprocess.run(["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True, env={**os.environ})
+    ended = subprocess.run(
+        ["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True, env={**os.environ}
+    )
 
     answers = [line for line in ended.stdout.splitlines() if line]
     assert ended.returncode == 0

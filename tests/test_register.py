@@ -25,7 +25,11 @@ def test_register_answers_as_published(client):
     response = register(client)
 
     assert response.status_code == 200
-    assert response.json == {"status": "success", "message": "注册成功", "data": {"avatarUrl": None}}
+    assert response.json == {
+        "status": "success",
+        "message": "注册成功",
+        "data": {"avatarUrl": None},
+    }
 
 
 def test_register_with_an_avatar_stores_it(client):
@@ -36,7 +40,9 @@ def test_register_with_an_avatar_stores_it(client):
     assert opened(client.get(url).data).size == (40, 30)
 
 
-def test_the_avatar_of_a_registration_that_was_killed_half_way_is_swept(client, settings, monkeypatch):
+def test_the_avatar_of_a_registration_that_was_killed_half_way_is_swept(
+    client, settings, monkeypatch
+):
     monkeypatch.setattr(db, "create_user", lambda *_: sys.exit("killed"))
     with pytest.raises(SystemExit):
         register(client, avatar=avatar(picture("PNG")))
@@ -80,7 +86,9 @@ def test_a_stored_avatar_is_upright_and_holds_no_metadata(client):
     assert b"SecretCamera" not in stored and not opened(stored).getexif()
 
 
-@pytest.mark.parametrize("name", ["../../evil.png", "a/b\\c.png", "x" * 300 + ".png", "evil.php", "头像.png"])
+@pytest.mark.parametrize(
+    "name", ["../../evil.png", "a/b\\c.png", "x" * 300 + ".png", "evil.php", "头像.png"]
+)
 def test_the_file_name_of_an_avatar_does_not_matter(client, name):
     response = register(client, avatar=avatar(picture("PNG"), name))
 
@@ -139,7 +147,9 @@ def test_a_wrong_field_is_named(client, field, value, message):
 
 
 def test_every_wrong_field_is_named_at_once(client):
-    response = client.post("/api/auth/register", data={"username": "al", "avatar": avatar(b"text", "a.png")})
+    response = client.post(
+        "/api/auth/register", data={"username": "al", "avatar": avatar(b"text", "a.png")}
+    )
 
     assert set(response.json["fields"]) == {"username", "email", "password", "avatar"}
 
@@ -154,7 +164,9 @@ def test_json_of_the_wrong_type_is_refused(client, value):
     assert set(response.json["fields"]) == {"username"}
 
 
-@pytest.mark.parametrize("name", ["alice", "ALICE", " alice ", "ａｌｉｃｅ", "ALıCE".replace("ı", "i")])
+@pytest.mark.parametrize(
+    "name", ["alice", "ALICE", " alice ", "ａｌｉｃｅ", "ALıCE".replace("ı", "i")]
+)
 def test_a_name_is_taken_in_any_case_and_unicode_form(client, name):
     register(client)
 
@@ -182,7 +194,9 @@ def test_a_refused_registration_leaves_no_file(client, settings):
     assert not list(settings.uploads_dir.glob("avatars/*"))
 
 
-@pytest.mark.parametrize("name", ["测试用户", "O'Brien", "a b c", "<b>x</b>", "renée", "😀😀😀", "'; DROP TABLE--"])
+@pytest.mark.parametrize(
+    "name", ["测试用户", "O'Brien", "a b c", "<b>x</b>", "renée", "😀😀😀", "'; DROP TABLE--"]
+)
 def test_unusual_names_are_kept_as_they_are(client, name):
     client.post("/api/auth/register", data=form("x", username=name))
 
@@ -207,7 +221,11 @@ def test_twenty_registrations_of_one_name_at_once_make_one_account(live):
 
     with ThreadPoolExecutor(20) as threads:
         calls = [
-            threads.submit(requests.post, f"{service.url}/api/auth/register", data=form("alice", email=f"{i}@x.de"))
+            threads.submit(
+                requests.post,
+                f"{service.url}/api/auth/register",
+                data=form("alice", email=f"{i}@x.de"),
+            )
             for i in range(20)
         ]
 
@@ -219,4 +237,7 @@ def test_the_password_is_stored_as_a_hash_only(client):
 
     stored = db.rows("SELECT password_hash FROM users")
 
-    assert stored[0]["password_hash"].startswith("pbkdf2:") and "secret1" not in stored[0]["password_hash"]
+    assert (
+        stored[0]["password_hash"].startswith("pbkdf2:")
+        and "secret1" not in stored[0]["password_hash"]
+    )

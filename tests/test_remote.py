@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from urllib3 import exceptions
 from werkzeug.serving import generate_adhoc_ssl_pair
 
-from engines import EngineError, Final, Transient, Unanswered, remote
+from engines import EngineError, NoResponse, PermanentError, TransientError, remote
 from tests.servers import free_port
 
 GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
@@ -25,7 +25,10 @@ def serving(talk, tls=None, heads=None):
         context.load_cert_chain(tls)
 
     def answer(connection):
-        with suppress(OSError), context.wrap_socket(connection, server_side=True) if tls else connection as connection:
+        with (
+            suppress(OSError),
+            context.wrap_socket(connection, server_side=True) if tls else connection as connection,
+        ):
             head = connection.recv(65536)
             if head:
                 [] if heads is None else heads.append(head)
@@ -110,7 +113,7 @@ def test_redirect_is_not_followed():
 
 @pytest.mark.parametrize("body", [b"", b"<h1>", b"\xff", b"[" * 100_000])
 def test_body_that_is_no_json_is_final(body):
-    with pytest.raises(Final) as caught:
+    with pytest.raises(PermanentError) as caught:
         remote.Answer(200, {}, body).json()
 
     assert str(caught.value) == "engine_error: 200 without JSON"
@@ -152,18 +155,20 @@ def test_answer_that_breaks_off_is_none(talk):
     with serving(talk) as url:
         error = failure(url)
 
-    assert isinstance(error, Unanswered)
+    assert isinstance(error, NoResponse)
     assert error.__context__ is None
 
 
-@pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n", b"HTTP/1.0 200 OK\r\n\r\n"])
+@pytest.mark.parametrize(
+    "head", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n", b"HTTP/1.0 200 OK\r\n\r\n"]
+)
 def test_slow_answer_is_given_up(head):
     started = time.monotonic()
 
     with serving(says(head, end=b" " if head else b"")) as url:
         error = failure(url, 0.2)
 
-    assert isinstance(error, Unanswered)
+    assert isinstance(error, NoResponse)
     assert time.monotonic() - started < 60
 
 
@@ -171,20 +176,24 @@ def test_answer_beyond_measure_is_final():
     with serving(says(b"HTTP/1.0 200 OK\r\n\r\n", b"x" * 2000)) as url:
         error = failure(url, limit=1000)
 
-    assert isinstance(error, Final)
+    assert isinstance(error, PermanentError)
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:{port}", "http://nobody.invalid", "http://[", "gopher://x"])
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:{port}", "http://nobody.invalid", "http://[", "gopher://x"]
+)
 def test_request_that_was_never_sent_is_known_as_such(url):
     error = failure(url.format(port=free_port()))
 
-    assert isinstance(error, Transient)
-    assert not isinstance(error, Unanswered)
+    assert isinstance(error, TransientError)
+    assert not isinstance(error, NoResponse)
     assert error.__context__ is None
 
 
 def broken_tls(cause: Exception) -> requests.RequestException:
-    return requests.exceptions.SSLError(exceptions.MaxRetryError(None, "/", exceptions.SSLError(cause)))
+    return requests.exceptions.SSLError(
+        exceptions.MaxRetryError(None, "/", exceptions.SSLError(cause))
+    )
 
 
 @pytest.mark.parametrize(
@@ -196,7 +205,9 @@ def broken_tls(cause: Exception) -> requests.RequestException:
         (requests.ReadTimeout(), False),
         (requests.ConnectTimeout(), True),
         (
-            requests.exceptions.ProxyError(exceptions.MaxRetryError(None, "/", exceptions.ProxyError("", OSError()))),
+            requests.exceptions.ProxyError(
+                exceptions.MaxRetryError(None, "/", exceptions.ProxyError("", OSError()))
+            ),
             True,
         ),
     ],
@@ -227,7 +238,7 @@ def test_server_without_a_certificate_we_trust_hears_nothing(tls):
     with serving(heard.append, tls) as url:
         error = failure(url)
 
-    assert type(error) is Transient
+    assert type(error) is TransientError
     assert heard == []
 
 
@@ -237,7 +248,7 @@ def test_tls_that_ends_without_a_good_bye_leaves_the_outcome_open(trusted):
     with serving(heard.append, trusted) as url:
         error = failure(url)
 
-    assert isinstance(error, Unanswered)
+    assert isinstance(error, NoResponse)
     assert len(heard) == 1
 
 
@@ -246,7 +257,9 @@ def test_tls_that_ends_without_a_good_bye_leaves_the_outcome_open(trusted):
 
 @pytest.mark.parametrize("secure", [False, True])
 @pytest.mark.parametrize(
-    "head", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"], ids=["before the answer", "within it"]
+    "head",
+    [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"],
+    ids=["before the answer", "within it"],
 )
 def test_close_breaks_off_what_is_under_way(request, head, secure):
     reached, left, ended = (threading.Event() for _ in range(3))
@@ -270,7 +283,7 @@ def test_close_breaks_off_what_is_under_way(request, head, secure):
 
 def in_thread(task, ended: threading.Event) -> None:
     def run():
-        with pytest.raises(Unanswered):
+        with pytest.raises(NoResponse):
             task()
         ended.set()
 
@@ -283,7 +296,7 @@ def test_connection_made_after_the_close_is_not_used():
     with serving(heard.append) as url:
         server = remote.Server(url)
         server.close()
-        with pytest.raises(Transient):
+        with pytest.raises(TransientError):
             server.call("GET", "/")
 
     assert heard == []
@@ -291,9 +304,11 @@ def test_connection_made_after_the_close_is_not_used():
 
 def test_address_that_may_not_be_reached_hears_nothing():
     with socket.create_server(("127.0.0.1", 0)) as private:
-        server = remote.Server(f"https://localhost:{private.getsockname()[1]}", may_reach=lambda address: False)
+        server = remote.Server(
+            f"https://localhost:{private.getsockname()[1]}", may_reach=lambda address: False
+        )
 
-        with pytest.raises(Final, match="an address that is not allowed"):
+        with pytest.raises(PermanentError, match="an address that is not allowed"):
             server.call("GET", "/")
 
         assert private.accept()[0].recv(100) == b""
@@ -323,7 +338,7 @@ def test_waiting_gives_what_the_call_gives(call):
 def test_key_that_cannot_be_sent_is_refused_without_being_quoted(monkeypatch, key):
     monkeypatch.setenv("FAKE_KEY", key)
 
-    with pytest.raises(Final) as caught:
+    with pytest.raises(PermanentError) as caught:
         remote.bearer("FAKE_KEY")
 
     assert caught.value.code == "engine_account"

@@ -23,7 +23,11 @@ def test_an_allowed_origin_may_read_answers_and_errors(client, path):
 
     assert response.headers["Access-Control-Allow-Origin"] == ALLOWED
     assert "Origin" in response.headers["Vary"]
-    assert set(response.headers["Access-Control-Expose-Headers"].split(", ")) == {"ETag", "Retry-After", "X-Request-Id"}
+    assert set(response.headers["Access-Control-Expose-Headers"].split(", ")) == {
+        "ETag",
+        "Retry-After",
+        "X-Request-Id",
+    }
 
 
 def test_an_allowed_origin_may_read_a_500(client, monkeypatch):
@@ -37,7 +41,13 @@ def test_an_allowed_origin_may_read_a_500(client, monkeypatch):
 
 @pytest.mark.parametrize(
     "origin",
-    ["http://evil.example", "http://localhost:51730", "http://xlocalhost:5173", "https://localhost:5173", "null"],
+    [
+        "http://evil.example",
+        "http://localhost:51730",
+        "http://xlocalhost:5173",
+        "https://localhost:5173",
+        "null",
+    ],
 )
 def test_another_origin_may_not(client, origin):
     response = client.get("/api/health", headers={"Origin": origin})
@@ -49,10 +59,14 @@ def test_a_preflight_allows_what_clients_send(client):
     asked = {"Origin": ALLOWED, "Access-Control-Request-Method": "POST"}
     wanted = "Authorization, Content-Type, Idempotency-Key, If-None-Match"
 
-    response = client.open("OPTIONS", "/api/auth/login", headers={**asked, "Access-Control-Request-Headers": wanted})
+    response = client.open(
+        "OPTIONS", "/api/auth/login", headers={**asked, "Access-Control-Request-Headers": wanted}
+    )
 
     assert response.status_code == 200
-    assert set(response.headers["Access-Control-Allow-Headers"].split(", ")) == set(wanted.split(", "))
+    assert set(response.headers["Access-Control-Allow-Headers"].split(", ")) == set(
+        wanted.split(", ")
+    )
     assert "PATCH" in response.headers["Access-Control-Allow-Methods"]
 
 
@@ -88,7 +102,9 @@ def test_a_request_leaves_one_line_without_secrets(alice, caplog):
 
     text = "\n".join(JsonFormatter().format(record) for record in caplog.records)
     assert len(caplog.records) == 4
-    assert not any(secret in text for secret in (alice.token, "secret1", "in-the-query", "carol@example.com"))
+    assert not any(
+        secret in text for secret in (alice.token, "secret1", "in-the-query", "carol@example.com")
+    )
 
 
 def test_a_log_line_is_one_line_whatever_is_in_the_path(client, caplog):
@@ -110,7 +126,9 @@ def test_a_log_line_is_one_line_whatever_is_in_the_path(client, caplog):
         (["127.0.0.1"], "", "127.0.0.1"),
     ],
 )
-def test_forwarded_addresses_count_only_from_trusted_proxies(client, settings, caplog, trusted, forwarded, address):
+def test_forwarded_addresses_count_only_from_trusted_proxies(
+    client, settings, caplog, trusted, forwarded, address
+):
     settings.TRUSTED_PROXIES = [ipaddress.ip_network(network) for network in trusted]
 
     client.get("/api/health", headers={"X-Forwarded-For": forwarded})

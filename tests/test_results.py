@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 from PIL import Image
 
-from engines import Drawing, painter
+from engines import GeneratedImage, painter
 from files import metadata
 from tests.pictures import opened, photo_with_gps, picture, png_bomb
 
@@ -21,7 +21,9 @@ def made(alice, monkeypatch):
 
     def make(data: bytes | None = None, params: dict | None = None, **body):
         if data is not None:
-            monkeypatch.setattr(painter, "make", lambda job, on_progress: Drawing(data, params or {}))
+            monkeypatch.setattr(
+                painter, "make", lambda job, on_progress: GeneratedImage(data, params or {})
+            )
         small = {"width": 64, "height": 64, "steps": 1, "seed": 7}
         alice.post("/api/v1/images/generate", json={"prompt": PROMPT, **small, **body})
         work()
@@ -93,7 +95,8 @@ def test_a_picture_that_lies_on_its_side_is_turned(made):
 
 
 @pytest.mark.parametrize(
-    "given", [b"", b"<html>busy</html>", picture()[:-40], png_bomb(), picture("WEBP")[:60], b"GIF89a"]
+    "given",
+    [b"", b"<html>busy</html>", picture()[:-40], png_bomb(), picture("WEBP")[:60], b"GIF89a"],
 )
 def test_what_is_no_picture_fails_with_a_reason(made, given):
     _, record = made(given)
@@ -110,7 +113,13 @@ def test_a_picture_only_a_decoder_understands_is_written_anew(made):
 def test_signed_pictures_keep_every_byte(made):
     given = picture()
     credential = b"caBXjumb"
-    given = given[:33] + struct.pack(">I", 4) + credential + struct.pack(">I", zlib.crc32(credential)) + given[33:]
+    given = (
+        given[:33]
+        + struct.pack(">I", 4)
+        + credential
+        + struct.pack(">I", zlib.crc32(credential))
+        + given[33:]
+    )
 
     data, _ = made(given)
 
@@ -120,7 +129,10 @@ def test_signed_pictures_keep_every_byte(made):
 def test_what_was_really_used_is_recorded(made):
     data, record = made(picture(), {"seed": 99, "revised_prompt": "half \ud83d a character"})
 
-    assert record["params"]["seed"] == 99 and record["params"]["revised_prompt"] == "half ? a character"
+    assert (
+        record["params"]["seed"] == 99
+        and record["params"]["revised_prompt"] == "half ? a character"
+    )
     assert opened(data).text["seed"] == "99"
 
 
@@ -187,7 +199,11 @@ def test_a_download_without_metadata_keeps_the_label_and_the_pixels(made, alice,
     bare = alice.get(record["imageUrl"] + "?metadata=strip")
 
     assert (bare.status_code, bare.mimetype) == (200, "image/png")
-    assert opened(data).text["prompt"] == PROMPT and PROMPT.encode() not in bare.data and b"fox" not in bare.data
+    assert (
+        opened(data).text["prompt"] == PROMPT
+        and PROMPT.encode() not in bare.data
+        and b"fox" not in bare.data
+    )
     assert metadata.label_of(bare.data) == metadata.label_of(data)
     assert opened(bare.data).tobytes() == opened(data).tobytes()
 
@@ -204,7 +220,9 @@ def test_a_stripped_download_can_be_cached(made, alice):
     _, record = made()
     first = alice.get(record["imageUrl"] + "?metadata=strip")
 
-    again = alice.get(record["imageUrl"] + "?metadata=strip", headers={"If-None-Match": first.headers["ETag"]})
+    again = alice.get(
+        record["imageUrl"] + "?metadata=strip", headers={"If-None-Match": first.headers["ETag"]}
+    )
 
     assert again.status_code == 304 and first.headers["Cache-Control"].startswith("private")
 

@@ -7,7 +7,15 @@ import time
 
 import pytest
 
-from engines import EngineError, Final, Job, Transient, Unanswered, catalog, sdwebui
+from engines import (
+    EngineError,
+    ImageRequest,
+    NoResponse,
+    PermanentError,
+    TransientError,
+    catalog,
+    sdwebui,
+)
 from engines.options import SDWebUI
 from tests.engine_calls import Canceled, everything_of, ignore
 from tests.fake_sdwebui import FLAVOURS, FakeWebUI, picture
@@ -50,8 +58,12 @@ def any_webui(request, start):
 
 def job(webui, **parameters):
     """A job for this server; what no job has goes to the options of its model."""
-    ours = {name: parameters.pop(name) for name in list(parameters) if name in Job.__dataclass_fields__}
-    return Job(PROMPT, options=SDWebUI(base_url=webui.url, **parameters), **ours)
+    ours = {
+        name: parameters.pop(name)
+        for name in list(parameters)
+        if name in ImageRequest.__dataclass_fields__
+    }
+    return ImageRequest(PROMPT, options=SDWebUI(base_url=webui.url, **parameters), **ours)
 
 
 def failure(job, on_progress=ignore):
@@ -103,7 +115,15 @@ def test_a_seed_the_server_chose_comes_back(webui):
 
 def test_sends_what_the_job_says(webui):
     sdwebui.make(
-        job(webui, negative_prompt="fog", width=640, steps=8, guidance=4.5, checkpoint="plain", scheduler="Karras"),
+        job(
+            webui,
+            negative_prompt="fog",
+            width=640,
+            steps=8,
+            guidance=4.5,
+            checkpoint="plain",
+            scheduler="Karras",
+        ),
         ignore,
     )
 
@@ -119,7 +139,15 @@ def test_sends_what_the_job_says(webui):
 def test_leaves_out_what_the_job_lacks(webui):
     sdwebui.make(job(webui, steps=None, seed=None), ignore)
 
-    lacking = {"negative_prompt", "steps", "seed", "cfg_scale", "sampler_name", "scheduler", "override_settings"}
+    lacking = {
+        "negative_prompt",
+        "steps",
+        "seed",
+        "cfg_scale",
+        "sampler_name",
+        "scheduler",
+        "override_settings",
+    }
     assert not lacking & set(webui.bodies[0])
 
 
@@ -147,19 +175,22 @@ def test_extra_fills_in_what_the_job_does_not_say(webui, extra, sent):
 def test_the_requests_sampler_goes_before_the_models(webui, chosen, sent):
     options = SDWebUI(base_url=webui.url, sampler="Euler")
 
-    sdwebui.make(Job(PROMPT, sampler=chosen, options=options), ignore)
+    sdwebui.make(ImageRequest(PROMPT, sampler=chosen, options=options), ignore)
 
     assert webui.bodies[0]["sampler_name"] == sent
 
 
 def test_takes_a_picture_in_a_data_url(webui):
-    webui.change_reply = lambda reply: reply | {"images": ["data:image/png;base64," + reply["images"][0]]}
+    webui.change_reply = lambda reply: (
+        reply | {"images": ["data:image/png;base64," + reply["images"][0]]}
+    )
 
     assert sdwebui.make(job(webui), ignore).data == picture()
 
 
 @pytest.mark.parametrize(
-    "info", [None, "", "{", "[]", "7", {"seed": 1}, '{"seed": "x", "sampler_name": 5}', '{"seed": -1}']
+    "info",
+    [None, "", "{", "[]", "7", {"seed": 1}, '{"seed": "x", "sampler_name": 5}', '{"seed": -1}'],
 )
 def test_odd_info_is_no_failure(webui, info):
     webui.change_reply = lambda reply: reply | {"info": info}
@@ -190,7 +221,9 @@ def test_nobody_is_told_that_it_costs_money(webui):
 
 def test_tells_how_far_the_picture_is(any_webui):
     any_webui.hold_at = 5
-    percents, draw = seen_of(job(any_webui, steps=10), lambda percent: percent < 50 or any_webui.go.set())
+    percents, draw = seen_of(
+        job(any_webui, steps=10), lambda percent: percent < 50 or any_webui.go.set()
+    )
 
     draw()
 
@@ -200,7 +233,9 @@ def test_tells_how_far_the_picture_is(any_webui):
 
 def test_anothers_picture_is_not_shown_as_ours(any_webui):
     with any_webui.busy_with_another():
-        percents, draw = seen_of(job(any_webui), lambda percent: any_webui.polls > 5 and any_webui.go.set())
+        percents, draw = seen_of(
+            job(any_webui), lambda percent: any_webui.polls > 5 and any_webui.go.set()
+        )
         drawing = threading.Thread(target=draw)
         drawing.start()
         assert any_webui.go.wait(5)
@@ -211,7 +246,9 @@ def test_anothers_picture_is_not_shown_as_ours(any_webui):
 
 def test_reports_in_time_while_nobody_answers_for_progress(any_webui):
     any_webui.progress_hangs.clear()
-    percents, draw = seen_of(job(any_webui), lambda percent: len(percents) > 20 and any_webui.progress_hangs.set())
+    percents, draw = seen_of(
+        job(any_webui), lambda percent: len(percents) > 20 and any_webui.progress_hangs.set()
+    )
 
     draw()
 
@@ -219,7 +256,13 @@ def test_reports_in_time_while_nobody_answers_for_progress(any_webui):
 
 
 @pytest.mark.parametrize(
-    "reply", ["nonsense", [], {"progress": "x", "state": 5}, {"progress": float("nan"), "state": {"job": 1}}]
+    "reply",
+    [
+        "nonsense",
+        [],
+        {"progress": "x", "state": 5},
+        {"progress": float("nan"), "state": {"job": 1}},
+    ],
 )
 def test_odd_progress_is_no_failure(webui, reply):
     webui.hold_at = 5
@@ -294,32 +337,67 @@ def answer(status, kind="", detail="", text=""):
 
 
 ERRORS = [
-    (answer(500, "OutOfMemoryError", text="CUDA out of memory"), Transient, "engine_busy", "out of GPU memory"),
-    (answer(500, "RuntimeError"), Transient, "engine_unavailable", "500 RuntimeError"),
-    (answer(500, f"Error: {PROMPT}"), Transient, "engine_unavailable", "500"),
-    (answer(503), Transient, "engine_unavailable", "503"),
-    (answer(504), Unanswered, "engine_unavailable", "504"),
-    (answer(429, "HTTPException", "rate limit exceeded"), Transient, "engine_busy", "429 HTTPException"),
-    (answer(401, "HTTPException", "Unauthorized"), Final, "engine_account", "401 HTTPException"),
-    (answer(403), Final, "engine_account", "403"),
-    (answer(404, "HTTPException", "Sampler not found"), Final, "engine_refused", "no such sampler"),
-    (answer(400, "HTTPException", "Sampler not found"), Final, "engine_refused", "no such sampler"),
-    (answer(404, "HTTPException", "Not Found"), Transient, "engine_unavailable", "--api"),
-    (answer(405), Transient, "engine_unavailable", "--api"),
-    (answer(422, "HTTPException", f"Script '{PROMPT}' not found"), Final, "engine_refused", "422"),
-    (answer(302), Final, "engine_error", "302"),
-    (lambda webui: webui.hang_up, Unanswered, "engine_unavailable", ""),
-    (lambda webui: webui.break_off, Unanswered, "engine_unavailable", ""),
-    (lambda webui: lambda: f"<html>{PROMPT}", Final, "engine_error", "200 without JSON"),
-    (lambda webui: lambda: ("", 200), Final, "engine_error", "200 without JSON"),
-    (lambda webui: lambda: ["x"], Final, "bad_picture", ""),
-    (lambda webui: lambda: {"parameters": PROMPT}, Final, "bad_picture", ""),
-    (lambda webui: lambda: {"images": None, "info": ""}, Final, "bad_picture", ""),
-    (lambda webui: lambda: {"images": [5]}, Final, "bad_picture", "not base64"),
-    (lambda webui: lambda: {"images": [PROMPT]}, Final, "bad_picture", "not base64"),
-    (lambda webui: lambda: {"images": ["图片"]}, Final, "bad_picture", "not base64"),
-    (lambda webui: lambda: {"images": [""]}, Final, "bad_picture", "not base64"),
-    (lambda webui: lambda: {"images": [], "info": ""}, Transient, "engine_unavailable", "interrupted"),
+    (
+        answer(500, "OutOfMemoryError", text="CUDA out of memory"),
+        TransientError,
+        "engine_busy",
+        "out of GPU memory",
+    ),
+    (answer(500, "RuntimeError"), TransientError, "engine_unavailable", "500 RuntimeError"),
+    (answer(500, f"Error: {PROMPT}"), TransientError, "engine_unavailable", "500"),
+    (answer(503), TransientError, "engine_unavailable", "503"),
+    (answer(504), NoResponse, "engine_unavailable", "504"),
+    (
+        answer(429, "HTTPException", "rate limit exceeded"),
+        TransientError,
+        "engine_busy",
+        "429 HTTPException",
+    ),
+    (
+        answer(401, "HTTPException", "Unauthorized"),
+        PermanentError,
+        "engine_account",
+        "401 HTTPException",
+    ),
+    (answer(403), PermanentError, "engine_account", "403"),
+    (
+        answer(404, "HTTPException", "Sampler not found"),
+        PermanentError,
+        "engine_refused",
+        "no such sampler",
+    ),
+    (
+        answer(400, "HTTPException", "Sampler not found"),
+        PermanentError,
+        "engine_refused",
+        "no such sampler",
+    ),
+    (answer(404, "HTTPException", "Not Found"), TransientError, "engine_unavailable", "--api"),
+    (answer(405), TransientError, "engine_unavailable", "--api"),
+    (
+        answer(422, "HTTPException", f"Script '{PROMPT}' not found"),
+        PermanentError,
+        "engine_refused",
+        "422",
+    ),
+    (answer(302), PermanentError, "engine_error", "302"),
+    (lambda webui: webui.hang_up, NoResponse, "engine_unavailable", ""),
+    (lambda webui: webui.break_off, NoResponse, "engine_unavailable", ""),
+    (lambda webui: lambda: f"<html>{PROMPT}", PermanentError, "engine_error", "200 without JSON"),
+    (lambda webui: lambda: ("", 200), PermanentError, "engine_error", "200 without JSON"),
+    (lambda webui: lambda: ["x"], PermanentError, "bad_picture", ""),
+    (lambda webui: lambda: {"parameters": PROMPT}, PermanentError, "bad_picture", ""),
+    (lambda webui: lambda: {"images": None, "info": ""}, PermanentError, "bad_picture", ""),
+    (lambda webui: lambda: {"images": [5]}, PermanentError, "bad_picture", "not base64"),
+    (lambda webui: lambda: {"images": [PROMPT]}, PermanentError, "bad_picture", "not base64"),
+    (lambda webui: lambda: {"images": ["图片"]}, PermanentError, "bad_picture", "not base64"),
+    (lambda webui: lambda: {"images": [""]}, PermanentError, "bad_picture", "not base64"),
+    (
+        lambda webui: lambda: {"images": [], "info": ""},
+        TransientError,
+        "engine_unavailable",
+        "interrupted",
+    ),
 ]
 
 
@@ -341,20 +419,26 @@ def assert_keeps_secrets(error):
 def test_a_refused_field_is_named_without_its_value(webui):
     error = failure(job(webui, extra={"seed": PROMPT}, seed=None))
 
-    assert (type(error), str(error), error.shown) == (Final, "engine_refused: 422 seed", "seed")
+    assert (type(error), str(error), error.shown) == (
+        PermanentError,
+        "engine_refused: 422 seed",
+        "seed",
+    )
     assert_keeps_secrets(error)
 
 
 def test_an_unknown_sampler_is_final(start):
     error = failure(job(start("sdnext"), sampler="Guess"))
 
-    assert (type(error), error.code, error.shown) == (Final, "engine_refused", "sampler")
+    assert (type(error), error.code, error.shown) == (PermanentError, "engine_refused", "sampler")
 
 
 def test_a_server_that_is_away_was_asked_nothing():
-    error = failure(Job(PROMPT, options=SDWebUI(base_url=f"http://127.0.0.1:{free_port()}")))
+    error = failure(
+        ImageRequest(PROMPT, options=SDWebUI(base_url=f"http://127.0.0.1:{free_port()}"))
+    )
 
-    assert (type(error), error.code) == (Transient, "engine_unavailable")
+    assert (type(error), error.code) == (TransientError, "engine_unavailable")
     assert_keeps_secrets(error)
 
 
@@ -363,7 +447,7 @@ def test_a_wrong_password_is_the_operators_to_mend(webui):
 
     error = failure(job(webui, username="ann", password_env="WEBUI_PASSWORD"))
 
-    assert (type(error), error.code) == (Final, "engine_account")
+    assert (type(error), error.code) == (PermanentError, "engine_account")
     assert_keeps_secrets(error)
 
 
@@ -380,16 +464,19 @@ def test_a_picture_that_takes_too_long_is_interrupted(any_webui):
 
     error = failure(job(any_webui, timeout_seconds=0.3))
 
-    assert (type(error), any_webui.interrupts) == (Unanswered, 1)
+    assert (type(error), any_webui.interrupts) == (NoResponse, 1)
     assert_keeps_secrets(error)
 
 
 def test_an_unfinished_picture_is_not_passed_off_as_finished(any_webui):
     any_webui.hold_at = 5
 
-    error = failure(job(any_webui), lambda done, total: any_webui.held.is_set() and any_webui.interrupt_by_somebody())
+    error = failure(
+        job(any_webui),
+        lambda done, total: any_webui.held.is_set() and any_webui.interrupt_by_somebody(),
+    )
 
-    assert (type(error), error.code) == (Transient, "engine_unavailable")
+    assert (type(error), error.code) == (TransientError, "engine_unavailable")
     assert any_webui.bodies
 
 
@@ -421,7 +508,7 @@ def test_check_knows_a_checkpoint_by_each_of_its_names(webui, name):
 
 @pytest.mark.parametrize("name", ["dreamy", "v2", "None", "6ce01616", "Plain"])
 def test_check_finds_that_a_checkpoint_is_missing(webui, name):
-    with pytest.raises(Final, match="engine_refused: no such checkpoint"):
+    with pytest.raises(PermanentError, match="engine_refused: no such checkpoint"):
         sdwebui.check(SDWebUI(base_url=webui.url, checkpoint=name))
 
 
@@ -432,26 +519,26 @@ def test_check_knows_a_sampler_with_and_without_scheduler(webui, name):
 
 @pytest.mark.parametrize("name", ["euler", "DPM++", "DPM++ 2M++", "Eulers"])
 def test_check_finds_that_a_sampler_is_missing(webui, name):
-    with pytest.raises(Final, match="engine_refused: no such sampler"):
+    with pytest.raises(PermanentError, match="engine_refused: no such sampler"):
         sdwebui.check(SDWebUI(base_url=webui.url, sampler=name))
 
 
 def test_check_waits_for_a_server_that_has_no_api_yet(webui):
-    with pytest.raises(Transient, match=r"engine_unavailable: .* --api"):
+    with pytest.raises(TransientError, match=r"engine_unavailable: .* --api"):
         sdwebui.check(SDWebUI(base_url=f"{webui.url}/elsewhere"))
 
 
 def test_check_finds_a_wrong_password(webui):
     webui.credentials = ("ann", "another")
 
-    with pytest.raises(Final, match="engine_account"):
+    with pytest.raises(PermanentError, match="engine_account"):
         sdwebui.check(SDWebUI(base_url=webui.url, username="ann", password_env="WEBUI_PASSWORD"))
 
 
 def test_check_finds_a_server_of_another_kind(webui):
     webui.server.app.view_functions["models"] = lambda: {"data": []}
 
-    with pytest.raises(Final, match="engine_error: not the API"):
+    with pytest.raises(PermanentError, match="engine_error: not the API"):
         sdwebui.check(SDWebUI(base_url=webui.url))
 
 

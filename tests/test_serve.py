@@ -16,7 +16,9 @@ from tests.servers import ROOT, clean_environment, free_port, wait_until
 from tests.test_queue import record, submit_one
 
 pytestmark = [
-    pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="children are looked up in /proc"),
+    pytest.mark.skipif(
+        not Path("/proc/self/task").exists(), reason="children are looked up in /proc"
+    ),
     pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True),
 ]
 
@@ -87,13 +89,19 @@ def serve(database, tmp_path):
         one.process.wait(60)
         one.log.close()
         for pid in pids:
-            if "serve.py" in command_line(pid) or "gunicorn" in command_line(pid) or "worker.py" in command_line(pid):
+            if (
+                "serve.py" in command_line(pid)
+                or "gunicorn" in command_line(pid)
+                or "worker.py" in command_line(pid)
+            ):
                 os.kill(pid, signal.SIGKILL)
 
 
 def started_both(serve, **changes: str) -> Supervisor:
     both = serve(**changes)
-    wait_until(lambda: both.answers() and both.said().count('"ready"') == len(both.pids("worker.py")) > 0)
+    wait_until(
+        lambda: both.answers() and both.said().count('"ready"') == len(both.pids("worker.py")) > 0
+    )
     return both
 
 
@@ -233,7 +241,9 @@ def test_an_unknown_kind_is_said_plainly(serve):
     assert len(plain_lines(wrong.said())) == 1
 
 
-def test_a_worker_that_finds_its_model_broken_after_a_while_ends_it_all(empty_database, monkeypatch):
+def test_a_worker_that_finds_its_model_broken_after_a_while_ends_it_all(
+    empty_database, monkeypatch
+):
     monkeypatch.setitem(program.COMMANDS, "worker", ["-c", f"raise SystemExit({os.EX_CONFIG})"])
     child = program.Child("worker")
     child.process.wait()

@@ -21,12 +21,16 @@ def copy(tmp_path):
     shutil.copytree(
         ROOT,
         folder,
-        ignore=shutil.ignore_patterns(".git", ".venv", "instance", "uploads", ".env", "__pycache__", "tests"),
+        ignore=shutil.ignore_patterns(
+            ".git", ".venv", "instance", "uploads", ".env", "__pycache__", "tests"
+        ),
     )
     (folder / ".venv" / "bin").mkdir(parents=True)
     (folder / ".venv" / "bin" / "python").symlink_to(sys.executable)
     version = subprocess.run(["python3", "-V"], capture_output=True, text=True).stdout
-    (folder / ".venv" / "requirements.stamp").write_text(version + (ROOT / "requirements.txt").read_text())
+    (folder / ".venv" / "requirements.stamp").write_text(
+        version + (ROOT / "requirements.txt").read_text()
+    )
     # A virtual environment is recognised by this file beside its bin/.
     shutil.copy(Path(sys.prefix) / "pyvenv.cfg", folder / ".venv" / "pyvenv.cfg")
     (folder / ".venv" / "lib").symlink_to(Path(sys.prefix) / "lib")
@@ -36,7 +40,12 @@ def copy(tmp_path):
 def start(folder: Path, **settings: str) -> subprocess.Popen:
     environment = clean_environment(**settings)
     return subprocess.Popen(
-        [folder / "start.sh"], cwd="/", env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [folder / "start.sh"],
+        cwd="/",
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
 
 
@@ -64,8 +73,12 @@ def test_start_serves_from_any_folder_and_ends_on_sigterm(copy):
 def test_settings_are_read_from_the_env_file(copy):
     port = free_port()
     (copy / ".env").write_text(f"PORT={port}\n")
-    environment = {name: text for name, text in os.environ.items() if name not in ("PORT", "DATA_DIR")}
-    process = subprocess.Popen([copy / "start.sh"], env=environment, stdout=subprocess.PIPE, text=True)
+    environment = {
+        name: text for name, text in os.environ.items() if name not in ("PORT", "DATA_DIR")
+    }
+    process = subprocess.Popen(
+        [copy / "start.sh"], env=environment, stdout=subprocess.PIPE, text=True
+    )
 
     wait_until(lambda: answers(port))
 
@@ -100,7 +113,10 @@ def test_too_old_a_python_is_said_plainly(copy, tmp_path):
     fake.chmod(0o755)
 
     ended = subprocess.run(
-        [copy / "start.sh"], env={"PATH": f"{fake.parent}:/usr/bin:/bin"}, capture_output=True, text=True
+        [copy / "start.sh"],
+        env={"PATH": f"{fake.parent}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
     )
 
     assert ended.returncode == 1
@@ -115,7 +131,10 @@ def test_a_missing_venv_module_is_said_plainly(copy, tmp_path):
     fake.chmod(0o755)
 
     ended = subprocess.run(
-        [copy / "start.sh"], env={"PATH": f"{fake.parent}:/usr/bin:/bin"}, capture_output=True, text=True
+        [copy / "start.sh"],
+        env={"PATH": f"{fake.parent}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
     )
 
     assert ended.returncode == 1 and "apt install python3-venv" in ended.stderr

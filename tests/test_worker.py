@@ -67,7 +67,9 @@ def models_file(settings, tmp_path):
 
     def write(**deadlines: int) -> None:
         settings.MODELS_FILE = tmp_path / f"models-{len(list(tmp_path.iterdir()))}.toml"
-        tables = [MODEL.format(name=name, deadline_seconds=seconds) for name, seconds in deadlines.items()]
+        tables = [
+            MODEL.format(name=name, deadline_seconds=seconds) for name, seconds in deadlines.items()
+        ]
         settings.MODELS_FILE.write_text("".join(tables))
 
     return write
@@ -109,7 +111,10 @@ def test_progress_of_a_running_job_is_shown(alice, worker):
 
     wait_for_progress(alice, number)
 
-    assert (record(alice, number)["progress"], record(alice, number)["status"]) == (50, "processing")
+    assert (record(alice, number)["progress"], record(alice, number)["status"]) == (
+        50,
+        "processing",
+    )
 
 
 def test_the_job_of_a_killed_worker_is_made_by_another(alice, worker, hold, settings):
@@ -127,7 +132,9 @@ def test_the_job_of_a_killed_worker_is_made_by_another(alice, worker, hold, sett
     assert len(files(settings)) == 2
 
 
-def test_a_worker_that_was_frozen_past_its_lease_leaves_the_others_result_alone(alice, worker, hold, settings):
+def test_a_worker_that_was_frozen_past_its_lease_leaves_the_others_result_alone(
+    alice, worker, hold, settings
+):
     number = submit_one(alice, prompt="slow")
     frozen = worker()
     wait_for(alice, number, "processing")
@@ -249,14 +256,22 @@ def test_a_worker_takes_only_jobs_of_its_models(alice, worker, models_file):
 def start_wrong(**changes: str) -> subprocess.CompletedProcess:
     environment = clean_environment(**changes)
     return subprocess.run(
-        [sys.executable, "worker.py"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30
+        [sys.executable, "worker.py"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=30,
     )
 
 
 def test_a_model_that_is_not_there_stops_the_start_with_one_line(tmp_path):
     ended = start_wrong(DATA_DIR=str(tmp_path), WORKER_MODELS="test_model,dall-e")
 
-    assert (ended.returncode, ended.stderr) == (os.EX_CONFIG, "WORKER_MODELS: dall-e is not in models.toml\n")
+    assert (ended.returncode, ended.stderr) == (
+        os.EX_CONFIG,
+        "WORKER_MODELS: dall-e is not in models.toml\n",
+    )
 
 
 @pytest.mark.parametrize(

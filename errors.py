@@ -1,0 +1,83 @@
+"""Every error a client can get: its code, its HTTP status and its sentence in both languages.
+
+An ApiError is raised anywhere by its code; `web/responses.py` alone turns it into an HTTP answer.
+"""
+
+# code: (HTTP status, Chinese, English). The codes are part of the API and listed in openapi.yaml.
+ERRORS = {
+    "bad_request": (400, "请求无效", "Bad request"),
+    "invalid_input": (400, "请求参数错误", "Some fields are not valid"),
+    "invalid_json": (
+        400,
+        "请求体必须是 JSON 对象，且 Content-Type 为 application/json",
+        "The body must be a JSON object sent with Content-Type: application/json",
+    ),
+    "token_missing": (401, "未授权：缺少登录令牌", "Log in first: no token was sent"),
+    "token_invalid": (401, "登录令牌无效，请重新登录", "The token is not valid; log in again"),
+    "token_expired": (401, "登录令牌已过期，请重新登录", "The token has expired; log in again"),
+    "wrong_credentials": (401, "用户名或密码错误", "Wrong user name or password"),
+    "account_disabled": (403, "该账号已被停用", "This account is disabled"),
+    "link_invalid": (403, "链接无效或已过期", "The link is not valid, or no longer"),
+    "forbidden": (403, "无权访问", "You may not see this"),
+    "not_found": (404, "资源不存在", "Not found"),
+    "method_not_allowed": (405, "该地址不支持此请求方法", "This address does not take that method"),
+    "username_taken": (409, "用户名已存在", "That user name is taken"),
+    "email_taken": (409, "邮箱已被注册", "That email is already registered"),
+    "key_reused": (
+        409,
+        "该 Idempotency-Key 已用于另一个请求",
+        "That Idempotency-Key was used for another request",
+    ),
+    "prompt_blocked": (400, "提示词包含禁用词", "The prompt holds a blocked word"),
+    "already_finished": (409, "该任务已结束", "That generation is finished already"),
+    "image_deleted": (410, "图像已删除", "That image was deleted"),
+    "payload_too_large": (413, "请求体过大", "The request is too large"),
+    "range_not_satisfiable": (416, "请求的范围无效", "That range is not in the file"),
+    "too_many_attempts": (
+        429,
+        "登录失败次数过多，请稍后再试",
+        "Too many failed log-ins; try again later",
+    ),
+    "too_many_registrations": (
+        429,
+        "该地址注册次数过多，请稍后再试",
+        "Too many registrations from this address; try again later",
+    ),
+    "too_many_active_jobs": (
+        429,
+        "未完成的任务过多，请等待其中一些完成",
+        "Too many unfinished generations; wait for some to finish",
+    ),
+    "quota_spent": (429, "今日的生成额度已用完", "Today's quota of images is used up"),
+    "internal_error": (500, "服务器内部错误", "Something went wrong on our side"),
+    "generation_failed": (500, "图像生成失败", "The image could not be made"),
+    "database_unavailable": (
+        503,
+        "数据库暂时不可用，请稍后重试",
+        "The database is away; try again soon",
+    ),
+    "not_ready": (503, "服务尚未就绪", "The service is not ready"),
+    "queue_full": (503, "排队任务已满，请稍后重试", "The queue is full; try again later"),
+    "server_busy": (503, "服务器繁忙，请稍后重试", "The server is busy; try again soon"),
+}
+
+
+class ApiError(Exception):
+    """A request that cannot be granted: `code` is a key of ERRORS.
+
+    `fields` maps each wrong field to (key of FIELDS, values for its sentence); `retry_after` is in seconds.
+    """
+
+    code = "bad_request"
+
+    def __init__(
+        self, code: str | None = None, *, fields: dict | None = None, retry_after: int | None = None
+    ):
+        self.code = code or self.code
+        self.fields = fields or {}
+        self.retry_after = retry_after
+        super().__init__(self.code)
+
+
+def error_text(code: str, language: str) -> str:
+    return ERRORS[code][1 if language == "zh" else 2]
