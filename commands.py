@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 import click
 import pymysql
@@ -12,35 +13,39 @@ from flask.cli import AppGroup
 import db
 import engines
 import migrations
-import validation
-from accounts import registration
+from accounts import passwords, rate_limits, registration, users
+from accounts.schemas import PasswordInput, RegisterInput
+from accounts.users import Account
 from config import SettingError
 from engines import catalog
 from errors import ApiError, error_text
 from files import pictures
-from images import jobs, parameters, queue_status
+from images import jobs, parameters, queue, queue_status
+from images.queue import Job
+from images.schemas import GenerateInput
 from messages import field_text
+from validation import parse
 
-database = AppGroup("db", help="Look at the schema of the database, or bring it up to date.")
-queue = AppGroup("jobs", help="Look at the queue, and put right what is stuck in it.")
-image_engines = AppGroup("engines", help="Try the engines behind the models on offer.")
-users = AppGroup("user", help="Add, list, change and remove accounts.")
+db_group = AppGroup("db", help="Look at the schema of the database, or bring it up to date.")
+jobs_group = AppGroup("jobs", help="Look at the queue, and put right what is stuck in it.")
+engines_group = AppGroup("engines", help="Try the engines behind the models on offer.")
+user_group = AppGroup("user", help="Add, list, change and remove accounts.")
 CONNECT_SECONDS = 30
 
 
 def register(app: Flask) -> None:
-    app.cli.add_command(database)
-    app.cli.add_command(users)
-    app.cli.add_command(queue)
-    app.cli.add_command(image_engines)
+    app.cli.add_command(db_group)
+    app.cli.add_command(user_group)
+    app.cli.add_command(jobs_group)
+    app.cli.add_command(engines_group)
 
 
-def fail(refusal: ApiError) -> None:
+def fail(error: ApiError) -> NoReturn:
     """End the command with what a client would be told, in English."""
-    sentences = [
-        field_text(name, kind, values, "en") for name, (kind, values) in refusal.fields.items()
-    ]
-    raise click.ClickException("; ".join(sentences) or error_text(refusal.code, "en"))
+    sentences = []
+    for name, (kind, values) in error.fields.items():
+        sentences.append(field_text(name, kind, values, "en"))
+    raise click.ClickException("; ".join(sentences) or error_text(error.code, "en"))
 
 
 # -- flask db -----------------------------------------------------------------------------------
@@ -48,16 +53,16 @@ def fail(refusal: ApiError) -> None:
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """End the command with one line if the database is away, or refuses, as when a grant is missing."""
+    """End the command with one line if the database is unavailable, or refuses."""
     try:
         yield
-    except db.Unavailable as refusal:
-        raise click.ClickException(f"the database is away: {refusal.__cause__}") from None
+    except db.Unavailable as error:
+        raise click.ClickException(f"the database is away: {error.__cause__}") from None
     except pymysql.MySQLError as error:
         raise click.ClickException(f"the database refuses: {error.args[-1]}") from None
 
 
-@database.command("status")
+@db_group.command("status")
 @plain_errors()
 def db_status() -> None:
     """List the migrations, and when each was applied."""
@@ -65,7 +70,7 @@ def db_status() -> None:
         click.echo(f"{name:32} {applied_at or 'pending'}")
 
 
-@database.command("upgrade")
+@db_group.command("upgrade")
 @plain_errors()
 def db_upgrade() -> None:
     """Apply the pending migrations; waits half a minute for a database that is still starting."""
@@ -74,12 +79,12 @@ def db_upgrade() -> None:
         try:
             applied = migrations.upgrade()
             break
-        except db.Unavailable as refusal:
+        except db.Unavailable as error:
             if time.monotonic() > deadline:
                 raise
-            click.echo(f"Waiting for the database: {refusal.__cause__}", err=True)
+            click.echo(f"Waiting for the database: {error.__cause__}", err=True)
             time.sleep(1)
-    db.delete_old_attempts()
+    rate_limits.delete_expired()
     for name in applied:
         click.echo(f"Applied {name}")
 
@@ -87,10 +92,8 @@ def db_upgrade() -> None:
 # -- flask user ---------------------------------------------------------------------------------
 
 
-def account(username: str) -> db.Row:
-    user = db.get_user_for_login(
-        validation.identity_key(username), registration.legacy_key(username)
-    )
+def find_account(username: str) -> Account:
+    user = users.get_user_for_login(username)
     if not user:
         raise click.ClickException(f"there is no account named {username}")
     return user
@@ -105,79 +108,79 @@ password_option = click.option(
 )
 
 
-@users.command("create")
+@user_group.command("create")
 @click.argument("username")
 @click.argument("email")
 @password_option
 def user_create(username: str, email: str, password: str) -> None:
     """Add an account."""
-    body = {"username": username, "email": email, "password": password}
     try:
-        user = registration.register(validation.parse(validation.RegisterInput, body))
-    except ApiError as refusal:
-        fail(refusal)
+        wanted = parse(RegisterInput, {"username": username, "email": email, "password": password})
+        user = registration.register(wanted)
+    except ApiError as error:
+        fail(error)
     click.echo(f"Created account {user['id']}: {username}")
 
 
-@users.command("list")
+@user_group.command("list")
 def user_list() -> None:
     """List every account."""
-    for user in db.list_users():
+    for user in users.list_users():
         state = "disabled" if user["is_disabled"] else user["role"]
-        click.echo(
-            f"{user['id']:>6}  {user['username']:22} {user['email']:32} {state:9} {user['created_at']}"
-        )
+        name = f"{user['username']:22} {user['email']:32}"
+        click.echo(f"{user['id']:>6}  {name} {state:9} {user['created_at']}")
 
 
-@users.command("set-password")
+@user_group.command("set-password")
 @click.argument("username")
 @password_option
 def user_set_password(username: str, password: str) -> None:
     """Set a new password and end every session of the account."""
-    user = account(username)
+    user = find_account(username)
     try:
-        wanted = validation.parse(validation.PasswordInput, {"password": password})
-    except ApiError as refusal:
-        fail(refusal)
-    db.change_password(user["id"], registration.hash_password(wanted.password))
+        wanted = parse(PasswordInput, {"password": password})
+    except ApiError as error:
+        fail(error)
+    users.change_password(user["id"], passwords.hash_password(wanted.password))
     click.echo(f"Changed the password of {user['username']}")
 
 
-@users.command("disable")
+@user_group.command("disable")
 @click.argument("username")
 @click.option("--undo", is_flag=True, help="Open the account again.")
 def user_disable(username: str, undo: bool) -> None:
     """Close an account: no log-in, and its sessions end."""
-    user = account(username)
-    db.set_disabled(user["id"], is_disabled=not undo)
+    user = find_account(username)
+    users.set_disabled(user["id"], is_disabled=not undo)
     click.echo(f"{'Enabled' if undo else 'Disabled'} {user['username']}")
 
 
-@users.command("delete")
+@user_group.command("delete")
 @click.argument("username")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def user_delete(username: str, yes: bool) -> None:
     """Delete an account with its avatar, history and images. There is no way back."""
-    user = account(username)
+    user = find_account(username)
     if not yes:
         click.confirm(f"Delete {user['username']} and every image of theirs?", abort=True)
-    registration.delete(user)
+    registration.delete_account(user)
     click.echo(f"Deleted {user['username']}")
 
 
 # -- flask jobs ---------------------------------------------------------------------------------
 
 
-@queue.command("stats")
+@jobs_group.command("stats")
 @plain_errors()
 def jobs_stats() -> None:
     """Count the generations by status, and the workers seen lately."""
-    for row in db.count_by_status():
+    for row in queue.count_by_status():
         click.echo(f"{row['status']:12} {row['number']:>8}  oldest {row['oldest']}")
-    click.echo(f"workers      {len(db.list_crew(queue_status.CREW_SECONDS)):>8}")
+    workers = queue.list_live_workers(queue_status.LIVE_SECONDS)
+    click.echo(f"workers      {len(workers):>8}")
 
 
-@queue.command("list")
+@jobs_group.command("list")
 @click.option(
     "--status",
     default="pending",
@@ -187,41 +190,40 @@ def jobs_stats() -> None:
 @plain_errors()
 def jobs_list(status: str, limit: int) -> None:
     """List generations in one status."""
-    for row in db.list_jobs(status, limit):
-        click.echo(
-            f"{row['id']:>8}  user {row['user_id']:<6} {row['model']:20} attempt {row['attempt']}"
-            f"  {row['progress']:>3}%  {row['created_at']}  {row['error_code'] or ''}"
-        )
+    for row in queue.list_jobs(status, limit):
+        whose = f"user {row['user_id']:<6} {row['model']:20}"
+        state = f"attempt {row['attempt']}  {row['progress']:>3}%  {row['created_at']}"
+        click.echo(f"{row['id']:>8}  {whose} {state}  {row['error_code'] or ''}")
 
 
-def job(generation_id: int) -> db.Row:
-    found = db.get_job(generation_id)
+def find_job(generation_id: int) -> Job:
+    found = queue.get_job(generation_id)
     if not found or not found["model"]:
         raise click.ClickException(f"there is no job {generation_id}")
     return found
 
 
-@queue.command("cancel")
+@jobs_group.command("cancel")
 @click.argument("generation_id", type=int)
 @plain_errors()
 def jobs_cancel(generation_id: int) -> None:
     """Cancel an unfinished generation."""
-    if not db.cancel_generation(generation_id, job(generation_id)["user_id"]):
+    if not queue.cancel(generation_id, find_job(generation_id)["user_id"]):
         raise click.ClickException(f"job {generation_id} is finished already")
     click.echo(f"Canceled job {generation_id}")
 
 
-@queue.command("requeue")
+@jobs_group.command("requeue")
 @click.argument("generation_id", type=int)
 @plain_errors()
 def jobs_requeue(generation_id: int) -> None:
     """Put a failed or stuck generation back into the queue."""
-    if not db.requeue_generation(job(generation_id)):
+    if not queue.requeue(find_job(generation_id)):
         raise click.ClickException(f"job {generation_id} is neither failed nor in processing")
     click.echo(f"Requeued job {generation_id}")
 
 
-@queue.command("sweep")
+@jobs_group.command("sweep")
 @plain_errors()
 def jobs_sweep() -> None:
     """Repair at once what processes that died left behind; every worker does so on a timer."""
@@ -234,72 +236,78 @@ TRIAL_PROMPT = "a red apple on a table"
 TRIAL_SIDE = 256
 
 
-@image_engines.command("check")
+@engines_group.command("check")
 @click.argument("names", metavar="[MODEL]...", nargs=-1)
 @click.option(
-    "--pictures/--no-pictures", default=True, help="Make one small picture where that is free."
+    "--pictures/--no-pictures",
+    "with_picture",
+    default=True,
+    help="Make one small picture where that is free.",
 )
-def engines_check(names: tuple[str, ...], pictures: bool) -> None:
-    """Try the engine of each model, or of those named, from this machine; exit status 1 if one fails."""
-    offered = catalog.offered()
-    if unknown := [name for name in names if name not in offered]:
-        raise click.ClickException(
-            f"there is no model {unknown[0]}; there are {', '.join(offered)}"
-        )
-    click.echo(
-        f"{'model':24} {'engine':14} {'reached':>9} {'picture':>9}  what it has, or what is wrong"
-    )
-    failed = False
-    for model in (offered[name] for name in names or offered):
-        trial = Trial(model, pictures)
-        click.echo(
-            f"{model.name:24} {model.engine:14} {trial.reached:>9} {trial.picture:>9}  {trial.note}"
-        )
-        failed = failed or not trial.is_good
-    if failed:
+def engines_check(names: tuple[str, ...], with_picture: bool) -> None:
+    """Try the engine of each model, or of those named, from this machine.
+
+    The exit status is 1 if one fails.
+    """
+    models = catalog.models()
+    for name in names:
+        if name not in models:
+            known = ", ".join(models)
+            raise click.ClickException(f"there is no model {name}; there are {known}")
+    print_trial("model", "engine", "reached", "picture", "what it has, or what is wrong")
+    trials = [Trial(models[name], with_picture) for name in names or models]
+    if not all(trial.is_good for trial in trials):
         raise SystemExit(1)
 
 
+def print_trial(model: str, engine: str, reached: str, picture: str, note: str) -> None:
+    click.echo(f"{model:24} {engine:14} {reached:>9} {picture:>9}  {note}")
+
+
 class Trial:
-    """One try of a model: how long its engine took to answer and to make a picture, and what came of it."""
+    """One try of a model: how long its engine took to answer and to make a picture, and what it said."""
 
     def __init__(self, model: catalog.Model, with_picture: bool):
         self.reached = self.picture = "-"
         self.is_good = False
         try:
-            self.try_out(model, with_picture)
+            self.note = self.run(model, with_picture)
             self.is_good = True
-        except engines.EngineError as error:
+        except (engines.EngineError, SettingError) as error:
             self.note = str(error)
         except pictures.BadPicture:
             self.note = "bad_picture"
-        except SettingError as error:
-            self.note = str(error)
+        print_trial(model.name, model.engine, self.reached, self.picture, self.note)
 
-    def try_out(self, model: catalog.Model, with_picture: bool) -> None:
+    def run(self, model: catalog.Model, with_picture: bool) -> str:
         engines.prepare(model)
-        engine, started = engines.load(model.engine), time.monotonic()
+        engine = engines.load(model.engine)
+        started = time.monotonic()
         offers = engine.check(model.options)
-        self.reached = f"{(time.monotonic() - started) * 1000:.0f} ms"
+        milliseconds = (time.monotonic() - started) * 1000
+        self.reached = f"{milliseconds:.0f} ms"
         if with_picture and not model.options.is_paid:
             started = time.monotonic()
-            picture = pictures.generated(engine.make(trial_job(model), engines.no_progress).data)
+            generated = engine.make(trial_request(model), engines.no_progress)
+            picture = pictures.check_generated(generated.data)
             self.picture = f"{time.monotonic() - started:.1f} s"
-            offers = [*offers, f"made {picture.width}x{picture.height} {picture.extension}"]
-        self.note = ", ".join(offers)
+            offers.append(f"made {picture.width}x{picture.height} {picture.extension}")
+        return ", ".join(offers)
 
 
-def trial_job(model: catalog.Model) -> engines.ImageRequest:
-    """Return the smallest job worth looking at."""
-    wanted = validation.GenerateInput(prompt=TRIAL_PROMPT, model=model.name)
+def trial_request(model: catalog.Model) -> engines.ImageRequest:
+    """Return the smallest request worth looking at."""
+    wanted = GenerateInput(prompt=TRIAL_PROMPT, model=model.name)
     if not model.sizes:
-        wanted.width, wanted.height = (
-            closest(limits, TRIAL_SIDE) for limits in (model.width, model.height)
-        )
+        wanted.width = closest(model.width, TRIAL_SIDE)
+        wanted.height = closest(model.height, TRIAL_SIDE)
     if model.steps:
         wanted.steps = int(model.steps.min)
-    return parameters.engine_job(parameters.rows(catalog.fill(wanted), extra={})[0])
+    [row] = parameters.new_rows(parameters.fill(wanted), extra={})
+    return parameters.image_request(row, parameters.params_of(row))
 
 
 def closest(limits: catalog.Range, wanted: int) -> int:
-    return int(min(max(wanted // limits.step * limits.step, limits.min), limits.max))
+    """Return the value in a range that is closest to what is wanted, or just below it."""
+    multiple = wanted // limits.step * limits.step
+    return int(min(max(multiple, limits.min), limits.max))

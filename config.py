@@ -133,7 +133,6 @@ class Settings:
     MYSQL_PASSWORD: str = setting("")
     MYSQL_DB: str = setting("")
     MYSQL_SSL_CA: str = setting("", existing_file)
-    MYSQL_PIPELINING: bool = setting(True, on_or_off)
     DB_POOL_SIZE: int = setting(16, number(int, 1, 1000))
     DB_POOL_WAIT_SECONDS: float = setting(3.0, number(float, 0.05, 60))
 

@@ -1,18 +1,21 @@
 """Heavy work of a request (password hashes, decoding pictures, drawing), a few pieces at a time.
 
-Each piece takes a core and up to 100 MB. All processes of this machine together run about one per core,
-at low priority, so that a burst of log-ins neither exhausts memory nor keeps light requests waiting.
+Each piece takes a core and up to 100 MB. All processes of this machine together run about one per
+core, at low priority, so that a burst of log-ins neither exhausts memory nor keeps light requests
+waiting.
 """
 
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
 
 from config import settings
 from errors import ApiError
+
+NICENESS = 10
 
 
 class Busy(ApiError):
@@ -24,33 +27,33 @@ class Busy(ApiError):
         super().__init__(retry_after=2)
 
 
+def run(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return function(*arguments), run when a core is free. Raises Busy, and what the function does."""
+    executor, slots = _workers()
+    if not slots.acquire(blocking=False):
+        raise Busy
+    try:
+        future = executor.submit(function, *arguments)
+    except RuntimeError:  # this process is about to end
+        slots.release()
+        raise Busy from None
+    try:
+        return future.result()
+    finally:
+        slots.release()
+
+
 @lru_cache
 def _workers() -> tuple[ThreadPoolExecutor, threading.Semaphore]:
-    size = max(1, (os.cpu_count() or 1) // (settings.WEB_WORKERS or 1))
-    executor = ThreadPoolExecutor(size, thread_name_prefix="cpu", initializer=_be_nice)
+    cores = os.cpu_count() or 1
+    threads = max(1, cores // (settings.WEB_WORKERS or 1))
+    executor = ThreadPoolExecutor(threads, thread_name_prefix="heavy", initializer=_be_nice)
     # A quarter of the request threads never waits here.
-    return executor, threading.Semaphore(max(1, settings.WEB_THREADS * 3 // 4))
+    slots = threading.Semaphore(max(1, settings.WEB_THREADS * 3 // 4))
+    return executor, slots
 
 
 def _be_nice() -> None:
     # On Linux a priority belongs to a thread, so the threads that answer requests keep theirs.
-    if hasattr(os, "setpriority") and threading.current_thread() is not threading.main_thread():
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
-
-
-def run(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Return function(*arguments), run when a core is free. Raises Busy, and whatever the function raises."""
-    executor, waiting = _workers()
-    if not waiting.acquire(blocking=False):
-        raise Busy
-    try:
-        return _submit(executor, function, *arguments).result()
-    finally:
-        waiting.release()
-
-
-def _submit(executor: ThreadPoolExecutor, function: Callable[..., Any], *arguments: Any) -> Future:
-    try:
-        return executor.submit(function, *arguments)
-    except RuntimeError:  # this process is at its end
-        raise Busy from None
+    if hasattr(os, "setpriority"):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

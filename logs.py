@@ -4,31 +4,27 @@ import json
 import logging
 import time
 from contextvars import ContextVar
-from functools import lru_cache
 from traceback import format_tb
 
 from config import settings
 
-# What our lines do not show need not be found out; the first would be a walk up the stack for each line.
+# As the documentation of logging advises, what our lines do not show is not looked up. The first
+# would be a walk up the stack for each line.
 logging._srcfile = None
-logging.logThreads = logging.logProcesses = logging.logMultiprocessing = logging.logAsyncioTasks = (
-    False
-)
-
-to_json = json.JSONEncoder(ensure_ascii=False).encode
+logging.logThreads = False
+logging.logProcesses = False
+logging.logMultiprocessing = False
+logging.logAsyncioTasks = False
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 
-@lru_cache(maxsize=1)
-def text_of(second: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-
-
 class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
+        moment = time.gmtime(record.created)
+        seconds = time.strftime("%Y-%m-%dT%H:%M:%S", moment)
         line = {
-            "time": f"{text_of(int(record.created))}.{int(record.msecs):03}Z",
+            "time": f"{seconds}.{int(record.msecs):03}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
@@ -38,23 +34,26 @@ class JsonFormatter(logging.Formatter):
         line.update(getattr(record, "details", {}))
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return to_json(line)
+        return json.dumps(line, ensure_ascii=False)
 
 
 def dict_config() -> dict:
     """Return the logging configuration, for logging.config.dictConfig and for gunicorn."""
     level = settings.LOG_LEVEL.upper()
+    gunicorn = {"level": level, "handlers": ["stderr"], "propagate": False}
     return {
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"json": {"()": JsonFormatter}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
         "root": {"level": level, "handlers": ["stderr"]},
-        "loggers": {"gunicorn.error": {"level": level, "handlers": ["stderr"], "propagate": False}},
+        "loggers": {"gunicorn.error": gunicorn},
     }
 
 
-def surprise(error: Exception) -> dict[str, str]:
-    """Return the details of an exception that nobody expected: its kind and place, not its text, which may hold
-    a prompt."""
-    return {"cause": type(error).__name__, "traceback": "".join(format_tb(error.__traceback__))}
+def describe(error: Exception) -> dict[str, str]:
+    """Return the kind and place of an unexpected exception; its text may hold a prompt."""
+    return {
+        "cause": type(error).__name__,
+        "traceback": "".join(format_tb(error.__traceback__)),
+    }

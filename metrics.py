@@ -1,21 +1,22 @@
-"""Numbers for Prometheus, kept only if METRICS is on: what the requests and the jobs of this machine were like.
+"""Numbers for Prometheus, kept only if METRICS is on: the requests and the jobs of this machine.
 
 Web and worker processes each write files in instance/metrics; whoever is asked adds all of them up.
 """
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import db
 from config import settings
 
 METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PATCH", "DELETE")
 KEEP_FILES_SECONDS = 7 * 86400
+JOB_BUCKETS_SECONDS = (0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600, 1800)
 
 
 @lru_cache
@@ -23,31 +24,43 @@ def meters() -> SimpleNamespace | None:
     """Return the meters, or None if METRICS is off. The library is imported only when it is on."""
     if not settings.METRICS:
         return None
-    folder = settings.instance_dir / "metrics"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for file in folder.iterdir():  # those of processes that ended long ago
-        if time.time() - file.stat().st_mtime > KEEP_FILES_SECONDS:
-            file.unlink(missing_ok=True)
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+    # prometheus_client takes the folder from the environment alone.
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics_dir())
     from prometheus_client import Counter, Histogram
 
-    seconds = (0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600, 1800)
     return SimpleNamespace(
         requests=Histogram(
             "http_request_seconds", "Requests by route.", ["method", "route", "status"]
         ),
         jobs=Counter("jobs", "Generations by how they ended.", ["model", "outcome"]),
         waited=Histogram(
-            "job_wait_seconds", "From submit to the first take.", ["model"], buckets=seconds
+            "job_wait_seconds",
+            "From submit to the first take.",
+            ["model"],
+            buckets=JOB_BUCKETS_SECONDS,
         ),
         ran=Histogram(
-            "job_run_seconds", "Making and storing one image.", ["model"], buckets=seconds
+            "job_run_seconds",
+            "Making and storing one image.",
+            ["model"],
+            buckets=JOB_BUCKETS_SECONDS,
         ),
     )
 
 
+def metrics_dir() -> Path:
+    """Return the folder of the files, without those of processes that ended long ago."""
+    folder = settings.instance_dir / "metrics"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    oldest = time.time() - KEEP_FILES_SECONDS
+    for file in folder.iterdir():
+        if file.stat().st_mtime < oldest:
+            file.unlink(missing_ok=True)
+    return folder
+
+
 def note_request(method: str, route: Any, status: int, seconds: float) -> None:
-    """Count a request by the pattern of its route, never by its path: those are without number."""
+    """Count a request by the pattern of its route, never by its path: there is no end of those."""
     if found := meters():
         method = method if method in METHODS else "other"
         found.requests.labels(method, str(route or "none"), status).observe(seconds)
@@ -60,8 +73,9 @@ def note_wait(model: str, seconds: float) -> None:
 
 @contextmanager
 def job_timer(model: str) -> Iterator[SimpleNamespace]:
-    """Count the run of a job, and its seconds, under the `outcome` that the block gives what it gets here."""
-    started, timer = time.monotonic(), SimpleNamespace(outcome="unrecorded")
+    """Count the run of a job, and its seconds, under the `outcome` that the block sets."""
+    started = time.monotonic()
+    timer = SimpleNamespace(outcome="unrecorded")
     try:
         yield timer
     finally:
@@ -71,7 +85,10 @@ def job_timer(model: str) -> Iterator[SimpleNamespace]:
 
 
 class QueueCollector:
-    """The length of the queue, asked of the database at the moment of the scrape."""
+    """The length of the queue, counted at the moment of the scrape."""
+
+    def __init__(self, count_unfinished: Callable[[], list[dict]]):
+        self.count_unfinished = count_unfinished
 
     def collect(self) -> Iterator[Any]:
         from prometheus_client.core import GaugeMetricFamily
@@ -79,18 +96,21 @@ class QueueCollector:
         gauge = GaugeMetricFamily(
             "queue_length", "Unfinished generations.", labels=["model", "status"]
         )
-        for row in db.count_unfinished():
+        for row in self.count_unfinished():
             gauge.add_metric([row["model"], row["status"]], row["number"])
         yield gauge
 
 
-def page() -> tuple[bytes, str]:
-    """Return the metrics of all processes in Prometheus' text format, and its content type."""
+def page(count_unfinished: Callable[[], list[dict]]) -> tuple[bytes, str]:
+    """Return the metrics of all processes in Prometheus' text format, and its content type.
+
+    `count_unfinished` returns rows of {model, status, number}.
+    """
     from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
     from prometheus_client.multiprocess import MultiProcessCollector
 
     meters()  # names the folder, should this be the first request of its process
     registry = CollectorRegistry()
     MultiProcessCollector(registry)
-    registry.register(QueueCollector())
+    registry.register(QueueCollector(count_unfinished))
     return generate_latest(registry), CONTENT_TYPE_LATEST

@@ -1,27 +1,35 @@
-"""Connections to the database: opened, checked, lent to one thread at a time, thrown away when broken.
+"""Connections to the database: opened, checked, lent to one thread at a time, closed when broken.
 
 Two engines, one behaviour: rows are dicts, times are UTC text, an UPDATE counts the rows it matched,
 and a failure is either Duplicate, Unavailable (try again later) or a bug that goes up unchanged.
 """
 
 import os
-import queue
+import re
 import select
+import socket
 import sqlite3
 import ssl
 import threading
 import time
+from calendar import timegm
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
-from struct import pack
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import pymysql
-from pymysql.constants import CLIENT, COMMAND, CR, ER, FIELD_TYPE
+from pymysql.constants import CLIENT, CR, ER, FIELD_TYPE
 
 from config import settings
 from errors import ApiError
 
+CONNECT_SECONDS = 3
 PING_AFTER_IDLE_SECONDS = 1.0
+
+# In the order of %s, or by the names of %(name)s.
+Values = Sequence[Any] | Mapping[str, Any]
 
 
 class Unavailable(ApiError):
@@ -37,43 +45,62 @@ class Duplicate(Exception):
     """A row with this unique value exists already; `key` names the index or the columns."""
 
     def __init__(self, message: str):
-        # MySQL: Duplicate entry '...' for key 'users.email'. SQLite: UNIQUE constraint failed: users.email
+        # MySQL: Duplicate entry '...' for key 'users.email'.
+        # SQLite: UNIQUE constraint failed: users.email
         self.key = message.rpartition(" ")[2].strip("'")
         super().__init__(self.key)
 
 
 class Result(NamedTuple):
-    """What a statement brought: its rows, how many rows it matched, and the id an INSERT got."""
+    """What a statement gave: its rows, how many rows it matched, and the id of the row it added."""
 
     rows: list[dict[str, Any]]
     count: int
     new_id: int | None
 
 
-def result_of(description: Any, rows: Any, count: int, new_id: int | None) -> Result:
-    if not description:
-        return Result([], count, new_id)
-    columns = [column[0] for column in description]
-    found = [dict(zip(columns, row, strict=True)) for row in rows]
-    return Result(found, len(found), None)
+def result_of(cursor: pymysql.cursors.Cursor | sqlite3.Cursor) -> Result:
+    if not cursor.description:
+        return Result([], cursor.rowcount, cursor.lastrowid)
+    names = [column[0] for column in cursor.description]
+    rows = [dict(zip(names, row)) for row in cursor.fetchall()]
+    return Result(rows, len(rows), None)
 
 
 # -- MySQL and MariaDB --------------------------------------------------------------------------
 
 # PyMySQL's own types, less its date decoders: both engines then give 'YYYY-MM-DD HH:MM:SS'.
+DATE_TYPES = {FIELD_TYPE.TIMESTAMP, FIELD_TYPE.DATETIME, FIELD_TYPE.DATE, FIELD_TYPE.TIME}
 MYSQL_TYPES = {
-    key: convert
-    for key, convert in pymysql.converters.conversions.items()
-    if key not in (FIELD_TYPE.TIMESTAMP, FIELD_TYPE.DATETIME, FIELD_TYPE.DATE, FIELD_TYPE.TIME)
+    key: convert for key, convert in pymysql.converters.conversions.items() if key not in DATE_TYPES
 }
 
-# Server errors that pass by themselves. 1047 is a Galera node without a quorum, 1205 and 1213 are
-# lost locks, 1290 and 1836 a server that is read-only during a failover, 1927 a killed connection.
+UTC_AND_STRICT = """
+    SET time_zone = '+00:00',
+        sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'
+"""
+# Each statement sees what was committed before it, and no gap between rows is ever locked.
+READ_COMMITTED = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
+
+# Server errors that pass by themselves.
 MYSQL_PASSING = {
-    ER.CON_COUNT_ERROR, ER.HANDSHAKE_ERROR, ER.DBACCESS_DENIED_ERROR, ER.ACCESS_DENIED_ERROR,
-    1047, ER.SERVER_SHUTDOWN, ER.DISK_FULL, ER.RECORD_FILE_FULL, ER.TOO_MANY_USER_CONNECTIONS,
-    ER.LOCK_WAIT_TIMEOUT, ER.LOCK_DEADLOCK, ER.OPTION_PREVENTS_STATEMENT, ER.QUERY_INTERRUPTED, 1836, 1927,
-}  # fmt: skip
+    ER.CON_COUNT_ERROR,
+    ER.HANDSHAKE_ERROR,
+    ER.DBACCESS_DENIED_ERROR,
+    ER.ACCESS_DENIED_ERROR,
+    ER.SERVER_SHUTDOWN,
+    ER.DISK_FULL,
+    ER.RECORD_FILE_FULL,
+    ER.TOO_MANY_USER_CONNECTIONS,
+    ER.LOCK_WAIT_TIMEOUT,
+    ER.LOCK_DEADLOCK,
+    ER.OPTION_PREVENTS_STATEMENT,  # read-only during a failover
+    ER.QUERY_INTERRUPTED,
+    1047,  # a Galera node without a quorum
+    1836,  # read-only mode
+    1927,  # the connection was killed
+}
+OUTAGES = (pymysql.OperationalError, pymysql.InternalError, pymysql.InterfaceError)
 
 
 @lru_cache
@@ -82,113 +109,103 @@ def mysql_tls(ca_file: str) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=ca_file)
 
 
-class ErrorsTranslated:
-    """A `with` block in which errors of PyMySQL become ours."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type | None, error: BaseException | None, traceback: Any) -> None:
-        number = error.args[0] if isinstance(error, pymysql.MySQLError) and error.args else 0
-        if isinstance(error, pymysql.IntegrityError) and number == ER.DUP_ENTRY:
-            raise Duplicate(error.args[1]) from None
-        if isinstance(
-            error, pymysql.OperationalError | pymysql.InternalError | pymysql.InterfaceError
-        ) and (number in MYSQL_PASSING or not number or number >= CR.CR_ERROR_FIRST):
-            raise Unavailable from error
-
-
-errors_translated = ErrorsTranslated()
+def raise_ours(error: pymysql.MySQLError) -> NoReturn:
+    """Raise Duplicate or Unavailable if the error of the driver means that, else the error itself."""
+    number = error.args[0] if error.args else 0
+    if number == ER.DUP_ENTRY:
+        raise Duplicate(error.args[1]) from None
+    is_passing = not number or number >= CR.CR_ERROR_FIRST or number in MYSQL_PASSING
+    if is_passing and isinstance(error, OUTAGES):
+        raise Unavailable from error
+    raise error
 
 
 class MySQL:
-    """One PyMySQL connection, in UTC and strict mode; in autocommit until it is told otherwise."""
+    """One PyMySQL connection.
 
-    def __init__(self, patient: bool = False):
-        """Connect. A patient connection waits for slow statements, as a migration of a large table needs."""
-        tls = (
-            {"ssl": mysql_tls(settings.MYSQL_SSL_CA)}
-            if settings.MYSQL_SSL_CA
-            else {"ssl_disabled": True}
-        )
+    A transactional one opens a transaction by its first statement, and takes several statements at
+    once. All others commit each statement, and refuse a second one in the same query.
+    """
+
+    BEGIN = "BEGIN"
+
+    def __init__(self, transactional: bool = False, long_timeouts: bool = False):
+        """Connect. Long timeouts are for a migration, which may take minutes on a large table."""
+        flags = CLIENT.FOUND_ROWS
+        if transactional:
+            flags |= CLIENT.MULTI_STATEMENTS
+        if settings.MYSQL_SSL_CA:
+            tls = {"ssl": mysql_tls(settings.MYSQL_SSL_CA)}
+        else:
+            tls = {"ssl_disabled": True}
+        self.transactional = transactional
         try:
             self.driver = pymysql.connect(
+                defer_connect=True,
                 host=settings.MYSQL_HOST,
                 port=settings.MYSQL_PORT,
                 user=settings.MYSQL_USER,
                 password=settings.MYSQL_PASSWORD,
                 database=settings.MYSQL_DB,
                 charset="utf8mb4",
-                autocommit=True,
-                client_flag=CLIENT.FOUND_ROWS,
+                autocommit=not transactional,
+                client_flag=flags,
                 conv=MYSQL_TYPES,
-                init_command="SET time_zone = '+00:00', sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'",
-                connect_timeout=3,
-                read_timeout=None if patient else 30,
+                init_command=UTC_AND_STRICT,
+                read_timeout=None if long_timeouts else 30,
                 write_timeout=30,
                 **tls,
             )
+            self._connect()
         except (pymysql.MySQLError, OSError) as error:
             raise Unavailable from error
-        self.autocommit = True
-        # Each statement sees what was committed before it, and no gap between rows is ever locked.
-        self.run("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
-        # poll() has no limit on descriptor numbers, unlike select().
-        self.poll = select.poll()
-        self.poll.register(self.driver._sock, select.POLLIN)
+        self.cursor = self.driver.cursor()
+        self.run(READ_COMMITTED)
 
-    BEGIN = "BEGIN"
-
-    def set_autocommit(self, wanted: bool) -> None:
-        """Let every statement commit itself, or every first one after a COMMIT or ROLLBACK open a transaction."""
-        if self.autocommit != wanted:
-            self.run("SET autocommit = %s", (int(wanted),))
-            self.autocommit = wanted
+    def _connect(self) -> None:
+        """Connect by a socket of ours, which is_alive() can look at without a round trip."""
+        address = (settings.MYSQL_HOST, settings.MYSQL_PORT)
+        connection = socket.create_connection(address, CONNECT_SECONDS)
+        try:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            # poll() has no limit on descriptor numbers, unlike select().
+            self.poll = select.poll()
+            self.poll.register(connection, select.POLLIN)
+            self.driver.connect(connection)
+        except BaseException:
+            connection.close()
+            raise
 
     def begin(self) -> None:
-        """Open a transaction, for which a connection out of autocommit needs no word."""
+        """Open a transaction; a transactional connection needs no statement for that."""
 
-    def run(self, sql: str, values: tuple = ()) -> Result:
-        with errors_translated:
-            self.driver.query(self._filled(sql, values))
-            return self._result()
+    def run(self, sql: str, values: Values = ()) -> Result:
+        try:
+            self.cursor.execute(sql, values or None)
+            return result_of(self.cursor)
+        except pymysql.MySQLError as error:
+            raise_ours(error)
 
-    def transact(self, statements: list[tuple[str, tuple]]) -> list[Result]:
-        """Run statements as one transaction, in one trip: all are sent before the first result is read.
+    def run_all(self, statements: Iterable[tuple[str, Values]]) -> list[Result]:
+        """Run statements in one round trip; the server stops at the first that fails.
 
-        The server runs them one by one, whatever becomes of those before: each must ask for itself, by ROW_COUNT(),
-        whether to change anything. After an exception the connection must be thrown away.
+        After an exception the connection must be closed, which rolls back.
         """
-        texts = [
-            self._filled(sql, values).encode() for sql, values in [*statements, ("COMMIT", ())]
-        ]
-        # Each begins with three bytes of its length and the number 0.
-        packets = [pack("<IB", len(text) + 1, COMMAND.COM_QUERY) + text for text in texts]
-        with errors_translated:
-            self.driver._write_bytes(b"".join(packets))
-            return [self._next_result() for _ in packets][:-1]
-
-    def _filled(self, sql: str, values: tuple) -> str:
-        if not values:
-            return sql
-        # As a cursor does it, but quicker: whole numbers, and most values are, need no escaping.
-        escape, encoders = self.driver.escape, self.driver.encoders
-        return sql % tuple(
-            value if type(value) is int else escape(value, encoders) for value in values
-        )
-
-    def _next_result(self) -> Result:
-        self.driver._next_seq_id = 1
-        self.driver.next_result()
-        return self._result()
-
-    def _result(self) -> Result:
-        result = self.driver._result
-        return result_of(result.description, result.rows, result.affected_rows, result.insert_id)
+        cursor = self.cursor
+        texts = [cursor.mogrify(sql, values or None) for sql, values in statements]
+        try:
+            cursor.execute(";".join(texts))
+            results = [result_of(cursor)]
+            while cursor.nextset():
+                results.append(result_of(cursor))
+            return results
+        except pymysql.MySQLError as error:
+            raise_ours(error)
 
     def is_alive(self, idle_seconds: float) -> bool:
-        """Tell if the server is still there. Bytes waiting on an idle connection are its farewell."""
-        if self.poll.poll(0):
+        """Tell if the server is still there."""
+        if self.poll.poll(0):  # it sends to an idle connection only what ends it
             return False
         if idle_seconds < PING_AFTER_IDLE_SECONDS:
             return True
@@ -199,65 +216,78 @@ class MySQL:
         return True
 
     def close(self) -> None:
-        self.driver._force_close()
+        with suppress(pymysql.MySQLError, OSError):
+            self.driver.close()
 
 
 # -- SQLite -------------------------------------------------------------------------------------
 
 SQLITE_PASSING = {
-    sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY,
-}  # fmt: skip
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_READONLY,
+}
 SQLITE_UNIQUE = {sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY}
+
+# What MySQL says, and what SQLite says instead.
+SQLITE_WORDS = {
+    # A transaction there holds the whole file, so rows need no lock.
+    "FOR UPDATE": "",
+    "ROW_COUNT()": "changes()",
+    "LAST_INSERT_ID()": "last_insert_rowid()",
+    "ON DUPLICATE KEY UPDATE": "ON CONFLICT DO UPDATE SET",
+    " DIV ": " / ",
+    "%s": "?",
+}
 
 
 @lru_cache
 def as_sqlite(sql: str) -> str:
-    """Return the statement in SQLite's words. A transaction there holds the whole file, so rows need no lock."""
-    for theirs, ours in (
-        ("%s", "?"),
-        ("FOR UPDATE", ""),
-        ("FROM DUAL", ""),
-        ("ROW_COUNT()", "changes()"),
-    ):
+    """Return a statement that is written for MySQL in SQLite's words."""
+    for theirs, ours in SQLITE_WORDS.items():
         sql = sql.replace(theirs, ours)
-    return sql
+    return re.sub(r"%\((\w+)\)s", r":\1", sql)
+
+
+def unix_timestamp(moment: str | None = None) -> int | None:
+    """MySQL's function of that name, for SQLite: seconds since 1970, of now or of a UTC time."""
+    if moment is None:
+        return int(time.time())
+    return timegm(time.strptime(moment, "%Y-%m-%d %H:%M:%S"))
 
 
 class SQLite:
-    """One sqlite3 connection, in autocommit and WAL mode."""
+    """One sqlite3 connection, in WAL mode; each statement commits itself until begin()."""
 
-    def __init__(self, patient: bool = False):
+    # Takes the write lock at once: a lock taken half-way can fail without waiting for its turn.
+    BEGIN = "BEGIN IMMEDIATE"
+    transactional = False
+
+    def __init__(self, transactional: bool = False, long_timeouts: bool = False):
         path = settings.instance_dir / "app.db"
         try:
             settings.instance_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.driver = sqlite3.connect(
-                path, timeout=60 if patient else 5, isolation_level=None, check_same_thread=False
+                path,
+                timeout=60 if long_timeouts else 5,
+                isolation_level=None,
+                check_same_thread=False,
             )
             self.driver.execute("PRAGMA journal_mode = WAL")
             self.driver.execute("PRAGMA foreign_keys = ON")
         except (sqlite3.OperationalError, OSError) as error:
             raise Unavailable from error
-        self.driver.create_function("UNIX_TIMESTAMP", 0, lambda: int(time.time()))
-        self.driver.create_function("UNIX_TIMESTAMP", 1, lambda moment: moment)
-        self.driver.create_function("NOW", 1, lambda digits: time.time())
-
-    # Takes the write lock at once: a lock taken half-way can fail without waiting for its turn.
-    BEGIN = "BEGIN IMMEDIATE"
-    autocommit = True
-
-    def set_autocommit(self, wanted: bool) -> None:
-        pass
+        self.driver.create_function("UNIX_TIMESTAMP", -1, unix_timestamp)
 
     def begin(self) -> None:
         self.run(self.BEGIN)
 
-    def run(self, sql: str, values: tuple = ()) -> Result:
+    def run(self, sql: str, values: Values = ()) -> Result:
         try:
-            cursor = self.driver.execute(as_sqlite(sql), values)
-            return result_of(
-                cursor.description, cursor.fetchall(), cursor.rowcount, cursor.lastrowid
-            )
+            return result_of(self.driver.execute(as_sqlite(sql), values))
         except sqlite3.IntegrityError as error:
             if error.sqlite_errorcode in SQLITE_UNIQUE:
                 raise Duplicate(str(error)) from None
@@ -268,6 +298,9 @@ class SQLite:
                 raise Unavailable from error
             raise
 
+    def run_all(self, statements: Iterable[tuple[str, Values]]) -> list[Result]:
+        return [self.run(sql, values) for sql, values in statements]
+
     def is_alive(self, idle_seconds: float) -> bool:
         return True
 
@@ -275,79 +308,91 @@ class SQLite:
         self.driver.close()
 
 
-def connect(patient: bool = False) -> MySQL | SQLite:
+Connection = MySQL | SQLite
+
+
+def connect(transactional: bool = False, long_timeouts: bool = False) -> Connection:
     """Open a connection to the configured database. Raises Unavailable."""
-    return MySQL(patient) if settings.uses_mysql else SQLite(patient)
+    engine = MySQL if settings.uses_mysql else SQLite
+    return engine(transactional, long_timeouts)
 
 
 # -- The pool -----------------------------------------------------------------------------------
 
 
 class Pool:
-    """At most DB_POOL_SIZE connections of this process; of each kind, the one used last is lent first.
+    """At most DB_POOL_SIZE open connections of this process, transactional ones and others.
 
-    Those in autocommit and those out of it are kept apart, because to change a connection costs a statement.
+    Of each kind, the connection used last is lent first.
     """
 
     def __init__(self):
         self.reset()
 
     def reset(self) -> None:
-        self.idle: dict[bool, list[tuple[MySQL | SQLite, float]]] = {True: [], False: []}
-        self.places: queue.SimpleQueue | None = None
         self.lock = threading.Lock()
+        self.slots: threading.Semaphore | None = None  # one for each connection that may be lent
+        self.number_open = 0
+        self.idle: dict[bool, deque[tuple[Connection, float]]] = {True: deque(), False: deque()}
 
-    def take(self, autocommit: bool = True) -> MySQL | SQLite:
-        """Lend a live connection, waiting DB_POOL_WAIT_SECONDS at most for a place. Raises Unavailable."""
-        if self.places is None:
+    def take(self, transactional: bool = False) -> Connection:
+        """Lend a live connection. Raises Unavailable if none is free for DB_POOL_WAIT_SECONDS."""
+        transactional = transactional and settings.uses_mysql  # SQLite has one kind
+        if self.slots is None:
             with self.lock:
-                self.places = self.places or free_places(settings.DB_POOL_SIZE)
+                self.slots = self.slots or threading.Semaphore(settings.DB_POOL_SIZE)
+        if not self.slots.acquire(timeout=settings.DB_POOL_WAIT_SECONDS):
+            raise Unavailable
         try:
-            self.places.get(timeout=settings.DB_POOL_WAIT_SECONDS)
-        except queue.Empty:
-            raise Unavailable from None
-        try:
-            connection = (
-                self._newest_live(autocommit) or self._newest_live(not autocommit) or connect()
-            )
-            connection.set_autocommit(autocommit)
-            return connection
+            return self._newest_live(transactional) or self._open(transactional)
         except BaseException:
-            self.places.put(None)
+            self.slots.release()
             raise
 
-    def _newest_live(self, autocommit: bool) -> MySQL | SQLite | None:
+    def _newest_live(self, transactional: bool) -> Connection | None:
+        idle = self.idle[transactional]
         while True:
             try:
-                connection, since = self.idle[autocommit].pop()
+                connection, since = idle.pop()
             except IndexError:
                 return None
             if connection.is_alive(time.monotonic() - since):
                 return connection
-            connection.close()
+            self._close(connection)
 
-    def give_back(self, connection: MySQL | SQLite) -> None:
-        self.idle[connection.autocommit].append((connection, time.monotonic()))
-        self.places.put(None)
+    def _open(self, transactional: bool) -> Connection:
+        others = self.idle[not transactional]
+        with self.lock:
+            is_full = self.number_open >= settings.DB_POOL_SIZE
+            self.number_open += 1
+        try:
+            if is_full and others:
+                self._close(others.popleft()[0])
+            return connect(transactional)
+        except BaseException:
+            with self.lock:
+                self.number_open -= 1
+            raise
 
-    def discard(self, connection: MySQL | SQLite) -> None:
+    def _close(self, connection: Connection) -> None:
+        with self.lock:
+            self.number_open -= 1
         connection.close()
-        self.places.put(None)
+
+    def give_back(self, connection: Connection) -> None:
+        self.idle[connection.transactional].append((connection, time.monotonic()))
+        self.slots.release()
+
+    def discard(self, connection: Connection) -> None:
+        self._close(connection)
+        self.slots.release()
 
     def close(self) -> None:
-        """Close the idle connections; the next take() opens new ones with the settings of that moment."""
+        """Close the idle connections; the next take() opens new ones, with the settings of then."""
         for idle in self.idle.values():
             while idle:
                 idle.pop()[0].close()
         self.reset()
-
-
-def free_places(number: int) -> queue.SimpleQueue:
-    """Return what serves as a semaphore, but is written in C."""
-    places = queue.SimpleQueue()
-    for _ in range(number):
-        places.put(None)
-    return places
 
 
 pool = Pool()

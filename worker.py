@@ -1,8 +1,10 @@
-"""The process that makes images: takes jobs from the queue one at a time and keeps their leases.
+"""The process that makes images: acquires jobs one at a time, runs them, and renews their leases.
 
-The main thread takes and runs, the keeper renews the lease every second, notices cancels, deadlines and signals,
-and sweeps. An engine hears of all that the next time it reports progress. One more thread for each model asks its
-engine every so often whether it is there: the jobs of one that is away wait in the queue.
+Three kinds of threads:
+- the main thread acquires and runs jobs;
+- the heartbeat thread renews the lease each second, notices cancels, deadlines and signals, and
+  sweeps. An engine hears of it the next time it reports progress;
+- one thread for each model probes its engine: the jobs of one that is unavailable wait in the queue.
 """
 
 import json
@@ -14,6 +16,8 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
+from typing import Any
 
 import config
 import db
@@ -21,201 +25,223 @@ import engines
 import logs
 from config import settings
 from engines import catalog
-from images import jobs
+from images import jobs, queue
+from images.queue import Job
 
 POLL_SECONDS = 0.25
+HEARTBEAT_SECONDS = 1
 SWEEP_SECONDS = 10
+RETRY_SECONDS = 1
 # An engine that has not stopped this long after it was told to is ended with its process.
-STUBBORN_SECONDS = 5
-RUN_SECONDS_AT_FIRST = 5.0
-# How often an engine is asked whether it is there, while it is and while it is not.
-CHECK_SECONDS = 30
-CHECK_AGAIN_SECONDS = 2
+KILL_AFTER_SECONDS = 5
+# How often an engine is probed, while it is available and while it is not.
+PROBE_SECONDS = 30
+PROBE_AGAIN_SECONDS = 2
+# The average time of a job before there was one, and how many jobs it is an average of.
+FIRST_RUN_SECONDS = 5.0
+AVERAGE_OF = 5
 
 log = logging.getLogger("worker")
 
 
 class Run:
-    """One run of one job, shared by the two threads."""
+    """One run of one job, shared by the main and the heartbeat thread."""
 
-    def __init__(self, job: db.Row):
+    def __init__(self, job: Job):
         self.job = job
-        self.started = time.monotonic()
+        self.started_at = time.monotonic()
         self.progress = 0
         self.stop_reason = ""  # "lost", "timeout" or "shutdown", once it must stop
-        self.told_at = 0.0
+        self.stopped_at = 0.0
 
     def seconds(self) -> float:
-        return time.monotonic() - self.started
+        return time.monotonic() - self.started_at
 
     def stop(self, reason: str) -> None:
-        self.stop_reason, self.told_at = reason, time.monotonic()
+        self.stopped_at = time.monotonic()
+        self.stop_reason = reason
 
     def on_progress(self, done: int, total: int) -> None:
-        self.progress = min(99, 100 * done // max(1, total))
+        percent = 100 * done // max(1, total)
+        self.progress = min(99, percent)
         if self.stop_reason:
-            raise jobs.Stopped
+            raise jobs.ClaimLost
 
 
-class Watch:
-    """What is wrong with one model's engine, as far as is known: a key of messages.JOB_ERRORS, or nothing."""
+class EngineProbe:
+    """What is known of one model's engine: `problem` is a key of messages.JOB_ERRORS, or ""."""
 
     def __init__(self, model: catalog.Model):
         self.model = model
         self.problem = "unchecked"
-        self.is_away = True
-        self.doubt = threading.Event()
+        self.is_available = False
+        self.recheck = threading.Event()
 
-    def keep(self) -> None:
+    def loop(self) -> None:
         while True:
             self.check()
-            self.doubt.wait(CHECK_AGAIN_SECONDS if self.is_away else CHECK_SECONDS)
-            self.doubt.clear()
+            self.recheck.wait(PROBE_SECONDS if self.is_available else PROBE_AGAIN_SECONDS)
+            self.recheck.clear()
 
     def check(self) -> None:
-        """Ask the engine. One that is away is waited for; one that refuses gets its jobs, and they say why."""
-        problem, is_away, cause = "", False, ""
+        """Probe the engine. The jobs of one that refuses are run, and fail with the reason."""
+        problem = cause = ""
+        is_available = True
         try:
             engines.load(self.model.engine).check(self.model.options)
         except engines.EngineError as error:
-            problem, is_away, cause = (
-                error.code,
-                isinstance(error, engines.TransientError),
-                str(error),
-            )
+            problem = error.code
+            cause = str(error)
+            is_available = not isinstance(error, engines.TransientError)
         except Exception as error:
-            problem, cause = "engine_error", type(error).__name__
+            problem = "engine_error"
+            cause = type(error).__name__
         if problem != self.problem:
+            level = logging.WARNING if problem else logging.INFO
             details = {"model": self.model.name, "problem": problem, "cause": cause}
-            log.log(
-                logging.WARNING if problem else logging.INFO, "engine", extra={"details": details}
-            )
-        self.problem, self.is_away = problem, is_away
+            log.log(level, "engine", extra={"details": details})
+        self.problem = problem
+        self.is_available = is_available
 
 
 class Worker:
     def __init__(self, served: list[str]):
         self.name = f"{socket.gethostname()[:60]}-{os.getpid()}"
-        self.watches = {name: Watch(catalog.offered()[name]) for name in served}
+        self.probes = {name: EngineProbe(catalog.models()[name]) for name in served}
         self.running: Run | None = None
-        self.average = RUN_SECONDS_AT_FIRST
+        self.average_seconds = FIRST_RUN_SECONDS
         # Plain values, because a signal handler that waits for a lock can wait for ever.
-        self.is_stopping, self.stopped_at = False, 0.0
+        self.is_stopping = False
+        self.stopping_since = 0.0
 
     # -- The main thread ----------------------------------------------------------------------
 
     def work(self) -> None:
-        """Take and run jobs until told to stop."""
-        for keep in (self.keep, *(watch.keep for watch in self.watches.values())):
-            threading.Thread(target=keep, daemon=True).start()
+        """Acquire and run jobs until told to stop."""
+        loops = [self.heartbeat_loop]
+        loops += [probe.loop for probe in self.probes.values()]
+        for loop in loops:
+            threading.Thread(target=loop, daemon=True).start()
         while not self.is_stopping:
             try:
-                job = jobs.take([name for name, watch in self.watches.items() if not watch.is_away])
-            except db.Unavailable as refusal:
-                log.warning(
-                    "the database is away", extra={"details": {"cause": str(refusal.__cause__)}}
-                )
-                time.sleep(1)
+                job = jobs.acquire(self.available_models())
+            except db.Unavailable as error:
+                details = {"cause": str(error.__cause__)}
+                log.warning("the database is away", extra={"details": details})
+                time.sleep(RETRY_SECONDS)
                 continue
             if job:
                 self.run(job)
             else:
                 time.sleep(POLL_SECONDS)
-        self.try_to(db.forget_worker, self.name)
+        log_errors(queue.forget_worker, self.name)
 
-    def run(self, job: db.Row) -> None:
-        running = self.running = Run(job)
+    def available_models(self) -> list[str]:
+        return [name for name, probe in self.probes.items() if probe.is_available]
+
+    def run(self, job: Job) -> None:
+        running = Run(job)
+        self.running = running
         outcome = "ended"
         try:
-            if jobs.run(job, running.on_progress) == "put off":
-                self.watches[job["model"]].doubt.set()
-        except jobs.Stopped:
+            if jobs.run(job, running.on_progress) == "deferred":
+                self.probes[job["model"]].recheck.set()
+        except jobs.ClaimLost:
             outcome = "stopped"
             if running.stop_reason == "shutdown":
-                self.try_to(jobs.give_back, job)
+                log_errors(jobs.release, job)
         except db.Unavailable:
             outcome = "unrecorded"  # the lease runs out, and the job is made again
         finally:
             self.running = None
-        self.average += (running.seconds() - self.average) / 5
+        seconds = running.seconds()
+        self.average_seconds += (seconds - self.average_seconds) / AVERAGE_OF
         details = {
             "generation": job["id"],
             "attempt": job["attempt"],
-            "seconds": round(running.seconds(), 2),
+            "seconds": round(seconds, 2),
         }
         log.info(outcome, extra={"details": details})
 
-    # -- The keeper ---------------------------------------------------------------------------
+    # -- The heartbeat thread -----------------------------------------------------------------
 
-    def keep(self) -> None:
-        swept, noted = 0.0, None
+    def heartbeat_loop(self) -> None:
+        swept_at = 0.0
+        noted = None
         while True:
             if running := self.running:
-                self.try_to(self.keep_run, running)
-            problems = {
-                name: watch.problem
-                for name, watch in self.watches.items()
-                if watch.problem != "unchecked"
-            }
-            is_due = time.monotonic() - swept > SWEEP_SECONDS
+                log_errors(self.heartbeat, running)
+            problems = self.known_problems()
+            is_due = time.monotonic() - swept_at > SWEEP_SECONDS
             if is_due or problems != noted:
-                self.try_to(db.note_worker, self.name, json.dumps(problems), self.average)
+                text = json.dumps(problems)
+                log_errors(queue.note_worker, self.name, text, self.average_seconds)
                 noted = problems
             if is_due:
-                swept = time.monotonic()
-                self.try_to(jobs.sweep)
-            time.sleep(1)
+                swept_at = time.monotonic()
+                log_errors(jobs.sweep)
+            time.sleep(HEARTBEAT_SECONDS)
 
-    def keep_run(self, running: Run) -> None:
+    def known_problems(self) -> dict[str, str]:
+        problems = {}
+        for name, probe in self.probes.items():
+            if probe.problem != "unchecked":
+                problems[name] = probe.problem
+        return problems
+
+    def heartbeat(self, running: Run) -> None:
         """Renew the lease of a run, or see to it that it stops."""
         job = running.job
         if running.stop_reason:
-            self.end_if_stubborn(running)
-        elif running.seconds() > catalog.offered()[job["model"]].deadline_seconds:
+            self.kill_if_stuck(running)
+        elif running.seconds() > catalog.models()[job["model"]].deadline_seconds:
             running.stop("timeout")
             jobs.fail(job, "timeout")
-        elif (
-            self.is_stopping and time.monotonic() - self.stopped_at > settings.WORKER_GRACE_SECONDS
-        ):
+        elif self.is_grace_over():
             running.stop("shutdown")
-        elif not db.renew_lease(job["id"], job["claim"], jobs.LEASE_SECONDS, running.progress):
+        elif not queue.renew_lease(job["id"], job["claim"], jobs.LEASE_SECONDS, running.progress):
             running.stop("lost")
 
-    def end_if_stubborn(self, running: Run) -> None:
-        if time.monotonic() - running.told_at < STUBBORN_SECONDS or self.running is not running:
+    def is_grace_over(self) -> bool:
+        seconds = time.monotonic() - self.stopping_since
+        return self.is_stopping and seconds > settings.WORKER_GRACE_SECONDS
+
+    def kill_if_stuck(self, running: Run) -> None:
+        """End this process if the engine has not stopped; serve.py starts another."""
+        seconds = time.monotonic() - running.stopped_at
+        if seconds < KILL_AFTER_SECONDS or self.running is not running:
             return
         if running.stop_reason == "shutdown":
-            self.try_to(jobs.give_back, running.job)
-        log.error(
-            "the engine does not stop; ending this process",
-            extra={"details": {"generation": running.job["id"]}},
-        )
-        os._exit(70)
-
-    def try_to(self, function, *arguments) -> None:
-        """Call what may fail and is tried again later, or made up for by a sweep."""
-        try:
-            function(*arguments)
-        except db.Unavailable:
-            log.warning("the database is away")
-        except Exception:
-            log.exception("unexpected error")
+            log_errors(jobs.release, running.job)
+        details = {"generation": running.job["id"]}
+        log.error("the engine does not stop; ending this process", extra={"details": details})
+        os._exit(os.EX_SOFTWARE)
 
     def on_signal(self, number: int, frame: object) -> None:
-        self.is_stopping, self.stopped_at = True, time.monotonic()
+        self.stopping_since = time.monotonic()
+        self.is_stopping = True
+
+
+def log_errors(function: Callable[..., Any], *arguments: Any) -> None:
+    """Call what may fail, and is tried again later or made up for by a sweep."""
+    try:
+        function(*arguments)
+    except db.Unavailable:
+        log.warning("the database is away")
+    except Exception:
+        log.exception("unexpected error")
 
 
 def main() -> None:
     config.load()
     logging.config.dictConfig(logs.dict_config())
-    offered = catalog.offered()
-    served = settings.WORKER_MODELS or list(offered)
+    models = catalog.models()
+    served = settings.WORKER_MODELS or list(models)
     for name in served:
-        if name not in offered:
-            raise config.SettingError(
-                f"WORKER_MODELS: {name} is not in {settings.MODELS_FILE.name}"
-            )
-        engines.prepare(offered[name])
+        if name not in models:
+            file = settings.MODELS_FILE.name
+            raise config.SettingError(f"WORKER_MODELS: {name} is not in {file}")
+        engines.prepare(models[name])
     worker = Worker(served)
     signal.signal(signal.SIGTERM, worker.on_signal)
     signal.signal(signal.SIGINT, worker.on_signal)

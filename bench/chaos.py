@@ -23,6 +23,8 @@ from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM
 import requests
 from PIL import Image
 
+from accounts import users
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import config
@@ -256,10 +258,10 @@ class Watch(threading.Thread):
     def run(self) -> None:
         while not over.wait(1):
             try:
-                found = db.rows(
+                found = db.all(
                     "SELECT id, claim FROM image_generations WHERE status = 'processing'"
                 )
-                users = db.list_users()
+                users = users.list_users()
                 if users and random.random() < 0.3:
                     db.settle_generations(random.choice(users)["id"])
             except db.Unavailable:
@@ -278,7 +280,7 @@ def is_quiet() -> bool:
         unfinished = db.value(
             "SELECT COUNT(*) FROM image_generations WHERE status IN ('pending', 'processing')"
         )
-        return not unfinished and not db.value("SELECT COUNT(*) FROM doomed_files")
+        return not unfinished and not db.value("SELECT COUNT(*) FROM pending_deletions")
     except db.Unavailable:
         return False
 
@@ -330,7 +332,7 @@ def file_findings(rows: list[dict], uploads: Path) -> Iterator[tuple[str, list]]
         "every file is whole",
         [key for key in owned.keys() & there if not is_whole(uploads / key, owned[key])],
     )
-    yield "no file is doomed", db.rows("SELECT * FROM doomed_files")
+    yield "no file is doomed", db.all("SELECT * FROM pending_deletions")
 
 
 def is_whole(path: Path, row: dict) -> bool:
@@ -343,7 +345,7 @@ def is_whole(path: Path, row: dict) -> bool:
 
 
 def account_findings(rows: list[dict], gone: list[dict]) -> Iterator[tuple[str, list]]:
-    for user in db.rows("SELECT id, quota_day, quota_used, settled_id, settled_count FROM users"):
+    for user in db.all("SELECT id, quota_day, quota_used, settled_id, settled_count FROM users"):
         own = [row for row in rows if row["user_id"] == user["id"]]
         both = own + [row for row in gone if row["user_id"] == user["id"]]
         used = sum(
@@ -353,7 +355,7 @@ def account_findings(rows: list[dict], gone: list[dict]) -> Iterator[tuple[str, 
         kept = (
             user["quota_used"],
             user["settled_count"],
-            db.list_generations(db.get_user(user["id"]), 1)[1],
+            db.list_generations(users.get_user(user["id"]), 1)[1],
         )
         yield (
             f"quota, settled count and total of user {user['id']}",
@@ -393,7 +395,7 @@ def run(options: argparse.Namespace, folder: Path, database: MariaDB | None) -> 
         "s later; answers",
         sum((u.answers for u in users), Counter()),
     )
-    rows, gone = db.rows("SELECT * FROM image_generations"), db.rows("SELECT * FROM chaos_gone")
+    rows, gone = db.all("SELECT * FROM image_generations"), db.all("SELECT * FROM chaos_gone")
     say("now", Counter((row["status"], row["error_code"]) for row in rows))
     say("when deleted", Counter(row["status"] for row in gone))
     found = [

@@ -20,7 +20,7 @@ for number in range(JOBS):
 spent = []
 for _ in range(JOBS):
     started = time.perf_counter()
-    jobs.run(jobs.take(["test_model"]))
+    jobs.run(jobs.acquire(["test_model"]))
     spent.append((time.perf_counter() - started) * 1000)
 db.execute("DELETE FROM image_generations WHERE model = 'test_model'")
 print(median(spent))

@@ -449,3 +449,30 @@ def _label(text: str) -> dict | None:
     ):
         return None
     return value or None
+
+
+# -- the object, until the module is rewritten --
+PictureFile = _File
+parse = _opened
+_File.has_credentials = property(lambda self: self.first("credentials") is not None)
+
+
+def _strip(self):
+    label = self.label()
+    self.pieces = [piece for piece in self.pieces if piece.role in KEPT]
+    if label is not None:
+        self.put_xmp(PACKET.format(_description(label)).encode())
+
+
+def _add_label(self, label):
+    if self.label() is None:
+        description = _description(label)
+        packet = self.xmp().merged(description)
+        if packet is None or len(packet) > self.max_xmp_bytes:
+            packet = PACKET.format(description).encode()
+        self.put_xmp(packet)
+
+
+_File.strip = _strip
+_File.add_label = _add_label
+_File.put_texts = lambda self, values: None

@@ -1,12 +1,15 @@
-"""Pictures: judged by decoding them, made small, freed of metadata. Knows nothing of HTTP or files.
+"""Pictures: judged by decoding them, made small, freed of metadata.
 
-Pillow is imported by the first picture: web processes that only list and watch do without its memory.
+Pillow is imported by the first picture: web processes that only list and watch do without its
+memory.
 """
 
 from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from errors import ApiError
@@ -38,37 +41,60 @@ class BadPicture(ApiError):
         super().__init__(fields={"avatar": (kind, {})})
 
 
-def avatar(data: bytes) -> Picture:
-    """Re-encode an upload as an avatar: upright, at most 512 x 512 pixels, nothing but the picture.
+# -- Avatars ------------------------------------------------------------------------------------
 
-    Takes PNG, JPEG, GIF and WebP whatever their file name; small animations keep moving. Raises BadPicture.
-    """
+
+def check_avatar(data: bytes) -> None:
+    """Refuse what is no avatar by its size and header, without decoding it. Raises BadPicture."""
     if len(data) > AVATAR_BYTES:
         raise BadPicture("avatar_too_large")
+    with decoding():
+        _open(data)
+
+
+def make_avatar(data: bytes) -> Picture:
+    """Re-encode an upload as an avatar: upright, at most 512 x 512 pixels, nothing but the picture.
+
+    Takes PNG, JPEG, GIF and WebP whatever their file name; small animations keep moving. Raises
+    BadPicture.
+    """
+    check_avatar(data)
+    with decoding():
+        image = _open(data)
+        # A phone's JPEG with a second picture inside (MPO) is still a photograph, not an animation.
+        kind = "JPEG" if image.format == "MPO" else image.format
+        encoded = (
+            _animation(image, kind) if _is_small_animation(image, kind) else _still(image, kind)
+        )
+        return Picture(encoded, EXTENSIONS[kind])
+
+
+@contextmanager
+def decoding() -> Iterator[None]:
+    """Turn what decoders raise for hostile bytes, in a dozen ways, into BadPicture."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return _avatar(data)
+            yield
     except BadPicture:
         raise
-    except Exception:  # decoders fail on hostile bytes in a dozen ways, all of them meaning this
+    except Exception:
         raise BadPicture("picture_broken") from None
 
 
-def _avatar(data: bytes) -> Picture:
+def _is_small_animation(image: Image.Image, kind: str) -> bool:
+    frames = 1 if kind == "JPEG" else getattr(image, "n_frames", 1)
+    pixels = frames * image.width * image.height
+    return 1 < frames <= MAX_ANIMATION_FRAMES and pixels <= MAX_PIXELS
+
+
+def _still(image: Image.Image, kind: str) -> bytes:
     from PIL import ImageOps
 
-    image = _open(data)
-    # A phone's JPEG with a second picture inside (MPO) is still a photograph, not an animation.
-    kind = "JPEG" if image.format == "MPO" else image.format
-    frames = 1 if kind == "JPEG" else getattr(image, "n_frames", 1)
-    if 1 < frames <= MAX_ANIMATION_FRAMES and frames * image.width * image.height <= MAX_PIXELS:
-        return Picture(_animation(image, kind), EXTENSIONS[kind])
-    image.draft(
-        "RGB", (AVATAR_SIDE, AVATAR_SIDE)
-    )  # a JPEG is then decoded at a fraction of its size
-    still = _fitted(ImageOps.exif_transpose(image), AVATAR_SIDE)
-    return Picture(_encoded([still], kind), EXTENSIONS[kind])
+    # A JPEG is then decoded at a fraction of its size.
+    image.draft("RGB", (AVATAR_SIDE, AVATAR_SIDE))
+    upright = ImageOps.exif_transpose(image)
+    return _encoded([_fitted(upright, AVATAR_SIDE)], kind)
 
 
 def _open(data: bytes, formats: tuple[str, ...] = tuple(EXTENSIONS)) -> Image.Image:
@@ -99,32 +125,32 @@ def _fitted(image: Image.Image, side: int) -> Image.Image:
 def _animation(image: Image.Image, kind: str) -> bytes:
     from PIL import ImageSequence
 
-    frames, durations = [], []
+    frames = []
+    durations = []
     for frame in ImageSequence.Iterator(image):
         frames.append(_fitted(frame, AVATAR_SIDE))
-        durations.append(
-            frame.info.get("duration", 100)
-        )  # WebP knows it only once the frame is decoded
+        # WebP knows it only once the frame is decoded.
+        durations.append(frame.info.get("duration", 100))
     return _encoded(frames, kind, durations, image.info.get("loop", 0))
 
 
+ENCODER_OPTIONS = {
+    "JPEG": {"quality": 88},
+    "WEBP": {"quality": 85},
+    "PNG": {"optimize": True},
+    "GIF": {"disposal": 2},
+}
+
+
 def _encoded(
-    frames: list[Image.Image], kind: str, durations: list | None = None, loop: int = 0
+    frames: list[Image.Image], kind: str, durations: list[int] | None = None, loop: int = 0
 ) -> bytes:
-    options: dict = {
-        "JPEG": {"quality": 88},
-        "WEBP": {"quality": 85},
-        "PNG": {"optimize": True},
-    }.get(kind, {})
+    options = dict(ENCODER_OPTIONS[kind])
     if len(frames) > 1:
-        options |= {
-            "save_all": True,
-            "append_images": frames[1:],
-            "duration": durations,
-            "loop": loop,
-        }
-    if kind == "GIF":
-        options["disposal"] = 2
+        options["save_all"] = True
+        options["append_images"] = frames[1:]
+        options["duration"] = durations
+        options["loop"] = loop
     if kind == "JPEG":
         frames = [frames[0].convert("RGB")]
     for frame in frames:
@@ -134,10 +160,13 @@ def _encoded(
     return output.getvalue()
 
 
+# -- Pictures from engines ----------------------------------------------------------------------
+
 # What engines give that is kept as it is, and what else can be turned into a PNG.
 KEPT = {"PNG": "png", "JPEG": "jpg", "MPO": "jpg", "WEBP": "webp"}
 TAKEN = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 ORIENTATION = 0x0112  # in EXIF
+PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 
 
 class Generated(NamedTuple):
@@ -150,35 +179,35 @@ class Generated(NamedTuple):
     thumbnail: bytes
 
 
-def generated(data: bytes) -> Generated:
-    """Verify an engine's picture by decoding it whole; a format that browsers may not show becomes PNG.
+def check_generated(data: bytes) -> Generated:
+    """Verify an engine's picture by decoding it whole, and make its thumbnail.
 
-    Raises BadPicture.
+    A format that browsers may not show becomes PNG. Raises BadPicture.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image = _open(data, TAKEN)
-            image.load()
-            if image.format in KEPT and image.getexif().get(ORIENTATION, 1) == 1:
-                return Generated(data, KEPT[image.format], *image.size, _thumbnail(image))
-            return as_png(data)
-    except BadPicture:
-        raise
-    except Exception:  # as for avatars: decoders fail in a dozen ways
-        raise BadPicture("picture_broken") from None
+    with decoding():
+        image = _open(data, TAKEN)
+        image.load()
+        is_upright = image.getexif().get(ORIENTATION, 1) == 1
+        if image.format in KEPT and is_upright:
+            extension = KEPT[image.format]
+            return Generated(data, extension, image.width, image.height, _thumbnail(image))
+        return _as_png(image)
 
 
 def as_png(data: bytes) -> Generated:
     """Write a picture that was verified anew, upright and as a PNG."""
+    return _as_png(_open(data, TAKEN))
+
+
+def _as_png(image: Image.Image) -> Generated:
     from PIL import ImageOps
 
-    image = ImageOps.exif_transpose(_open(data, TAKEN))
-    if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
+    image = ImageOps.exif_transpose(image)
+    if image.mode not in PNG_MODES:
         image = image.convert("RGBA" if image.has_transparency_data else "RGB")
     output = io.BytesIO()
     image.save(output, format="PNG")
-    return Generated(output.getvalue(), "png", *image.size, _thumbnail(image))
+    return Generated(output.getvalue(), "png", image.width, image.height, _thumbnail(image))
 
 
 def _thumbnail(image: Image.Image) -> bytes:

@@ -1,4 +1,7 @@
-"""Where bytes live: files under uploads/. A key is the path below it, a URL is /api/uploads/<key>."""
+"""Where bytes live: files under uploads/, each under a key, which is its path there.
+
+Keys are what the service passes around. A URL is made from one where an answer or a row is made.
+"""
 
 import os
 import secrets
@@ -10,17 +13,28 @@ from werkzeug.security import safe_join
 from config import settings
 
 URL_PREFIX = "/api/uploads/"
+MAX_KEY_LENGTH = 190  # what the column of cleanup.py holds
+
+
+def url(key: str) -> str:
+    return URL_PREFIX + key
+
+
+def key_of(url: str) -> str:
+    """Return the key in a URL, also one of an older program; it never is that of a folder."""
+    _, _, key = url.partition("/uploads/")
+    return key[:MAX_KEY_LENGTH].rstrip("/")
 
 
 def new_key(folder: str, extension: str) -> str:
     return f"{folder}/{secrets.token_hex(16)}.{extension}"
 
 
-def put(key: str, data: bytes) -> str:
-    """Store bytes under a key and return their URL. Never leaves a half-written file under that name."""
+def put(key: str, data: bytes) -> None:
+    """Store bytes under a key. Never leaves a half-written file under that name. Raises OSError."""
     path = settings.uploads_dir / key
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = draft_of(path)
+    draft = _draft_of(path)
     try:
         with open(draft, "wb") as file:
             file.write(data)
@@ -30,41 +44,49 @@ def put(key: str, data: bytes) -> str:
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
-    return URL_PREFIX + key
 
 
-def draft_of(path: Path) -> Path:
-    """Return where a file is written before it gets its name; known, so that what a crash leaves can be deleted."""
+def _draft_of(path: Path) -> Path:
+    """Return where a file is written before it gets its name.
+
+    It follows from the name, so that what a crash leaves there can be deleted.
+    """
     return path.with_name(f".{path.name}.draft")
 
 
+def _path_of(key: str) -> Path | None:
+    """Return the path of a key; None for one that leads out of uploads/."""
+    path = safe_join(str(settings.uploads_dir), key)
+    return Path(path) if path else None
+
+
 def find(key: str) -> Path | None:
-    """Return the path of a stored file, or None: also for a key that leads out of uploads/."""
-    found = safe_join(str(settings.uploads_dir), key)
-    return (
-        Path(found)
-        if found and not Path(key).name.startswith(".") and os.path.isfile(found)
-        else None
-    )
+    """Return the path of a stored file, or None if there is none."""
+    path = _path_of(key)
+    if not path or path.name.startswith("."):
+        return None
+    return path if os.path.isfile(path) else None  # unlike is_file(), it takes a NUL for "no"
 
 
-def delete(url: str | None) -> None:
-    """Delete the file behind a URL, and what a crash while writing it left; nothing happens if there is none."""
-    if not url or not url.startswith(URL_PREFIX):
+def delete(key: str) -> None:
+    """Delete a file, and what a crash while writing it left; nothing happens if there is none."""
+    path = _path_of(key)
+    if not path:
         return
-    found = safe_join(str(settings.uploads_dir), url.removeprefix(URL_PREFIX))
-    for path in (Path(found), draft_of(Path(found))) if found else ():
-        if path.is_file():
-            path.unlink(missing_ok=True)
+    for file in (path, _draft_of(path)):
+        if os.path.isfile(file):
+            file.unlink(missing_ok=True)
 
 
 def delete_folder(key: str) -> None:
-    """Delete a folder with all that is in it; nothing happens if there is none, or if it is uploads/ or above."""
-    found = safe_join(str(settings.uploads_dir), key)
-    if found and os.path.normpath(found) != os.path.normpath(settings.uploads_dir):
-        shutil.rmtree(found, ignore_errors=True)
+    """Delete a folder with all that is in it, but never uploads/ itself or anything above it."""
+    path = _path_of(key)
+    if path and os.path.normpath(path) != os.path.normpath(settings.uploads_dir):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def check() -> None:
     """Write and delete a file. Raises OSError if that fails."""
-    delete(put(f"check-{secrets.token_hex(8)}", b""))
+    key = f"check-{secrets.token_hex(8)}"
+    put(key, b"")
+    delete(key)

@@ -1,25 +1,25 @@
-"""The words no prompt may hold, from the file PROMPT_BLOCKLIST: one a line, `#` begins a remark."""
+"""The words that no prompt may contain, from the file PROMPT_BLOCKLIST: one a line, `#` starts a comment."""
 
 import re
 import unicodedata
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from config import settings
 from errors import ApiError
 
-# Characters of scripts that write words without blanks between them, so that a word has no edges to look for.
+# Characters of scripts that write words without blanks between them, so that a word has no edges.
 UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese, Khmer
-    "\u2e80-\u31ff\u3400-\ua4cf\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"  # Chinese, Japanese, Korean
+    # Chinese, Japanese, Korean
+    "\u2e80-\u31ff\u3400-\ua4cf\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
 )
 # A letter or digit of any other script.
 LETTER = f"[^\\W_{UNSPACED}]"
 
 
 class PromptBlocked(ApiError):
-    """The prompt holds a blocked word, which `fields` names."""
+    """The prompt contains a blocked word, which `fields` names."""
 
     code = "prompt_blocked"
 
@@ -30,47 +30,56 @@ class PromptBlocked(ApiError):
 def check(prompt: str) -> None:
     """Raise PromptBlocked for a prompt with a blocked word.
 
-    Words are literal in scripts without blanks, such as Chinese, and whole words in others: with `ass` blocked,
-    `grass` is fine. Case, width and invisible characters make no difference.
+    Words are literal in scripts without blanks, such as Chinese, and whole words in others: with
+    `ass` blocked, `grass` is fine. Case, width and invisible characters make no difference.
     """
     blocked = words()
     if not blocked:
         return
-    text = plain(prompt)
+    text = normalize(prompt)
     for word, shown in blocked.items():
-        if word in text and re.search(bounded(word), text):
+        if word in text and re.search(whole_word(word), text):
             raise PromptBlocked(shown)
 
 
-_known: tuple[Any, dict[str, str]] = (None, {})
+_version: tuple[Path, int] | None = None
+_words: dict[str, str] = {}
 
 
 def words() -> dict[str, str]:
-    """Return the blocked words in plain form, each with how the file writes it; a changed file is read again."""
-    global _known
+    """Return the blocked words in normal form, each with how the file writes it.
+
+    A changed file is read again.
+    """
+    global _version, _words
     if not settings.PROMPT_BLOCKLIST:
         return {}
     path = Path(settings.PROMPT_BLOCKLIST)
     with suppress(OSError):  # while an editor replaces the file, the words known before stand
         version = (path, path.stat().st_mtime_ns)
-        if version != _known[0]:
-            _known = (version, read(path))
-    return _known[1]
+        if version != _version:
+            _words = read(path)
+            _version = version
+    return _words
 
 
 def read(path: Path) -> dict[str, str]:
-    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-    found = [line.partition("#")[0].strip() for line in lines]
-    return {plain(word): word for word in found if plain(word)}
+    found = {}
+    for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines():
+        word = line.partition("#")[0].strip()
+        if normalize(word):
+            found[normalize(word)] = word
+    return found
 
 
-def plain(text: str) -> str:
+def normalize(text: str) -> str:
     """Return the text in one form: no case, no width, no invisible characters, single blanks."""
-    text = unicodedata.normalize("NFKC", text).casefold()
-    return " ".join("".join(c for c in text if unicodedata.category(c) not in ("Cf", "Mn")).split())
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    visible = [c for c in folded if unicodedata.category(c) not in ("Cf", "Mn")]
+    return " ".join("".join(visible).split())
 
 
-def bounded(word: str) -> str:
+def whole_word(word: str) -> str:
     """Return a pattern for the word that ends where letters of its own kind end."""
     before = f"(?<!{LETTER})" if re.match(LETTER, word[0]) else ""
     after = f"(?!{LETTER})" if re.match(LETTER, word[-1]) else ""

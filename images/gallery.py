@@ -1,62 +1,69 @@
-"""What an owner does with single generations, beside submitting them; no HTTP."""
+"""What an owner does with single generations, beside submitting them."""
 
 from contextlib import suppress
 
-import db
 import heavy
 import validation
+from accounts.tokens import Session
 from errors import ApiError
-from images import jobs, parameters, results
-from validation import GenerateInput, GenerateTestInput, TestParams
+from files import cleanup
+from images import history, jobs, parameters, queue
+from images.history import Generation
+from images.schemas import GenerateInput, GenerateTestInput, TestParams
+from images.submit import submit
 
 
-def generate_test(user: db.Row, wanted: GenerateTestInput) -> db.Row:
+def generate_test(session: Session, wanted: GenerateTestInput) -> Generation:
     """Submit a generation and make it at once, in this process; return its record.
 
-    Raises heavy.Busy before anything is written, and as jobs.submit() does. Should this process be killed meanwhile,
-    a worker makes the image a little later.
+    Should this process be killed meanwhile, a worker makes the image a little later. Raises
+    heavy.Busy before anything is written, and as submit() does.
     """
     params = wanted.params or TestParams()
-    body = {"prompt": wanted.prompt, **params.model_dump(include=set(TestParams.model_fields))}
-    return heavy.run(make_now, user, GenerateInput(**body), params.model_extra or {})
+    values = params.model_dump(include=set(TestParams.model_fields))
+    body = GenerateInput(prompt=wanted.prompt, **values)
+    return heavy.run(_make_now, session, body, params.model_extra or {})
 
 
-def make_now(user: db.Row, wanted: GenerateInput, extra: dict) -> db.Row:
-    record = jobs.submit(user, wanted, extra=extra, hold_seconds=jobs.LEASE_SECONDS)[0]
+def _make_now(session: Session, wanted: GenerateInput, extra: dict) -> Generation:
+    [record] = submit(session, wanted, extra=extra, hold_seconds=jobs.LEASE_SECONDS)
     if job := jobs.claim(record["id"]):
-        with suppress(jobs.Stopped):  # canceled or deleted meanwhile: the record tells
+        with suppress(jobs.ClaimLost):  # canceled or deleted meanwhile: the record tells
             jobs.run(job)
-    return reread(user, record)
+    return _read_again(session.user_id, record)
 
 
-def retry(user: db.Row, generation: db.Row, new_seed: bool) -> list[db.Row]:
-    """Queue a new generation with the parameters of an old one. Raises as jobs.submit() does."""
-    return jobs.submit(
-        user, validation.parse(GenerateInput, parameters.again(generation, new_seed))
-    )
+def retry(session: Session, generation: Generation, new_seed: bool) -> list[Generation]:
+    """Queue a new generation with the parameters of an old one. Raises as submit() does."""
+    body = parameters.retry_body(generation, new_seed)
+    return submit(session, validation.parse(GenerateInput, body))
 
 
-def cancel(user: db.Row, generation: db.Row) -> db.Row:
-    """Cancel an unfinished generation and return what it is then. Raises ApiError if it is finished."""
-    jobs.cancel(user, generation)
-    return reread(user, generation)
+def cancel(user_id: int, generation: Generation) -> Generation:
+    """Cancel an unfinished generation and return what it is then. Raises ApiError if it is finished.
+
+    Its worker notices at the next heartbeat.
+    """
+    if not queue.cancel(generation["id"], user_id):
+        raise ApiError("already_finished")
+    return _read_again(user_id, generation)
 
 
-def set_favorite(user: db.Row, generation: db.Row, favorite: bool) -> db.Row:
-    db.set_favorite(user["id"], generation["id"], favorite)
-    return reread(user, generation)
+def set_favorite(user_id: int, generation: Generation, favorite: bool) -> Generation:
+    history.set_favorite(user_id, generation["id"], favorite)
+    return _read_again(user_id, generation)
 
 
-def reread(user: db.Row, generation: db.Row) -> db.Row:
-    found = db.list_owned(user["id"], [generation["id"]])
+def _read_again(user_id: int, generation: Generation) -> Generation:
+    found = history.list_owned(user_id, [generation["id"]])
     if not found:
         raise ApiError("image_deleted")
     return found[0]
 
 
-def delete(user: db.Row, ids: list[int]) -> list[int]:
-    """Delete generations of the user with their files, and return the ids of those there were."""
-    deleted = db.delete_generations(user["id"], ids)
-    for row in deleted:
-        results.remove(db.file_keys(row))
-    return [row["id"] for row in deleted]
+def delete(user_id: int, ids: list[int]) -> list[int]:
+    """Delete generations of the user with their files; return the ids of those there were."""
+    deleted = history.delete_generations(user_id, ids)
+    for generation in deleted:
+        cleanup.delete_files(history.file_keys(generation))
+    return [generation["id"] for generation in deleted]

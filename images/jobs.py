@@ -1,14 +1,10 @@
-"""The life of a generation, no HTTP. Its row is the truth: pending -> processing -> completed | failed | canceled.
+"""What a worker does with a job: acquire it, run it, and record what came of it.
 
-submit() inserts it; take() gives it to one worker under a claim and a lease; run() makes the picture while the
-worker renews the lease, stores the files and then the result, in one guarded UPDATE. Whoever lost the claim
-changes nothing. sweep() repairs what processes that died left behind.
-
-What somebody may have to pay for is never repeated on a guess: the row says `is_sent` before such a request goes
-out, and only an answer takes that back. A row that says so when its worker is gone fails as `outcome_unknown`.
+What may be charged is never repeated on a guess: the row says `may_be_charged` before such a request
+goes out, and only an answer takes that back. A row that says so when its worker is gone fails with
+`outcome_unknown`.
 """
 
-import hashlib
 import logging
 import secrets
 import time
@@ -20,156 +16,140 @@ import engines
 import logs
 import messages
 import metrics
-import validation
+from accounts import rate_limits
 from engines import catalog
-from errors import ApiError
-from images import blocklist, parameters, results
-from validation import GenerateInput
+from files import cleanup
+from images import PENDING, parameters, queue, results, submit
+from images.queue import Job
 
 LEASE_SECONDS = 30
 MAX_ATTEMPTS = 3
-BACK_OFF_SECONDS = (5, 30)
+BACKOFF_SECONDS = (5, 30)
+MAX_BACKOFF_SECONDS = 3600
 
 log = logging.getLogger("jobs")
 
 
-class Stopped(Exception):
-    """The generation is no longer ours to make: canceled, deleted, or given to another worker."""
+class ClaimLost(Exception):
+    """The job is no longer ours: it was canceled, deleted, or given to another worker."""
 
 
-def submit(
-    user: db.Row,
-    wanted: GenerateInput,
-    key: str | None = None,
-    extra: dict | None = None,
-    hold_seconds: int = 0,
-) -> list[db.Row]:
-    """Queue `wanted.n` generations, with seeds one after the other, and return their records.
-
-    The same key and request again return the first answer's records. `extra` are params to keep in the record
-    beside ours; workers leave the rows alone for `hold_seconds`. Raises InvalidInput, PromptBlocked, and the
-    Refusals of db.submit_generations().
-    """
-    blocklist.check(wanted.prompt)
-    key_hash, body_hash = (digest(key), digest(wanted.model_dump_json())) if key else (None, "")
-    rows = parameters.rows(catalog.fill(wanted), extra or {})
-    return db.submit_generations(user, rows, key_hash, body_hash, hold_seconds)
-
-
-def digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def cancel(user: db.Row, generation: db.Row) -> None:
-    """Cancel an unfinished generation; its worker hears of it at the next heartbeat. Raises ApiError if finished."""
-    if not db.cancel_generation(generation["id"], user["id"]):
-        raise ApiError("already_finished")
-
-
-# -- In a worker --------------------------------------------------------------------------------
-
-
-def take(served: list[str]) -> db.Row | None:
-    """Claim the generation whose turn it is among these models; None if there is none."""
-    while served and (turn := db.next_generation(served)):
-        if job := claim(turn["id"]):
+def acquire(models: list[str]) -> Job | None:
+    """Claim the job whose turn it is among these models; None if there is none."""
+    while models:
+        generation_id = queue.next_generation(models)
+        if not generation_id:
+            return None
+        if job := claim(generation_id):
             return job
         # Another worker was faster; look whose turn it is now.
     return None
 
 
-def claim(generation_id: int) -> db.Row | None:
-    """Claim one pending generation; the row returned carries the claim."""
-    job = db.get_job(generation_id)
-    if not job or job["status"] != "pending":
+def claim(generation_id: int) -> Job | None:
+    """Claim one pending generation; None if it is not pending any more."""
+    job = queue.get_job(generation_id)
+    if not job or job["status"] != PENDING:
         return None
+    metrics.note_wait(job["model"], job["waited_seconds"])
     token = secrets.token_hex(16)
-    metrics.note_wait(job["model"], job["now"] - validation.seconds_of(job["created_at"]))
-    deadline = catalog.offered()[job["model"]].deadline_seconds
-    taken = db.claim_generation(job, token, LEASE_SECONDS, deadline, time.time())
-    return {**job, "claim": token, "attempt": job["attempt"] + 1} if taken else None
+    deadline_seconds = catalog.models()[job["model"]].deadline_seconds
+    if not queue.claim_job(job, token, LEASE_SECONDS, deadline_seconds, now=time.time()):
+        return None
+    return {**job, "claim": token, "attempt": job["attempt"] + 1}
 
 
-def run(job: db.Row, on_progress: Callable[[int, int], None] = engines.no_progress) -> str:
-    """Make the picture of a claimed job and record it, or why there is none; return "completed", "failed" or "put off".
+def run(job: Job, on_progress: Callable[[int, int], None] = engines.no_progress) -> str:
+    """Make the picture of an acquired job and record it, or why there is none.
 
-    Raises Stopped if on_progress does or if the claim was lost, and Unavailable if the database is away at the
-    end: the lease then runs out and the job is made again.
+    Returns "completed", "failed" or "deferred". Raises ClaimLost if on_progress does or if the claim
+    was lost, and Unavailable if the database is away at the end: the lease then runs out, and the
+    job is made again.
     """
     with metrics.job_timer(job["model"]) as timer:
         try:
-            wanted = parameters.engine_job(job, before_send=partial(mark_sent, job))
-            drawing = engines.load(catalog.offered()[job["model"]].engine).make(wanted, on_progress)
-            timer.outcome = finish(job, results.intake(job, parameters.params_of(job), drawing))
-        except Stopped:
+            timer.outcome = make(job, on_progress)
+        except ClaimLost:
             timer.outcome = "stopped"
             raise
         except db.Unavailable:
             raise
         except engines.TransientError as error:
-            timer.outcome = try_later(job, error)
+            timer.outcome = defer(job, error)
         except engines.EngineError as error:
             timer.outcome = fail(job, error.code, error.shown, cause=str(error))
         except Exception as error:
-            timer.outcome = fail(job, "engine_error", **logs.surprise(error))
+            timer.outcome = fail(job, "engine_error", **logs.describe(error))
         return timer.outcome
 
 
-def mark_sent(job: db.Row) -> None:
-    """Note that a request somebody may pay for is about to go out. Raises Stopped if the claim was lost."""
-    if not db.mark_sent(job["id"], job["claim"]):
-        raise Stopped
-    job["is_sent"] = 1
+def make(job: Job, on_progress: Callable[[int, int], None]) -> str:
+    params = parameters.params_of(job)
+    request = parameters.image_request(job, params, partial(mark_may_be_charged, job))
+    engine = engines.load(catalog.models()[job["model"]].engine)
+    generated = engine.make(request, on_progress)
+    return complete(job, results.process(job, params, generated))
 
 
-def finish(job: db.Row, made: results.Result) -> str:
-    """Store the files, then the result. Until the result stands, the files are doomed: no crash leaves orphans."""
-    columns, keys = results.store(job, made, LEASE_SECONDS)
-    if not db.patiently(db.complete_generation, job["id"], job["claim"], columns, keys):
-        results.remove(keys)
-        raise Stopped
+def mark_may_be_charged(job: Job) -> None:
+    """Note that a request that may be charged is about to go out. Raises ClaimLost."""
+    if not queue.mark_may_be_charged(job["id"], job["claim"]):
+        raise ClaimLost
+    job["may_be_charged"] = 1
+
+
+def complete(job: Job, result: results.Result) -> str:
+    """Store the files, then record the result. Raises ClaimLost."""
+    columns, keys = results.store(job, result, LEASE_SECONDS)
+    if not db.retry_while_unavailable(queue.complete, job["id"], job["claim"], columns, keys):
+        cleanup.delete_files(keys)
+        raise ClaimLost
     return "completed"
 
 
-def try_later(job: db.Row, error: engines.TransientError) -> str:
+def defer(job: Job, error: engines.TransientError) -> str:
+    """Return a job to the queue, to be retried after a backoff; fail it after its last attempt."""
     if job["attempt"] >= MAX_ATTEMPTS:
         return fail(job, error.code, error.shown, cause=str(error))
-    delay = min(error.retry_after or BACK_OFF_SECONDS[job["attempt"] - 1], 3600)
-    log.warning(
-        "try later",
-        extra={"details": {"generation": job["id"], "cause": str(error), "seconds": delay}},
-    )
-    db.release_generation(job["id"], job["claim"], delay_seconds=delay)
-    return "put off"
+    backoff = error.retry_after or BACKOFF_SECONDS[job["attempt"] - 1]
+    seconds = min(backoff, MAX_BACKOFF_SECONDS)
+    details = {"generation": job["id"], "cause": str(error), "seconds": seconds}
+    log.warning("try later", extra={"details": details})
+    queue.release(job["id"], job["claim"], delay_seconds=seconds)
+    return "deferred"
 
 
-def fail(job: db.Row, code: str, shown: str = "", **details: str) -> str:
-    """Record a failure: its code, a sentence for the owner and what the engine says of it; the details are logged."""
+def fail(job: Job, code: str, shown: str = "", **details: str) -> str:
+    """Record a failure: its code, a sentence for the owner, and what the engine says of it.
+
+    The details are logged.
+    """
     log.error("failed", extra={"details": {"generation": job["id"], "code": code, **details}})
-    db.fail_generation(job, code, messages.JOB_ERRORS[code][0], shown)
+    sentence, _ = messages.JOB_ERRORS[code]
+    queue.fail(job, code, sentence, shown)
     return "failed"
 
 
-def give_back(job: db.Row) -> None:
-    """Return a claimed job to the queue as if it had not been taken, because this process must end."""
-    if job["is_sent"]:
+def release(job: Job) -> None:
+    """Return a job to the queue as if it had not been acquired, because this process must end."""
+    if job["may_be_charged"]:
         fail(job, "outcome_unknown")
     else:
-        db.release_generation(job["id"], job["claim"], attempts_back=1)
+        queue.release(job["id"], job["claim"], refund=1)
 
 
 def sweep() -> None:
-    """Repair what processes that died left behind; any number of workers may do so at the same time."""
-    for job in db.list_abandoned():
+    """Repair what processes that died left; any number of workers may do so at the same time."""
+    for job in queue.list_abandoned():
         if job["is_late"]:
             fail(job, "timeout")
-        elif job["is_sent"]:
+        elif job["may_be_charged"]:
             fail(job, "outcome_unknown")
         elif job["attempt"] >= MAX_ATTEMPTS:
             fail(job, "worker_lost")
         else:
-            db.release_generation(job["id"], job["claim"])
-    results.remove(db.list_due_files())
-    db.delete_old_keys()
-    db.delete_old_workers()
-    db.delete_old_attempts()
+            queue.release(job["id"], job["claim"])
+    cleanup.delete_expired()
+    submit.delete_expired_keys()
+    queue.delete_old_workers()
+    rate_limits.delete_expired()

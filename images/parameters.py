@@ -1,4 +1,7 @@
-"""How an image is to be made, as its row keeps it: written from a request, read for an engine or a retry."""
+"""How an image is to be made: from a request to the row that keeps it, and from the row to an engine.
+
+What a model allows and its defaults stand in `engines/catalog.py`; here a request is held to that.
+"""
 
 import json
 import secrets
@@ -8,101 +11,177 @@ from typing import Any
 import db
 import engines
 from engines import catalog
-from validation import MAX_SEED, GenerateInput
+from engines.catalog import CHOICES, RANGES, Model, Range
+from images.history import Generation
+from images.queue import Job
+from images.schemas import MAX_SEED, GenerateInput
+from validation import InvalidInput
 
 # What of a request is kept in the record's params if it was said.
-KEPT = ("steps", "guidance", "negative_prompt", *catalog.CHOSEN)
-to_json = json.JSONEncoder(ensure_ascii=False).encode
-# What old rows hold as NaN or Infinity is nothing: JSON has no word for it.
-from_json = json.JSONDecoder(parse_constant=lambda name: None).decode
+KEPT = ("steps", "guidance", "negative_prompt", *CHOICES)
+NOT_OFFERED = ("not_offered", {})
+RANDOM_SEED = (None, -1)
 
 
-def rows(wanted: GenerateInput, extra: dict) -> list[db.Row]:
-    """Return the columns of each image of a request that catalog.fill() has filled; `extra` are more params."""
-    return [row(wanted, seed, extra) for seed in seeds(wanted)]
+# -- From a request to rows ---------------------------------------------------------------------
 
 
-def seeds(wanted: GenerateInput) -> list[int | None]:
-    """Return the seed of each image, one after the other; none for a model that takes none."""
-    if not catalog.offered()[wanted.model].takes_seed:
+def fill(wanted: GenerateInput) -> GenerateInput:
+    """Return the request with the model's defaults for what it leaves out.
+
+    Raises InvalidInput naming every field that the model does not take, or not at that value.
+    """
+    models = catalog.models()
+    model = models.get(wanted.model or next(iter(models)))
+    if not model:
+        expected = ", ".join(models)
+        raise InvalidInput(fields={"model": ("literal_error", {"expected": expected})})
+    filled = wanted.model_copy(update={"model": model.name})
+    wrong = {}
+    for name in (*RANGES, *CHOICES):
+        offer = getattr(model, name)
+        value = getattr(wanted, name)
+        if value is None:
+            setattr(filled, name, default_of(name, offer))
+        elif problem := problem_with(offer, value):
+            wrong[name] = problem
+    if wanted.negative_prompt and not model.negative_prompt:
+        wrong["negative_prompt"] = NOT_OFFERED
+    if wanted.seed not in RANDOM_SEED and not model.takes_seed:
+        wrong["seed"] = NOT_OFFERED
+    size = f"{filled.width}x{filled.height}"
+    if not wrong and model.sizes and size not in model.sizes:
+        wrong["width"] = ("size_not_offered", {"sizes": ", ".join(model.sizes)})
+    if wrong:
+        raise InvalidInput(fields=wrong)
+    return filled
+
+
+def default_of(name: str, offer: Range | list[str] | None) -> float | int | str | None:
+    if isinstance(offer, Range):
+        return catalog.as_number(name, offer.default)
+    return offer[0] if offer else None
+
+
+def problem_with(
+    offer: Range | list[str] | None, value: float | str
+) -> tuple[str, dict[str, Any]] | None:
+    """Return what is wrong with a value, as messages.FIELDS words it; None if nothing is."""
+    if not offer:
+        return NOT_OFFERED
+    if isinstance(offer, list):
+        return None if value in offer else ("literal_error", {"expected": ", ".join(offer)})
+    if not offer.min <= value <= offer.max:
+        return "out_of_range", {"low": offer.min, "high": offer.max}
+    if offer.step > 1 and value % offer.step:
+        return "not_multiple", {"step": offer.step}
+    return None
+
+
+def new_rows(wanted: GenerateInput, extra: dict[str, Any], hold_seconds: int = 0) -> list[db.Row]:
+    """Return the columns of each image of a request that fill() has filled.
+
+    `extra` are more params for the record; workers leave the rows alone for `hold_seconds`.
+    """
+    model = catalog.models()[wanted.model]
+    rows = []
+    for seed in seeds(wanted, model):
+        row = {
+            "prompt_text": wanted.prompt,
+            "model": wanted.model,
+            "width": wanted.width,
+            "height": wanted.height,
+            "generation_params_json": to_json({**extra, **new_params(wanted, model, seed)}),
+            "hold_seconds": hold_seconds,
+        }
+        rows.append(row)
+    return rows
+
+
+def seeds(wanted: GenerateInput, model: Model) -> list[int | None]:
+    """Return the seed of each image, one after the other; None for a model that takes none."""
+    if not model.takes_seed:
         return [None] * wanted.n
-    first = (
-        wanted.seed if wanted.seed not in (None, -1) else secrets.randbelow(MAX_SEED + 2 - wanted.n)
-    )
+    first = wanted.seed
+    if first in RANDOM_SEED:
+        first = secrets.randbelow(MAX_SEED + 2 - wanted.n)
     return [(first + index) % (MAX_SEED + 1) for index in range(wanted.n)]
 
 
-def row(wanted: GenerateInput, seed: int | None, extra: dict) -> db.Row:
-    model = catalog.offered()[wanted.model]
+def new_params(wanted: GenerateInput, model: Model, seed: int | None) -> dict[str, Any]:
     params = {
-        **extra,
         "model_used": model.model_used or model.name,
         "seed": seed,
         "width": wanted.width,
         "height": wanted.height,
     }
-    params |= {
-        name: getattr(wanted, name) for name in KEPT if getattr(wanted, name) not in (None, "")
-    }
+    for name in KEPT:
+        value = getattr(wanted, name)
+        if value not in (None, ""):
+            params[name] = value
     if wanted.embed_metadata is not None:
         params["embed_metadata"] = wanted.embed_metadata
-    return {
-        "prompt_text": wanted.prompt,
-        "status": "pending",
-        "model": wanted.model,
-        "width": wanted.width,
-        "height": wanted.height,
-        "generation_params_json": to_json(params),
-    }
+    return params
 
 
-def params_of(generation: db.Row) -> dict[str, Any]:
-    """Return recorded params; a row older than this service may hold none, or something else."""
+# -- From a row ---------------------------------------------------------------------------------
+
+
+def to_json(params: dict[str, Any]) -> str:
+    return json.dumps(params, ensure_ascii=False)
+
+
+def params_of(generation: Generation | Job) -> dict[str, Any]:
+    """Return recorded params; a row of an older program may hold none, or something else."""
+    text = generation["generation_params_json"]
+    if not text:
+        return {}
     try:
-        params = from_json(generation["generation_params_json"] or "{}")
+        # NaN and Infinity, which JSON has no word for, become null.
+        params = json.loads(text, parse_constant=lambda name: None)
     except (ValueError, RecursionError):
-        params = {}
+        return {}
     return params if isinstance(params, dict) else {}
 
 
-def again(generation: db.Row, new_seed: bool) -> dict[str, Any]:
-    """Return the body of a request for the same image, as far as its model still takes what it was made with."""
-    params = params_of(generation)
-    # What the engine made of the request is in the record; asked for again is what was asked for.
-    if isinstance(params.get("requested"), dict):
-        params |= params["requested"]
-    body = {"prompt": generation["prompt_text"], "model": generation["model"]}
-    model = catalog.offered().get(generation["model"] or "")
-    names = [
-        name
-        for name in ("negative_prompt", *catalog.RANGED, *catalog.CHOSEN)
-        if model and getattr(model, name)
-    ]
-    # Rows of older programs, and params of generate-test, may hold anything under these names.
-    body |= {
-        name: params[name] for name in names if isinstance(params.get(name), int | float | str)
-    }
-    if not new_seed and model and model.takes_seed and isinstance(params.get("seed"), int):
-        body["seed"] = params["seed"]
-    if isinstance(params.get("embed_metadata"), bool):
-        body["embed_metadata"] = params["embed_metadata"]
-    return body
-
-
-def engine_job(
-    generation: db.Row, before_send: Callable[[], None] = engines.nothing
+def image_request(
+    row: Generation | Job | db.Row,
+    params: dict[str, Any],
+    before_send: Callable[[], None] = engines.nothing,
 ) -> engines.ImageRequest:
-    """Return what an engine is to make of a generation."""
-    params = params_of(generation)
+    """Return what an engine is to make of a row with these params."""
+    choices = {name: params.get(name, "") for name in CHOICES}
     return engines.ImageRequest(
-        prompt=generation["prompt_text"],
+        prompt=row["prompt_text"],
         negative_prompt=params.get("negative_prompt", ""),
-        width=generation["width"],
-        height=generation["height"],
+        width=row["width"],
+        height=row["height"],
         steps=params.get("steps"),
         seed=params["seed"],
         guidance=params.get("guidance"),
-        **{name: params.get(name, "") for name in catalog.CHOSEN},
-        options=catalog.offered()[generation["model"]].options,
+        options=catalog.models()[row["model"]].options,
         before_send=before_send,
+        **choices,
     )
+
+
+def retry_body(generation: Generation, new_seed: bool) -> dict[str, Any]:
+    """Return the body of a request for the same image, as far as its model still takes it."""
+    body = {"prompt": generation["prompt_text"], "model": generation["model"]}
+    params = params_of(generation)
+    # The record has what the engine made of the request; the same is asked for again.
+    if isinstance(params.get("requested"), dict):
+        params |= params["requested"]
+    if isinstance(params.get("embed_metadata"), bool):
+        body["embed_metadata"] = params["embed_metadata"]
+    model = catalog.models().get(generation["model"] or "")
+    if not model:
+        return body
+    for name in ("negative_prompt", *RANGES, *CHOICES):
+        value = params.get(name)
+        # Rows of older programs, and params of generate-test, may hold anything under these names.
+        if getattr(model, name) and isinstance(value, int | float | str):
+            body[name] = value
+    if model.takes_seed and not new_seed and isinstance(params.get("seed"), int):
+        body["seed"] = params["seed"]
+    return body

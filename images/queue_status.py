@@ -1,85 +1,136 @@
-"""How things stand: who waits, how fast the queue moves, which models can be made, whether the service is ready."""
+"""How things stand: who waits, how fast the queue moves, which models are available, readiness."""
 
 import json
+import threading
 import time
-from functools import lru_cache
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
 
 import db
+from config import settings
 from engines import catalog
 from files import storage
+from images import queue
 
-# A worker not heard of for this long is none.
-CREW_SECONDS = 30
+# A worker not heard of for this long is not alive.
+LIVE_SECONDS = 30
+# A queue limit below this is checked against a fresh count; above, one of the last second will do
+# until half of the limit is reached.
+SMALL_QUEUE = 1000
 
 
-class Queue:
+def cached(seconds: float) -> Callable:
+    """Remember what a function without arguments returned, for so many seconds.
+
+    One thread at a time calls the function; the others wait for what it returns.
+    """
+
+    def decorate(function: Callable[[], Any]) -> Callable[[], Any]:
+        lock = threading.Lock()
+        remembered: dict[str, Any] = {"until": 0.0}
+
+        @wraps(function)
+        def call() -> Any:
+            with lock:
+                if time.monotonic() >= remembered["until"]:
+                    remembered["value"] = function()
+                    remembered["until"] = time.monotonic() + seconds
+                return remembered["value"]
+
+        def forget() -> None:
+            remembered["until"] = 0.0
+
+        call.forget = forget
+        return call
+
+    return decorate
+
+
+class QueueStatus:
     """The queue and its workers at one moment."""
 
     def __init__(self):
-        self.pending = db.count_pending_by_user()
-        crew = db.list_crew(CREW_SECONDS)
-        self.workers = len(crew)
-        self.run_seconds = sum(row["run_seconds"] for row in crew) / max(1, len(crew))
-        self.problems = problems(crew)
-        self.positions: dict[int, int] = {}  # by how many waiting generations a user has
+        self.pending = queue.count_pending_by_user()
+        self.waiting = sum(self.pending.values())
+        live_workers = queue.list_live_workers(LIVE_SECONDS)
+        self.workers = len(live_workers)
+        self.problems = problems(live_workers)
+        run_seconds = [row["run_seconds"] for row in live_workers]
+        self.run_seconds = sum(run_seconds) / max(1, self.workers)
+        self._positions: dict[int, int] = {}  # by how many waiting generations a user has
 
-    def place(self, user_id: int, model: str) -> tuple[int, int | None]:
-        """Estimate the place of the user's last generation, and the seconds until it is done.
+    def position(self, user_id: int, model: str) -> tuple[int, int | None]:
+        """Estimate the position of the user's last generation, and the seconds until it is done.
 
-        Users take turns, so of each no more come before it than the user has. The time is None while no worker
-        can make the model's images.
+        Users take turns, so of each no more come before it than the user has. The time is None
+        while no worker can make the model's images.
         """
         own = self.pending.get(user_id, 1)
-        if own not in self.positions:
-            self.positions[own] = sum(min(number, own) for number in self.pending.values()) or 1
-        position = self.positions[own]
+        if own not in self._positions:
+            before = sum(min(number, own) for number in self.pending.values())
+            self._positions[own] = before or 1
+        position = self._positions[own]
         if self.problems.get(model, "no_worker"):
             return position, None
-        return position, max(1, round(position * self.run_seconds / self.workers))
+        eta_seconds = round(position * self.run_seconds / self.workers)
+        return position, max(1, eta_seconds)
 
 
-def problems(crew: list[db.Row]) -> dict[str, str]:
-    """Return for each model on offer why it cannot be made just now: "no_worker", what the workers found when
-    they last asked its engine (a key of messages.JOB_ERRORS), or "" if one of them can make it."""
-    reports = [report(row["models"]) for row in crew]
+@cached(seconds=1)
+def current() -> QueueStatus:
+    """Return the queue as it was at most a second ago, however many clients ask."""
+    return QueueStatus()
+
+
+def is_full(number: int) -> bool:
+    """Tell if so many more would be too many for MAX_QUEUE; a few at the same moment may pass."""
+    limit = settings.MAX_QUEUE
+    waiting = current().waiting
+    if limit < SMALL_QUEUE or waiting > limit // 2:
+        waiting = queue.count_waiting(limit)
+    return waiting + number > limit
+
+
+def problems(live_workers: list[db.Row]) -> dict[str, str]:
+    """Return for each model on offer why it is not available, "" if a worker can make its images.
+
+    That is "no_worker", or what the workers found when they last asked its engine, a key of
+    messages.JOB_ERRORS.
+    """
+    reports = [_read_report(row["models"]) for row in live_workers]
     found = {}
-    for name in catalog.offered():
-        heard = [problems[name] for problems in reports if name in problems]
-        found[name] = min(heard, default="no_worker")
+    for name in catalog.models():
+        reported = [report[name] for report in reports if name in report]
+        found[name] = min(reported, default="no_worker")
     return found
 
 
-def report(text: str) -> dict[str, str]:
+def _read_report(text: str) -> dict[str, str]:
     try:
         return dict(json.loads(text))
     except (ValueError, TypeError):  # of a worker of an older release, during an upgrade
         return {}
 
 
-@lru_cache(maxsize=2)
-def _queue(second: int) -> Queue:
-    return Queue()
-
-
-def queue() -> Queue:
-    """Return the queue as it was at most a second ago, however many clients ask."""
-    return _queue(int(time.monotonic()))
-
-
 def readiness() -> tuple[dict[str, str], dict[str, str]]:
-    """Return what an image needs, each with what is wrong with it: a key of messages.FIELDS, or ""; and the
-    problems() of the models."""
-    state, found = {"database": "", "storage": "", "queue": "", "models": ""}, {}
+    """Return what an image needs, each with what is wrong with it, and the problems() of the models.
+
+    What is wrong is a key of messages.FIELDS, or "".
+    """
+    state = {"database": "", "storage": "", "queue": "", "models": ""}
+    found = {}
     try:
-        found = problems(db.list_crew(CREW_SECONDS))
-        if all(problem == "no_worker" for problem in found.values()):
-            state["queue"] = "no_worker"
-        elif all(found.values()):
-            state["models"] = "no_model"
-    except Exception:  # away, or a database without our tables
-        state |= {"database": "away", "queue": "away"}
+        found = problems(queue.list_live_workers(LIVE_SECONDS))
+    except Exception:  # unavailable, or a database without our tables
+        state["database"] = "unavailable"
+        state["queue"] = "unavailable"
+    if found and all(problem == "no_worker" for problem in found.values()):
+        state["queue"] = "no_worker"
+    elif found and all(found.values()):
+        state["models"] = "no_model"
     try:
         storage.check()
     except OSError:
-        state["storage"] = "away"
+        state["storage"] = "unavailable"
     return state, found

@@ -1,19 +1,24 @@
-"""From what an engine gave to what is kept: the picture verified, told what it is, made small, and stored."""
+"""From what an engine gave to what is kept: checked, described in its metadata, stored.
 
-from typing import NamedTuple
+The picture is decoded once, for the check and the thumbnail, and its file parsed once, for the
+prompt and the label.
+"""
+
+from typing import Any, NamedTuple
 
 import db
 from config import settings
 from engines import GeneratedImage, PermanentError, TransientError
-from files import metadata, pictures, storage
+from files import cleanup, metadata, pictures, storage
 from images import parameters
+from images.queue import Job
 
-# What of the params an image says, beside its prompt and model.
-TEXTS = ("seed", "width", "height", *parameters.KEPT)
+# What of the params an image says in its metadata, beside its prompt and model.
+EMBEDDED = ("seed", "width", "height", *parameters.KEPT)
 
 
 class Result(NamedTuple):
-    """An image and its thumbnail as they are stored, and the columns that say what the image really is."""
+    """An image and its thumbnail as they are stored, and columns that say what it really is."""
 
     image: bytes
     extension: str
@@ -21,103 +26,118 @@ class Result(NamedTuple):
     columns: db.Row
 
 
-def intake(job: db.Row, params: dict, drawing: GeneratedImage) -> Result:
-    """Make the result of a job with these params from an engine's drawing. Raises PermanentError if it is no picture.
+def process(job: Job, params: dict[str, Any], generated: GeneratedImage) -> Result:
+    """Make the result of a job with these params from what its engine gave.
 
     PNG, JPEG and WebP keep their bytes, and so what a provider says in them; all else becomes PNG.
+    Raises PermanentError if it is no picture.
     """
     try:
-        picture = pictures.generated(drawing.data)
+        picture = pictures.check_generated(generated.data)
     except pictures.BadPicture as error:
         raise PermanentError("bad_picture", error.kind) from None
-    params = with_facts(
-        params, {**drawing.params, "width": picture.width, "height": picture.height}
-    )
-    columns = {
-        "generation_params_json": encoded(params),
-        "width": picture.width,
-        "height": picture.height,
-    }
+    size = {"width": picture.width, "height": picture.height}
+    params = with_facts(params, {**generated.params, **size})
     try:
-        image = labelled(job, told(job, params, picture.data))
+        image = with_metadata(job, params, picture.data)
     except ValueError:  # decoders forgive more than metadata does; written anew, the file is sound
         picture = pictures.as_png(picture.data)
-        image = labelled(job, told(job, params, picture.data))
-    return Result(image, picture.extension, labelled(job, picture.thumbnail), columns)
+        image = with_metadata(job, params, picture.data)
+    thumbnail = metadata.parse(picture.thumbnail)
+    add_ai_label(job, thumbnail)
+    columns = {"generation_params_json": encode_params(params), **size}
+    return Result(image, picture.extension, bytes(thumbnail), columns)
 
 
-def with_facts(params: dict, facts: dict) -> dict:
-    """Return the params with what an image was really made with; what was asked for instead stays as `requested`."""
-    requested = {
-        name: params[name] for name, fact in facts.items() if params.get(name, fact) != fact
-    }
-    return {**params, **facts, **({"requested": requested} if requested else {})}
+def with_facts(params: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
+    """Return the params with what an image was really made with.
+
+    What was asked for instead stays as `requested`.
+    """
+    requested = {}
+    for name, fact in facts.items():
+        if name in params and params[name] != fact:
+            requested[name] = params[name]
+    merged = {**params, **facts}
+    if requested:
+        merged["requested"] = requested
+    return merged
 
 
-def encoded(params: dict) -> str:
+def encode_params(params: dict[str, Any]) -> str:
     # What a server says may hold half a character, which no database takes.
     return parameters.to_json(params).encode(errors="replace").decode()
 
 
-def told(job: db.Row, params: dict, data: bytes) -> bytes:
-    """Write prompt, model and seed into the picture, or see to it that nobody has, as settings and request say."""
+def with_metadata(job: Job, params: dict[str, Any], data: bytes) -> bytes:
+    """Return the file with what it shall say about itself. Raises ValueError if it is not sound."""
+    picture = metadata.parse(data)
+    embed_prompt(job, params, picture)
+    add_ai_label(job, picture)
+    return bytes(picture)
+
+
+def embed_prompt(job: Job, params: dict[str, Any], picture: metadata.PictureFile) -> None:
+    """Write prompt, model and seed into the picture, or remove them, as settings and request say."""
     wanted = params.get("embed_metadata")
-    if not (wanted if isinstance(wanted, bool) else settings.EMBED_METADATA):
-        return metadata.stripped(data)
-    if metadata.has_credentials(data):  # signed by its provider: a change would break the seal
-        return data
-    texts = {"prompt": job["prompt_text"], "model": params.get("model_used") or job["model"]}
-    texts |= {name: str(params[name]) for name in TEXTS if params.get(name) is not None}
-    return metadata.with_text(data, texts)
+    if not isinstance(wanted, bool):
+        wanted = settings.EMBED_METADATA
+    if not wanted:
+        picture.strip()
+        return
+    if picture.has_credentials:  # signed by its provider: a change would break the seal
+        return
+    texts = {
+        "prompt": job["prompt_text"],
+        "model": params.get("model_used") or job["model"],
+    }
+    for name in EMBEDDED:
+        if params.get(name) is not None:
+            texts[name] = str(params[name])
+    picture.put_texts(texts)
 
 
-def labelled(job: db.Row, data: bytes) -> bytes:
+def add_ai_label(job: Job, picture: metadata.PictureFile) -> None:
     """Label a picture as made by AI (GB 45438-2025, annex E), if the operator is bound to."""
     if not settings.AIGC_LABEL:
-        return data
-    label = {
-        "Label": "1",
-        "ContentProducer": settings.AIGC_PRODUCER,
-        "ProduceID": str(job["id"]),
-        "ReservedCode1": "",
-        "ContentPropagator": "",
-        "PropagateID": "",
-        "ReservedCode2": "",
-    }
-    return metadata.with_label(data, label)
+        return
+    picture.add_label(
+        {
+            "Label": "1",
+            "ContentProducer": settings.AIGC_PRODUCER,
+            "ProduceID": str(job["id"]),
+            "ReservedCode1": "",
+            "ContentPropagator": "",
+            "PropagateID": "",
+            "ReservedCode2": "",
+        }
+    )
 
 
-# -- Files --------------------------------------------------------------------------------------
+def store(job: Job, result: Result, keep_seconds: int) -> tuple[db.Row, list[str]]:
+    """Store the files of a result; return the columns of the completed row, and the files' keys.
 
-
-def store(job: db.Row, made: Result, seconds: int) -> tuple[db.Row, list[str]]:
-    """Store the files of a result; return the columns of the finished generation, and the keys of the files.
-
-    They are doomed: unless db.complete_generation() takes them over within these seconds, a sweep removes them.
-    Raises EngineError if the disk is full.
+    They are deleted again unless queue.complete() keeps them within these seconds. Raises
+    EngineError if the disk is full.
     """
-    name, folder = f"{job['claim']}.{made.extension}", f"generated_images/{job['user_id']}"
-    keys = [f"{folder}/{name}", f"{folder}/{job['claim']}_thumbnail.webp"]
-    db.patiently(db.doom_files, keys, seconds)
+    folder = f"generated_images/{job['user_id']}"
+    name = f"{job['claim']}.{result.extension}"
+    image_key = f"{folder}/{name}"
+    thumbnail_key = f"{folder}/{job['claim']}_thumbnail.webp"
+    keys = [image_key, thumbnail_key]
+    db.retry_while_unavailable(cleanup.schedule_deletion, keys, keep_seconds)
     try:
-        urls = storage.put(keys[0], made.image), storage.put(keys[1], made.thumbnail)
-    except OSError as error:  # the next attempt may find room, unless somebody pays for it
-        kind = PermanentError if job["is_sent"] else TransientError
+        storage.put(image_key, result.image)
+        storage.put(thumbnail_key, result.thumbnail)
+    except OSError as error:
+        # The next attempt may find room, but what may be charged is never repeated on a guess.
+        kind = PermanentError if job["may_be_charged"] else TransientError
         raise kind("storage_unavailable", str(error)) from error
     columns = {
         "image_filename": name,
-        "image_url": urls[0],
-        "thumbnail_url": urls[1],
+        "image_url": storage.url(image_key),
+        "thumbnail_url": storage.url(thumbnail_key),
         "progress": 100,
+        **result.columns,
     }
-    return {**columns, **made.columns}, keys
-
-
-def remove(keys: list[str]) -> None:
-    """Remove files and folders, and strike them off the doomed ones."""
-    for key in keys:
-        if key.endswith("/"):
-            storage.delete_folder(key)
-        else:
-            storage.delete(storage.URL_PREFIX + key)
-        db.forget_file(key)
+    return columns, keys

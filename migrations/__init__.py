@@ -1,7 +1,9 @@
 """The schema: numbered SQL files beside this one, and the runner that applies them.
 
-The runner may be started on several machines at once and may be killed at any moment: one process works
-at a time, every statement can be repeated, and a file counts as applied only after its last statement.
+The runner may be started on several machines at once and may be killed at any moment: one process
+works at a time, every statement can be repeated, and a file counts as applied only after its last
+statement. Processes of the release before may go on meanwhile: what they use is dropped only by a
+later release.
 """
 
 import os
@@ -15,11 +17,17 @@ from pathlib import Path
 import pymysql
 from pymysql.constants import ER
 
-from accounts import registration
+from accounts import users
 from config import settings
+from images import quota
 from pool import Duplicate, MySQL, SQLite, connect
 
 FOLDER = Path(__file__).parent
+
+# Processes of the release before this migration do not keep its counter. While there may still be
+# some, on machines that are upgraded one by one, every start counts anew.
+COUNTER_MIGRATION = "0007_names"
+UPGRADE_DAYS = 7
 
 # A lock older than this belonged to a process that was killed. Should its owner only be slow, two
 # processes run the same statements for a while, which their being repeatable makes harmless.
@@ -48,7 +56,7 @@ def upgrade() -> list[str]:
 
     Raises Unavailable if there is no database to speak to.
     """
-    connection = connect(patient=True)
+    connection = connect(long_timeouts=True)
     try:
         applied = []
         if pending(connection):
@@ -56,9 +64,12 @@ def upgrade() -> list[str]:
                 for path in pending(connection):
                     apply(connection, path)
                     applied.append(path.stem)
+        is_upgrading = days_since(connection, COUNTER_MIGRATION) < UPGRADE_DAYS
     finally:
         connection.close()
-    registration.fill_keys()
+    users.fill_keys()
+    if is_upgrading:
+        quota.recount_images()
     return applied
 
 
@@ -83,6 +94,19 @@ def applied_at(connection: MySQL | SQLite) -> dict[str, str]:
         create_own_tables(connection)
         return {}
     return {row["version"]: row["applied_at"] for row in found}
+
+
+def days_since(connection: MySQL | SQLite, version: str) -> float:
+    """Return how many days ago a migration was applied."""
+    rows = connection.run(
+        """
+        SELECT UNIX_TIMESTAMP() - UNIX_TIMESTAMP(applied_at) AS seconds
+          FROM schema_migrations
+         WHERE version = %s
+        """,
+        (version,),
+    ).rows
+    return rows[0]["seconds"] / 86400
 
 
 def create_own_tables(connection: MySQL | SQLite) -> None:

@@ -78,7 +78,7 @@ def empty_database(request, settings):
         for name, text in server.settings("service").items():
             setattr(settings, name, int(text) if name == "MYSQL_PORT" else text)
     pool.close()
-    queue_status._queue.cache_clear()
+    queue_status.current.forget()
     yield request.param
     pool.close()
 

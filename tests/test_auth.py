@@ -5,8 +5,7 @@ import time
 import jwt
 import pytest
 
-import db
-from accounts import tokens
+from accounts import tokens, users
 
 
 def profile(client, token: str | None, scheme: str = "Bearer"):
@@ -102,7 +101,7 @@ def test_a_token_lives_for_token_hours(alice, settings):
     settings.TOKEN_HOURS = 2
 
     claims = jwt.decode(
-        tokens.make({"id": 1, "token_version": 0}), options={"verify_signature": False}
+        tokens.make_token({"id": 1, "token_version": 0}), options={"verify_signature": False}
     )
 
     assert claims["exp"] - claims["iat"] == 7200
@@ -129,18 +128,18 @@ def test_the_previous_key_is_still_good_while_it_is_named(alice, settings):
 
 
 def test_a_new_password_ends_every_session(alice):
-    db.change_password(alice.id, "x")
+    users.change_password(alice.id, "x")
 
     assert profile(alice, alice.token).json["code"] == "token_invalid"
 
 
 def test_a_disabled_account_is_out_at_once(alice):
-    db.set_disabled(alice.id, is_disabled=True)
+    users.set_disabled(alice.id, is_disabled=True)
 
     assert profile(alice, alice.token).status_code == 401
 
 
 def test_a_deleted_account_is_out_at_once(alice):
-    db.delete_user(alice.id, [])
+    users.delete_user(alice.id, [])
 
     assert profile(alice, alice.token).status_code == 401

@@ -4,9 +4,9 @@ import sys
 import pytest
 
 import app as service
-import db
-from files import storage
-from images import jobs, results
+from accounts import users
+from files import cleanup, storage
+from images import jobs
 from tests.conftest import Person
 from tests.servers import ROOT, clean_environment
 
@@ -91,7 +91,7 @@ def test_user_delete_leaves_nothing_behind(flask, alice, bob, settings):
     assert [path.name for path in (settings.uploads_dir / "generated_images").iterdir()] == [
         str(bob.id)
     ]
-    assert [user["username"] for user in db.list_users()] == ["bob"]
+    assert [user["username"] for user in users.list_users()] == ["bob"]
     assert len(bob.history()["records"]) == 1
 
 
@@ -100,7 +100,7 @@ def test_files_of_a_user_delete_that_was_killed_half_way_are_swept(
 ):
     alice.generate()
     bob.generate()
-    monkeypatch.setattr(results, "remove", lambda keys: None)
+    monkeypatch.setattr(cleanup, "delete_files", lambda keys: None)
     flask("user", "delete", "alice", "--yes")
     monkeypatch.undo()
 

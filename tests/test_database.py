@@ -6,17 +6,19 @@ import pytest
 
 import db
 import pool as pools
+from accounts import rate_limits, users
+from accounts.rate_limits import RateLimit
 from pool import pool
 from tests.conftest import Person
 from tests.servers import wait_until
 
 
 def add_user(name: str = "ann") -> int:
-    return db.create_user(name, name, f"{name}@x.de", f"{name}@x.de", "hash")
+    return users.create_user(name, name, f"{name}@x.de", f"{name}@x.de", "hash")
 
 
 def names() -> list[str]:
-    return [user["username"] for user in db.list_users()]
+    return [user["username"] for user in users.list_users()]
 
 
 def test_a_transaction_is_all_or_nothing(database):
@@ -88,24 +90,19 @@ RENAME = "UPDATE users SET username = %s WHERE username = %s"
 RENAME_TOO = RENAME + " AND ROW_COUNT() = 1"
 
 
-@pytest.fixture(params=[True, False], ids=["pipelining", "one by one"])
-def pipelining(request, settings):
-    settings.MYSQL_PIPELINING = request.param
-
-
-def test_statements_sent_at_once_are_one_transaction(database, pipelining):
+def test_statements_sent_at_once_are_one_transaction(database):
     add_user("ann"), add_user("ben")
 
-    results = db.transact((RENAME, ("amy", "ann")), (RENAME_TOO, ("bob", "ben")))
+    results = db.run_transaction((RENAME, ("amy", "ann")), (RENAME_TOO, ("bob", "ben")))
 
     assert [result.count for result in results] == [1, 1]
     assert names() == ["amy", "bob"]
 
 
-def test_a_statement_sent_at_once_knows_that_the_one_before_matched_nothing(database, pipelining):
+def test_a_statement_sent_at_once_knows_that_the_one_before_matched_nothing(database):
     add_user("ann"), add_user("ben")
 
-    results = db.transact(
+    results = db.run_transaction(
         (RENAME, ("x", "nobody")), (RENAME_TOO, ("amy", "ann")), (RENAME_TOO, ("bob", "ben"))
     )
 
@@ -113,29 +110,29 @@ def test_a_statement_sent_at_once_knows_that_the_one_before_matched_nothing(data
     assert names() == ["ann", "ben"]
 
 
-def test_a_statement_sent_at_once_knows_that_the_one_before_failed(database, pipelining):
+def test_a_statement_sent_at_once_knows_that_the_one_before_failed(database):
     add_user("ann"), add_user("ben")
 
     with pytest.raises(db.Duplicate):
-        db.transact((RENAME, ("ben", "ann")), (RENAME_TOO, ("bob", "ben")))
+        db.run_transaction((RENAME, ("ben", "ann")), (RENAME_TOO, ("bob", "ben")))
 
     add_user("cid")
     assert names() == ["ann", "ben", "cid"]
 
 
-def test_an_id_made_by_a_statement_sent_at_once_is_known(database, pipelining):
+def test_an_id_made_by_a_statement_sent_at_once_is_known(database):
     add_user("ann")
     columns = "username, email, password_hash"
 
-    _, added = db.transact(
+    _, added = db.run_transaction(
         (RENAME, ("amy", "ann")),
         (
-            f"INSERT INTO users ({columns}) SELECT %s, %s, %s FROM DUAL WHERE ROW_COUNT() = 1",
+            f"INSERT INTO users ({columns}) VALUES (%s, %s, %s)",
             ("ben", "b@x.de", "x"),
         ),
     )
 
-    assert db.get_user(added.new_id)["username"] == "ben"
+    assert users.get_user(added.new_id)["username"] == "ben"
 
 
 def test_a_mistake_in_a_statement_is_not_hidden_as_an_outage(database):
@@ -170,11 +167,14 @@ def test_threads_share_a_small_pool(database, settings):
     assert len(names()) == 12 and sum(map(len, pool.idle.values())) <= 2
 
 
+def counter(name: str) -> RateLimit:
+    return RateLimit({name: 100}, window_seconds=60, code="too_many_attempts")
+
+
 def test_counters_counted_by_many_threads_lose_no_hit(database):
     seen = []
     threads = [
-        threading.Thread(target=lambda: seen.append(db.count_attempt("x", 60)[0]))
-        for _ in range(16)
+        threading.Thread(target=lambda: seen.append(counter("x").hit()["x"])) for _ in range(16)
     ]
     for thread in threads:
         thread.start()
@@ -185,12 +185,12 @@ def test_counters_counted_by_many_threads_lose_no_hit(database):
 
 
 def test_counters_that_ran_out_are_deleted(database):
-    db.count_attempt("old", 60)
-    db.execute("UPDATE attempts SET expires_at = 1")
-    db.count_attempt("new", 60)
+    counter("old").hit()
+    db.execute("UPDATE rate_limits SET expires_at = 1")
+    counter("new").hit()
 
-    assert db.delete_old_attempts() == 1
-    assert db.get_attempts("new")["hits"] == 1
+    assert rate_limits.delete_expired() == 1
+    assert db.all("SELECT name, hits FROM rate_limits") == [{"name": "new", "hits": 1}]
 
 
 def test_a_connection_the_server_closed_is_replaced_before_use(killable):

@@ -79,7 +79,7 @@ def declared(settings, tmp_path, openai, webui, comfyui):
     urls = {"openai": openai.url, "webui": webui.url, "comfyui": comfyui.url}
     settings.MODELS_FILE.write_text(MODELS.format(workflow=workflow, **urls))
     catalog.load.cache_clear()
-    queue_status._queue.cache_clear()
+    queue_status.current.forget()
     yield
     catalog.load.cache_clear()
 
@@ -101,7 +101,7 @@ def ask(person, model: str, **body) -> int:
 
 
 def listed(person) -> dict:
-    queue_status._queue.cache_clear()
+    queue_status.current.forget()
     return {model["name"]: model for model in person.get("/api/v1/models").json["data"]["models"]}
 
 

@@ -8,6 +8,9 @@ import requests
 
 import app as service
 import db
+import errors
+import messages
+from accounts import users
 
 LOGIN = "/api/auth/login"
 
@@ -84,7 +87,7 @@ def test_a_broken_multipart_body(client):
 
 
 def test_a_surprise_is_logged_but_not_shown(client, monkeypatch, caplog):
-    monkeypatch.setattr(service.registration, "log_in", lambda *arguments: {}["secret detail"])
+    monkeypatch.setattr(service, "log_in", lambda *arguments: {}["secret detail"])
 
     response = client.post(LOGIN, json={"username": "alice", "password": "secret1"})
 
@@ -96,7 +99,7 @@ def test_a_database_that_is_away(client, monkeypatch):
     def away(*arguments):
         raise db.Unavailable
 
-    monkeypatch.setattr(db, "get_user_for_login", away)
+    monkeypatch.setattr(users, "get_user_for_login", away)
 
     response = client.post(LOGIN, json={"username": "alice", "password": "secret1"})
 
@@ -146,10 +149,10 @@ def test_chinese_is_not_escaped(client):
 
 def test_every_message_exists_in_both_languages():
     sentences = [
-        *(texts[1:] for texts in service.errors.ERRORS.values()),
-        *service.messages.FIELDS.values(),
-        *service.messages.SUCCESS.values(),
-        *service.messages.LABELS.values(),
+        *(texts[1:] for texts in errors.ERRORS.values()),
+        *messages.FIELDS.values(),
+        *messages.SUCCESS.values(),
+        *messages.LABELS.values(),
     ]
 
     assert all(not zh.isascii() and en.isascii() for zh, en in sentences)

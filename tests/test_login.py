@@ -4,7 +4,7 @@ import pytest
 import requests
 
 import db
-from accounts import registration
+from accounts import passwords, rate_limits, users
 from tests.conftest import Person, form
 
 
@@ -42,7 +42,7 @@ def test_an_unknown_name_and_a_wrong_password_get_one_answer(alice):
 def test_an_unknown_name_costs_a_hash_of_todays_parameters(client, monkeypatch):
     compared = []
     monkeypatch.setattr(
-        registration, "check_password_hash", lambda stored, password: compared.append(stored)
+        passwords, "check_password_hash", lambda stored, password: compared.append(stored)
     )
 
     log_in(client, "nobody")
@@ -106,7 +106,7 @@ def test_good_log_ins_are_not_counted(alice, settings):
 def test_attempts_begin_anew_after_the_window(alice, settings):
     settings.LOGIN_FAILURES_PER_ACCOUNT = 1
     log_in(alice, password="wrong")
-    db.execute("UPDATE attempts SET expires_at = 1")
+    db.execute("UPDATE rate_limits SET expires_at = 1")
 
     assert log_in(alice).status_code == 200
 
@@ -128,12 +128,12 @@ def test_failures_sent_at_once_to_several_processes_are_counted_right(live):
 def test_what_was_typed_as_a_name_is_not_stored(client):
     log_in(client, "my-secret-password")
 
-    assert "my-secret-password" not in str(db.rows("SELECT name FROM attempts"))
+    assert "my-secret-password" not in str(db.all("SELECT name FROM rate_limits"))
 
 
 def test_ipv6_addresses_of_one_customer_count_as_one():
-    assert registration.network("2001:db8:1:2::1") == registration.network("2001:db8:1:2:ffff::9")
-    assert registration.network("2001:db8:1:2::1") != registration.network("2001:db8:1:3::1")
+    assert rate_limits.network("2001:db8:1:2::1") == rate_limits.network("2001:db8:1:2:ffff::9")
+    assert rate_limits.network("2001:db8:1:2::1") != rate_limits.network("2001:db8:1:3::1")
 
 
 def test_a_hash_of_older_parameters_is_renewed_at_log_in(alice, settings):
@@ -153,7 +153,7 @@ def test_a_hash_in_an_unknown_form_matches_nothing(alice):
 
 
 def test_a_disabled_account_hears_so_only_with_its_password(alice):
-    db.set_disabled(alice.id, is_disabled=True)
+    users.set_disabled(alice.id, is_disabled=True)
 
     assert log_in(alice).json["code"] == "account_disabled"
     assert log_in(alice, password="wrong1").json["code"] == "wrong_credentials"
@@ -172,7 +172,7 @@ def test_only_a_fixed_number_of_hashes_run_at_once(database, monkeypatch):
         running.pop()
         return False
 
-    monkeypatch.setattr(registration, "check_password_hash", slow_check)
+    monkeypatch.setattr(passwords, "check_password_hash", slow_check)
     threads = [threading.Thread(target=log_in, args=(Person(), f"user{i}")) for i in range(12)]
     [thread.start() for thread in threads]
     [thread.join() for thread in threads]

@@ -9,7 +9,7 @@ from werkzeug.security import generate_password_hash
 import db
 import migrations
 import pool
-from accounts import registration
+from accounts import users
 from tests.conftest import Person, form
 from tests.servers import ROOT, clean_environment
 
@@ -187,7 +187,7 @@ def test_rows_without_times_get_some(published):
 
     migrations.upgrade()
 
-    rows = db.rows("SELECT id, created_at FROM image_generations ORDER BY id")
+    rows = db.all("SELECT id, created_at FROM image_generations ORDER BY id")
     assert rows[0]["created_at"] == "2023-10-28 12:00:00" and rows[1]["created_at"]
 
 
@@ -198,6 +198,6 @@ def test_accounts_added_by_an_older_version_get_their_keys_at_the_next_start(pub
         database="published",
     )
 
-    registration.fill_keys()
+    users.fill_keys()
 
     assert db.one("SELECT username_key FROM users WHERE username = 'Old'")["username_key"] == "old"

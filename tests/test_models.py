@@ -1,9 +1,8 @@
 import pytest
 
 import config
-import db
 from engines import catalog
-from images import queue_status
+from images import queue, queue_status
 
 GOOD = """
 [small]
@@ -22,8 +21,8 @@ def declare(settings, tmp_path):
         settings.MODELS_FILE = tmp_path / "models.toml"
         settings.MODELS_FILE.write_text(text)
         catalog.load.cache_clear()
-        queue_status._queue.cache_clear()
-        return catalog.offered()
+        queue_status.current.forget()
+        return catalog.models()
 
     yield write
     catalog.load.cache_clear()
@@ -141,7 +140,7 @@ def test_a_model_without_seeds_records_none(declare, alice):
 )
 def test_a_model_is_available_while_a_worker_can_make_it(client, report, available, reason):
     if report:
-        db.note_worker("w1", report, 1.0)
+        queue.note_worker("w1", report, 1.0)
 
     listed = client.get("/api/v1/models", headers={"Accept-Language": "en"}).json["data"]["models"][
         0
@@ -188,4 +187,4 @@ def test_a_missing_file_stops_the_start(settings, tmp_path):
     settings.MODELS_FILE = tmp_path / "none.toml"
 
     with pytest.raises(config.SettingError, match=r"none\.toml"):
-        catalog.offered()
+        catalog.models()

@@ -24,7 +24,7 @@ import metrics
 import validation
 from engines import painter
 from files import storage
-from images import jobs, queue_status
+from images import jobs, queue, queue_status
 from tests.conftest import Person, form
 from tests.pictures import picture
 from tests.servers import ROOT
@@ -460,9 +460,9 @@ def test_answer_about_one_generation_is_as_documented(alice, call):
 
 STATES = {
     "pending": lambda alice, url: None,
-    "processing": lambda alice, url: jobs.take(["test_model"]),
-    "completed": lambda alice, url: jobs.run(jobs.take(["test_model"])),
-    "failed": lambda alice, url: jobs.fail(jobs.take(["test_model"]), "engine_error"),
+    "processing": lambda alice, url: jobs.acquire(["test_model"]),
+    "completed": lambda alice, url: jobs.run(jobs.acquire(["test_model"])),
+    "failed": lambda alice, url: jobs.fail(jobs.acquire(["test_model"]), "engine_error"),
     "canceled": lambda alice, url: alice.post(f"{url}/cancel"),
 }
 
@@ -481,7 +481,7 @@ def test_record_in_any_state_is_as_documented(alice, state):
 @pytest.mark.parametrize("code", messages.JOB_ERRORS)
 def test_record_of_any_failure_is_as_documented(alice, code):
     url = submit(alice).headers["Location"]
-    jobs.fail(jobs.take(["test_model"]), code, shown="no such sampler")
+    jobs.fail(jobs.acquire(["test_model"]), code, shown="no such sampler")
 
     response = alice.get(url)
 
@@ -531,7 +531,7 @@ def forms(settings, tmp_path):
 
 @pytest.mark.parametrize("problem", ["", "engine_unavailable", "no_worker"])
 def test_models_of_every_form_are_as_documented(alice, forms, problem):
-    db.note_worker("w1", "{}" if problem == "no_worker" else f'{{"forms": "{problem}"}}', 1.0)
+    queue.note_worker("w1", "{}" if problem == "no_worker" else f'{{"forms": "{problem}"}}', 1.0)
 
     response = alice.get("/api/v1/models")
 
@@ -552,9 +552,9 @@ def test_models_without_a_database_are_refused_as_documented(visitor, monkeypatc
     def away(*arguments):
         raise db.Unavailable
 
-    monkeypatch.setattr(db, "list_crew", away)
-    monkeypatch.setattr(db, "count_pending_by_user", away)
-    queue_status._queue.cache_clear()
+    monkeypatch.setattr(queue, "list_live_workers", away)
+    monkeypatch.setattr(queue, "count_pending_by_user", away)
+    queue_status.current.forget()
 
     response = visitor.get("/api/v1/models")
 
@@ -768,7 +768,7 @@ def test_file_of_another_kind_is_as_documented(alice, name, data, query, status)
     ],
 )
 def test_readiness_is_as_documented(client, forms, report, shown):
-    db.note_worker("w1", report, 1.0)
+    queue.note_worker("w1", report, 1.0)
 
     response = client.get("/api/health/ready")
 
@@ -787,7 +787,7 @@ def test_readiness_is_as_documented(client, forms, report, shown):
 )
 def test_service_that_is_not_ready_says_so_as_documented(client, forms, report, away):
     if report:
-        db.note_worker("w1", report, 1.0)
+        queue.note_worker("w1", report, 1.0)
 
     response = client.get("/api/health/ready")
 

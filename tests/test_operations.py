@@ -8,7 +8,7 @@ import requests
 import app as service
 import db
 from files import storage
-from images import jobs
+from images import jobs, queue
 from tests.conftest import form
 from tests.test_queue import record, submit, submit_one, work
 
@@ -23,7 +23,7 @@ def flask(database):
 
 
 def test_ready_when_database_storage_and_a_worker_are_there(client):
-    db.note_worker("w1", '{"test_model": ""}', 1.0)
+    queue.note_worker("w1", '{"test_model": ""}', 1.0)
 
     response = client.get("/api/health/ready")
 
@@ -32,7 +32,7 @@ def test_ready_when_database_storage_and_a_worker_are_there(client):
 
 
 def test_no_model_that_can_be_made_is_not_ready(client):
-    db.note_worker("w1", '{"test_model": "engine_unavailable"}', 1.0)
+    queue.note_worker("w1", '{"test_model": "engine_unavailable"}', 1.0)
 
     response = client.get("/api/health/ready")
 
@@ -40,7 +40,7 @@ def test_no_model_that_can_be_made_is_not_ready(client):
 
 
 def test_no_worker_seen_lately_is_not_ready(client):
-    db.note_worker("w1", '{"test_model": ""}', 1.0)
+    queue.note_worker("w1", '{"test_model": ""}', 1.0)
     db.execute("UPDATE workers SET seen_at = seen_at - 60")
 
     response = client.get("/api/health/ready")
@@ -53,7 +53,7 @@ def test_everything_that_is_away_is_named(client, monkeypatch):
     def away(*arguments):
         raise db.Unavailable
 
-    monkeypatch.setattr(db, "list_crew", away)
+    monkeypatch.setattr(queue, "list_live_workers", away)
     monkeypatch.setattr(
         storage, "put", lambda key, data: storage.Path("/no/such/folder/file").write_bytes(b"")
     )
@@ -110,7 +110,7 @@ def test_metrics_show_the_queue_and_the_jobs(live):
 
 def test_stats_count_by_status(flask, alice):
     submit(alice, n=2)
-    db.note_worker("w1", '{"test_model": ""}', 1.0)
+    queue.note_worker("w1", '{"test_model": ""}', 1.0)
 
     output = flask("jobs", "stats").output
 
@@ -135,7 +135,7 @@ def test_cancel_ends_a_waiting_job_once(flask, alice):
 
 def test_requeue_gives_a_failed_job_all_its_attempts_again(flask, alice):
     number = submit_one(alice)
-    job = jobs.take(["test_model"])
+    job = jobs.acquire(["test_model"])
     jobs.fail(job, "engine_error")
 
     result = flask("jobs", "requeue", str(number))
@@ -152,7 +152,7 @@ def test_requeue_gives_a_failed_job_all_its_attempts_again(flask, alice):
 def test_a_requeued_job_counts_as_unfinished(flask, alice, settings):
     settings.MAX_ACTIVE_JOBS = 2
     number = submit_one(alice)
-    jobs.fail(jobs.take(["test_model"]), "engine_error")
+    jobs.fail(jobs.acquire(["test_model"]), "engine_error")
     submit_one(alice), submit_one(alice)
     flask("jobs", "requeue", str(number))
 
@@ -177,7 +177,7 @@ def test_a_job_that_is_not_there_is_said_plainly(flask, command):
 
 def test_sweep_can_be_run_by_hand(flask, alice):
     number = submit_one(alice)
-    jobs.take(["test_model"])
+    jobs.acquire(["test_model"])
     db.execute("UPDATE image_generations SET lease_until = 1")
 
     flask("jobs", "sweep")

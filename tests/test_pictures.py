@@ -9,7 +9,7 @@ from tests.pictures import animation, opened, photo_with_gps, picture, png_bomb
 
 def problem(data: bytes) -> str:
     with pytest.raises(pictures.BadPicture) as refused:
-        pictures.avatar(data)
+        pictures.make_avatar(data)
     return refused.value.fields["avatar"][0]
 
 
@@ -17,14 +17,14 @@ def problem(data: bytes) -> str:
     ("kind", "extension"), [("PNG", "png"), ("JPEG", "jpg"), ("GIF", "gif"), ("WEBP", "webp")]
 )
 def test_each_promised_format_is_taken_and_kept(kind, extension):
-    result = pictures.avatar(picture(kind))
+    result = pictures.make_avatar(picture(kind))
 
     assert (opened(result.data).format, result.extension) == (kind, extension)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "I;16"])
 def test_every_kind_of_png_is_taken(mode):
-    result = pictures.avatar(picture("PNG", mode=mode))
+    result = pictures.make_avatar(picture("PNG", mode=mode))
 
     assert opened(result.data).mode in ("RGB", "RGBA")
 
@@ -34,13 +34,13 @@ def test_sixteen_bit_grey_keeps_its_brightness():
     output = io.BytesIO()
     grey.save(output, format="PNG")
 
-    pixel = opened(pictures.avatar(output.getvalue()).data).getpixel((5, 5))
+    pixel = opened(pictures.make_avatar(output.getvalue()).data).getpixel((5, 5))
 
     assert 120 <= pixel[0] <= 136
 
 
 def test_a_cmyk_photograph_is_taken():
-    assert opened(pictures.avatar(picture("JPEG", mode="CMYK")).data).mode == "RGB"
+    assert opened(pictures.make_avatar(picture("JPEG", mode="CMYK")).data).mode == "RGB"
 
 
 def test_transparency_is_kept():
@@ -48,7 +48,7 @@ def test_transparency_is_kept():
     output = io.BytesIO()
     clear.save(output, format="PNG")
 
-    assert opened(pictures.avatar(output.getvalue()).data).getpixel((5, 5))[3] == 0
+    assert opened(pictures.make_avatar(output.getvalue()).data).getpixel((5, 5))[3] == 0
 
 
 @pytest.mark.parametrize(
@@ -56,11 +56,11 @@ def test_transparency_is_kept():
     [((3000, 1500), (512, 256)), ((100, 2000), (26, 512)), ((10, 10), (10, 10))],
 )
 def test_a_large_picture_is_made_small_and_a_small_one_stays(size, expected):
-    assert opened(pictures.avatar(picture("JPEG", size)).data).size == expected
+    assert opened(pictures.make_avatar(picture("JPEG", size)).data).size == expected
 
 
 def test_orientation_is_applied_and_metadata_removed():
-    result = pictures.avatar(photo_with_gps())
+    result = pictures.make_avatar(photo_with_gps())
 
     assert opened(result.data).size == (20, 40)
     assert b"Exif" not in result.data and b"SecretCamera" not in result.data
@@ -72,27 +72,27 @@ def test_comments_and_text_are_removed():
     info = PngInfo()
     info.add_text("Comment", "a secret")
 
-    assert b"secret" not in pictures.avatar(picture("PNG", pnginfo=info)).data
-    assert b"secret" not in pictures.avatar(picture("GIF", comment=b"a secret")).data
+    assert b"secret" not in pictures.make_avatar(picture("PNG", pnginfo=info)).data
+    assert b"secret" not in pictures.make_avatar(picture("GIF", comment=b"a secret")).data
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
 def test_a_small_animation_keeps_moving(kind):
-    result = opened(pictures.avatar(animation(kind, frames=4)).data)
+    result = opened(pictures.make_avatar(animation(kind, frames=4)).data)
 
     assert (result.format, result.n_frames) == (kind, 4)
     assert result.info["duration"] == 80
 
 
 def test_a_large_animation_is_made_small():
-    result = opened(pictures.avatar(animation("GIF", frames=3, size=(1000, 500))).data)
+    result = opened(pictures.make_avatar(animation("GIF", frames=3, size=(1000, 500))).data)
 
     assert (result.size, result.n_frames) == ((512, 256), 3)
 
 
 def test_an_endless_animation_becomes_its_first_picture():
     result = opened(
-        pictures.avatar(
+        pictures.make_avatar(
             animation("GIF", frames=pictures.MAX_ANIMATION_FRAMES + 1, size=(8, 8))
         ).data
     )
@@ -147,7 +147,7 @@ def test_a_file_cut_short_is_refused(kind, share):
 
 
 def test_a_script_hidden_behind_a_picture_is_gone():
-    result = pictures.avatar(picture("PNG") + b"<?php evil(); ?>")
+    result = pictures.make_avatar(picture("PNG") + b"<?php evil(); ?>")
 
     assert b"php" not in result.data
 
@@ -161,4 +161,4 @@ def test_a_phones_double_picture_is_taken_as_a_photograph():
     output = io.BytesIO()
     first.save(output, format="MPO", save_all=True, append_images=[second])
 
-    assert pictures.avatar(output.getvalue()).extension == "jpg"
+    assert pictures.make_avatar(output.getvalue()).extension == "jpg"

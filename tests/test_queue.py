@@ -9,9 +9,10 @@ import pytest
 
 import db
 import logs
+from accounts import users
 from engines import PermanentError, TransientError, painter
-from files import storage
-from images import jobs, queue_status, results
+from files import cleanup, storage
+from images import history, jobs, queue, queue_status, results
 from tests.pictures import opened
 
 GENERATE = "/api/v1/images/generate"
@@ -30,14 +31,14 @@ def submit_one(person, **body) -> int:
 def work(times: int = 100) -> None:
     """Do what a worker does, in this process, until nothing waits."""
     for _ in range(times):
-        job = jobs.take(["test_model"])
+        job = jobs.acquire(["test_model"])
         if not job:
             return
         run_or_stop(job)
 
 
 def run_or_stop(job: dict) -> None:
-    with suppress(jobs.Stopped):
+    with suppress(jobs.ClaimLost):
         jobs.run(job)
 
 
@@ -142,7 +143,8 @@ def test_one_key_sent_many_times_at_once_creates_one_generation(alice):
 
 
 @pytest.mark.parametrize(
-    "end", [lambda user: db.set_disabled(user, True), lambda user: db.change_password(user, "x")]
+    "end",
+    [lambda user: users.set_disabled(user, True), lambda user: users.change_password(user, "x")],
 )
 def test_a_session_that_ended_submits_nothing(alice, end):
     end(alice.id)
@@ -152,7 +154,7 @@ def test_a_session_that_ended_submits_nothing(alice, end):
 
 
 def test_a_deleted_account_submits_nothing(alice):
-    db.delete_user(alice.id, [])
+    users.delete_user(alice.id, [])
 
     assert submit(alice).json["code"] == "token_invalid"
 
@@ -221,7 +223,7 @@ def test_a_refusal_names_its_reason(alice, settings):
     codes = []
     for settings.DAILY_IMAGES, settings.MAX_ACTIVE_JOBS in ((3, 9), (9, 2), (9, 9)):
         codes.append(submit(alice, n=2).json["code"])
-    db.change_password(alice.id, "x")
+    users.change_password(alice.id, "x")
     codes.append(submit(alice, n=2).json["code"])
 
     assert codes == ["quota_spent", "too_many_active_jobs", "queue_full", "token_invalid"]
@@ -276,7 +278,7 @@ def test_a_storm_of_submits_and_ends_keeps_every_limit(alice, bob, settings):
         )
         deleted = db.value("SELECT COUNT(*) FROM deleted_generations WHERE user_id = %s", person.id)
         assert kept <= quota(person)["used"] <= kept + deleted
-    assert db.rows("SELECT id FROM users WHERE active_at_most < (SELECT COUNT(*) FROM image_generations WHERE"
+    assert db.all("SELECT id FROM users WHERE active_at_most < (SELECT COUNT(*) FROM image_generations WHERE"
                    " user_id = users.id AND status IN ('pending', 'processing'))") == []  # fmt: skip
 
 
@@ -355,7 +357,7 @@ def test_users_take_turns(alice, bob):
     submit(bob, "bob 1")
 
     order = []
-    while job := jobs.take(["test_model"]):
+    while job := jobs.acquire(["test_model"]):
         order.append(job["prompt_text"])
         jobs.run(job)
 
@@ -365,8 +367,8 @@ def test_users_take_turns(alice, bob):
 def test_a_worker_takes_only_the_models_it_serves(alice):
     submit(alice)
 
-    assert jobs.take(["another"]) is None
-    assert jobs.take(["another", "test_model"])
+    assert jobs.acquire(["another"]) is None
+    assert jobs.acquire(["another", "test_model"])
 
 
 def test_many_workers_take_each_generation_once(alice, settings):
@@ -376,7 +378,7 @@ def test_many_workers_take_each_generation_once(alice, settings):
     taken = []
 
     def take_all() -> None:
-        while job := jobs.take(["test_model"]):
+        while job := jobs.acquire(["test_model"]):
             taken.append(job["id"])
 
     threads = [threading.Thread(target=take_all) for _ in range(5)]
@@ -392,7 +394,7 @@ def test_many_workers_take_each_generation_once(alice, settings):
 
 
 def test_a_waiting_record_says_its_place(alice, bob, monkeypatch):
-    monkeypatch.setattr(queue_status, "_queue", lambda second: queue_status.Queue())
+    monkeypatch.setattr(queue_status, "current", queue_status.QueueStatus)
     submit(alice, n=4)
     number = submit_one(bob)
 
@@ -402,9 +404,9 @@ def test_a_waiting_record_says_its_place(alice, bob, monkeypatch):
 
 
 def test_time_left_is_told_while_a_worker_is_alive(alice, monkeypatch):
-    monkeypatch.setattr(queue_status, "_queue", lambda second: queue_status.Queue())
-    db.note_worker("w1", '{"test_model": ""}', 6.0)
-    db.note_worker("w2", '{"test_model": ""}', 6.0)
+    monkeypatch.setattr(queue_status, "current", queue_status.QueueStatus)
+    queue.note_worker("w1", '{"test_model": ""}', 6.0)
+    queue.note_worker("w2", '{"test_model": ""}', 6.0)
 
     records = submit(alice, n=4).json["data"]["records"]
 
@@ -487,15 +489,15 @@ def test_a_finished_one_cannot(alice):
 
 def test_a_result_that_comes_after_the_cancel_is_thrown_away(alice, settings):
     number = submit_one(alice)
-    job = jobs.take(["test_model"])
+    job = jobs.acquire(["test_model"])
     alice.post(f"/api/v1/images/{number}/cancel")
 
-    with pytest.raises(jobs.Stopped):
+    with pytest.raises(jobs.ClaimLost):
         jobs.run(job)
 
     assert record(alice, number)["status"] == "canceled"
     assert not [path for path in settings.uploads_dir.rglob("*") if path.is_file()]
-    assert db.rows("SELECT file_key FROM doomed_files") == []
+    assert db.all("SELECT file_key FROM pending_deletions") == []
 
 
 def test_cancel_and_finish_at_the_same_moment_agree(alice, settings):
@@ -609,10 +611,10 @@ def test_ids_to_delete_are_checked(alice, ids):
 
 def test_deleting_what_is_being_made_stops_it(alice, settings):
     number = submit_one(alice)
-    job = jobs.take(["test_model"])
+    job = jobs.acquire(["test_model"])
 
     alice.open("DELETE", f"/api/v1/images/{number}")
-    with pytest.raises(jobs.Stopped):
+    with pytest.raises(jobs.ClaimLost):
         jobs.run(job)
 
     assert not [path for path in settings.uploads_dir.rglob("*") if path.is_file()]
@@ -620,8 +622,8 @@ def test_deleting_what_is_being_made_stops_it(alice, settings):
 
 def test_deleting_at_the_moment_of_completion_leaves_no_file(alice, settings, monkeypatch):
     number = submit_one(alice)
-    worker = threading.Thread(target=run_or_stop, args=(jobs.take(["test_model"]),))
-    list_owned = db.list_owned
+    worker = threading.Thread(target=run_or_stop, args=(jobs.acquire(["test_model"]),))
+    list_owned = history.list_owned
 
     def list_and_let_the_worker_try(user_id: int, ids: list[int]) -> list[db.Row]:
         found = list_owned(user_id, ids)
@@ -629,7 +631,7 @@ def test_deleting_at_the_moment_of_completion_leaves_no_file(alice, settings, mo
         worker.join(1)  # it cannot end before the delete has, which holds the row
         return found
 
-    monkeypatch.setattr(db, "list_owned", list_and_let_the_worker_try)
+    monkeypatch.setattr(history, "list_owned", list_and_let_the_worker_try)
     alice.open("DELETE", f"/api/v1/images/{number}")
     worker.join()
 
@@ -705,8 +707,8 @@ def test_a_surprise_in_an_engine_puts_no_prompt_into_the_log(alice, monkeypatch,
 def sent(person) -> tuple[int, dict]:
     """Take a generation and note that a paid request goes out for it, as an engine does."""
     number = submit_one(person)
-    job = jobs.take(["test_model"])
-    jobs.mark_sent(job)
+    job = jobs.acquire(["test_model"])
+    jobs.mark_may_be_charged(job)
     return number, job
 
 
@@ -724,18 +726,18 @@ def test_what_was_sent_when_its_worker_died_is_not_sent_again(alice):
 def test_what_was_sent_when_its_worker_must_end_is_not_sent_again(alice):
     number, job = sent(alice)
 
-    jobs.give_back(job)
+    jobs.release(job)
 
     assert record(alice, number)["errorCode"] == "outcome_unknown"
 
 
 def test_what_was_canceled_is_not_sent(alice):
     number = submit_one(alice)
-    job = jobs.take(["test_model"])
+    job = jobs.acquire(["test_model"])
     alice.post(f"/api/v1/images/{number}/cancel")
 
-    with pytest.raises(jobs.Stopped):
-        jobs.mark_sent(job)
+    with pytest.raises(jobs.ClaimLost):
+        jobs.mark_may_be_charged(job)
 
 
 def test_what_was_answered_with_try_later_is_sent_again(alice, monkeypatch):
@@ -748,7 +750,7 @@ def test_what_was_answered_with_try_later_is_sent_again(alice, monkeypatch):
     work()
     monkeypatch.undo()
     db.execute("UPDATE image_generations SET not_before = 0")
-    jobs.give_back(jobs.take(["test_model"]))
+    jobs.release(jobs.acquire(["test_model"]))
     work()
 
     assert record(alice, number)["status"] == "completed"
@@ -773,7 +775,7 @@ def test_a_full_disk_does_not_pay_twice(alice, monkeypatch):
 
 
 def test_a_finished_image_waits_for_the_database(alice, monkeypatch):
-    complete, asked = db.complete_generation, []
+    complete, asked = queue.complete, []
 
     def away_at_first(*values):
         asked.append(values)
@@ -781,7 +783,7 @@ def test_a_finished_image_waits_for_the_database(alice, monkeypatch):
             raise db.Unavailable
         return complete(*values)
 
-    monkeypatch.setattr(db, "complete_generation", away_at_first)
+    monkeypatch.setattr(queue, "complete", away_at_first)
     number = submit_one(alice)
     work()
 
@@ -790,7 +792,7 @@ def test_a_finished_image_waits_for_the_database(alice, monkeypatch):
 
 def test_what_a_dead_worker_was_at_is_made_by_another(alice):
     number = submit_one(alice)
-    jobs.take(["test_model"])
+    jobs.acquire(["test_model"])
     db.execute("UPDATE image_generations SET lease_until = 1")
 
     jobs.sweep()
@@ -802,7 +804,7 @@ def test_what_a_dead_worker_was_at_is_made_by_another(alice):
 def test_a_generation_that_kills_its_workers_is_given_up(alice):
     number = submit_one(alice)
     for _ in range(jobs.MAX_ATTEMPTS):
-        jobs.take(["test_model"])
+        jobs.acquire(["test_model"])
         db.execute("UPDATE image_generations SET lease_until = 1")
         jobs.sweep()
 
@@ -814,7 +816,7 @@ def test_a_generation_that_kills_its_workers_is_given_up(alice):
 
 def test_a_generation_past_its_deadline_fails(alice):
     number = submit_one(alice)
-    jobs.take(["test_model"])
+    jobs.acquire(["test_model"])
     db.execute("UPDATE image_generations SET deadline_at = 1")
 
     jobs.sweep()
@@ -825,13 +827,13 @@ def test_a_generation_past_its_deadline_fails(alice):
 
 def test_a_worker_that_lost_its_lease_changes_nothing(alice, settings):
     number = submit_one(alice)
-    slow = jobs.take(["test_model"])
+    slow = jobs.acquire(["test_model"])
     db.execute("UPDATE image_generations SET lease_until = 1")
     jobs.sweep()
     work()
     before = record(alice, number)
 
-    with pytest.raises(jobs.Stopped):
+    with pytest.raises(jobs.ClaimLost):
         jobs.run(slow)
 
     assert record(alice, number) == before
@@ -843,12 +845,12 @@ def test_files_of_a_worker_killed_before_the_result_stood_are_swept(alice, setti
         raise db.Unavailable
 
     submit(alice)
-    monkeypatch.setattr(db, "complete_generation", away)
+    monkeypatch.setattr(queue, "complete", away)
     with pytest.raises(db.Unavailable):
-        jobs.run(jobs.take(["test_model"]))
+        jobs.run(jobs.acquire(["test_model"]))
     monkeypatch.undo()
 
-    db.execute("UPDATE doomed_files SET due_at = 1")
+    db.execute("UPDATE pending_deletions SET due_at = 1")
     jobs.sweep()
 
     assert not [path for path in settings.uploads_dir.rglob("*") if path.is_file()]
@@ -856,13 +858,13 @@ def test_files_of_a_worker_killed_before_the_result_stood_are_swept(alice, setti
 
 def test_a_draft_of_a_worker_killed_while_writing_is_swept(alice, settings, monkeypatch):
     submit(alice)
-    job = jobs.take(["test_model"])
+    job = jobs.acquire(["test_model"])
     if not os.fork():
         os.replace = lambda *paths: os._exit(9)
         jobs.run(job)
     os.wait()
 
-    db.execute("UPDATE doomed_files SET due_at = 1")
+    db.execute("UPDATE pending_deletions SET due_at = 1")
     jobs.sweep()
 
     assert not [path for path in settings.uploads_dir.rglob("*") if path.is_file()]
@@ -887,7 +889,7 @@ def test_a_full_disk_is_tried_again_later(alice, monkeypatch):
 def test_files_of_a_delete_that_was_killed_half_way_are_swept(alice, settings, monkeypatch):
     number = submit_one(alice)
     work()
-    monkeypatch.setattr(results, "remove", lambda keys: None)
+    monkeypatch.setattr(cleanup, "delete_files", lambda keys: None)
     alice.open("DELETE", f"/api/v1/images/{number}")
     monkeypatch.undo()
 
@@ -898,10 +900,10 @@ def test_files_of_a_delete_that_was_killed_half_way_are_swept(alice, settings, m
 
 def test_a_result_whose_answer_was_lost_may_be_recorded_again(alice):
     number = submit_one(alice)
-    job = jobs.take(["test_model"])
+    job = jobs.acquire(["test_model"])
     jobs.run(job)
 
-    assert db.complete_generation(number, job["claim"], {"progress": 100}, ["x"])
+    assert queue.complete(number, job["claim"], {"progress": 100}, ["x"])
 
 
 # -- Signed links -------------------------------------------------------------------------------
@@ -952,6 +954,6 @@ def test_a_link_ends(client, link, monkeypatch):
 
 
 def test_a_link_is_void_once_the_sessions_are_ended(alice, client, link):
-    db.change_password(alice.id, "x")
+    users.change_password(alice.id, "x")
 
     assert client.get(link).status_code == 403

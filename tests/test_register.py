@@ -7,7 +7,7 @@ import pytest
 import requests
 
 import db
-from accounts import registration
+from accounts import registration, users
 from images import jobs
 from tests.conftest import form
 from tests.pictures import opened, photo_with_gps, picture
@@ -43,12 +43,12 @@ def test_register_with_an_avatar_stores_it(client):
 def test_the_avatar_of_a_registration_that_was_killed_half_way_is_swept(
     client, settings, monkeypatch
 ):
-    monkeypatch.setattr(db, "create_user", lambda *_: sys.exit("killed"))
+    monkeypatch.setattr(users, "create_user", lambda **_: sys.exit("killed"))
     with pytest.raises(SystemExit):
         register(client, avatar=avatar(picture("PNG")))
     stored = list((settings.uploads_dir / "avatars").iterdir())
 
-    db.execute("UPDATE doomed_files SET due_at = 1")
+    db.execute("UPDATE pending_deletions SET due_at = 1")
     jobs.sweep()
 
     assert len(stored) == 1 and not list((settings.uploads_dir / "avatars").iterdir())
@@ -57,7 +57,7 @@ def test_the_avatar_of_a_registration_that_was_killed_half_way_is_swept(
 def test_the_avatar_of_an_account_is_not_swept(client):
     url = register(client, avatar=avatar(picture("PNG"))).json["data"]["avatarUrl"]
 
-    db.execute("UPDATE doomed_files SET due_at = 1")
+    db.execute("UPDATE pending_deletions SET due_at = 1")
     jobs.sweep()
 
     assert client.get(url).status_code == 200
@@ -68,14 +68,14 @@ def test_a_registration_whose_avatar_was_swept_meanwhile_is_to_be_repeated(clien
 
     def store_and_sleep(picture):
         url = store(picture)
-        db.execute("UPDATE doomed_files SET due_at = 1")
+        db.execute("UPDATE pending_deletions SET due_at = 1")
         jobs.sweep()
         return url
 
     monkeypatch.setattr(registration, "store_avatar", store_and_sleep)
 
     assert register(client, avatar=avatar(picture("PNG"))).status_code == 503
-    assert db.list_users() == []
+    assert users.list_users() == []
 
 
 def test_a_stored_avatar_is_upright_and_holds_no_metadata(client):
@@ -235,7 +235,7 @@ def test_twenty_registrations_of_one_name_at_once_make_one_account(live):
 def test_the_password_is_stored_as_a_hash_only(client):
     register(client)
 
-    stored = db.rows("SELECT password_hash FROM users")
+    stored = db.all("SELECT password_hash FROM users")
 
     assert (
         stored[0]["password_hash"].startswith("pbkdf2:")

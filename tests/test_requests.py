@@ -31,7 +31,7 @@ def test_an_allowed_origin_may_read_answers_and_errors(client, path):
 
 
 def test_an_allowed_origin_may_read_a_500(client, monkeypatch):
-    monkeypatch.setattr(service, "json_body", lambda: 1 / 0)
+    monkeypatch.setattr(service, "read_body", lambda schema: 1 / 0)
 
     response = client.post("/api/auth/login", headers={"Origin": ALLOWED})
 

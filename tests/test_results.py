@@ -36,7 +36,7 @@ def made(alice, monkeypatch):
 def work() -> None:
     from images import jobs
 
-    while job := jobs.take(["test_model"]):
+    while job := jobs.acquire(["test_model"]):
         jobs.run(job)
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import requests
 
-import db
 import serve as program
+from images import queue
 from tests.servers import ROOT, clean_environment, free_port, wait_until
 from tests.test_queue import record, submit_one
 
@@ -202,7 +202,7 @@ def test_the_web_server_runs_alone(serve):
 def test_the_workers_run_alone(serve):
     workers = serve("worker", JOB_WORKERS="2")
 
-    wait_until(lambda: len(db.list_crew(30)) == 2, what="two workers")
+    wait_until(lambda: len(queue.list_live_workers(30)) == 2, what="two workers")
 
     assert (workers.pids("gunicorn"), len(workers.pids("worker.py"))) == ([], 2)
 

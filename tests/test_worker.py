@@ -10,7 +10,7 @@ import pytest
 
 import db
 import worker as program
-from images import jobs
+from images import jobs, queue
 from tests.conftest import Person
 from tests.servers import ROOT, clean_environment, wait_until
 from tests.test_queue import record, submit_one
@@ -157,10 +157,10 @@ def test_a_worker_that_was_frozen_past_its_lease_leaves_the_others_result_alone(
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_an_idle_worker_ends_at_once(database, worker, number):
     started = worker()
-    wait_until(lambda: len(db.list_crew(30)) == 1, what="the worker's name")
+    wait_until(lambda: len(queue.list_live_workers(30)) == 1, what="the worker's name")
 
     assert started.end(number) == 0
-    assert len(db.list_crew(30)) == 0
+    assert len(queue.list_live_workers(30)) == 0
 
 
 def test_without_grace_a_running_job_is_given_back_as_if_not_taken(alice, worker):
@@ -321,12 +321,12 @@ def test_a_job_goes_on_while_the_database_is_away(killable, worker, hold):
 
 
 def test_what_the_keeper_learns_of_one_run_does_not_stop_the_next(alice):
-    first, second = (jobs.take(["test_model"]) for _ in (submit_one(alice), submit_one(alice)))
+    first, second = (jobs.acquire(["test_model"]) for _ in (submit_one(alice), submit_one(alice)))
     one = program.Worker(["test_model"])
     ended = program.Run(first)
-    jobs.cancel({"id": alice.id}, {"id": first["id"]})
+    queue.cancel(first["id"], alice.id)
     one.running = program.Run(second)
 
-    one.keep_run(ended)
+    one.heartbeat(ended)
 
     assert (ended.stop_reason, one.running.stop_reason) == ("lost", "")

@@ -1,0 +1,61 @@
+"""Log-in: a name and a password for an account; too many failures are refused."""
+
+import hashlib
+
+import heavy
+from accounts import passwords, users
+from accounts.rate_limits import RateLimit, network
+from accounts.schemas import LoginInput
+from accounts.users import Account, identity_key
+from config import settings
+from errors import ApiError
+
+
+class WrongCredentials(ApiError):
+    """No such name, or another password: nobody learns which."""
+
+    code = "wrong_credentials"
+
+
+def log_in(wanted: LoginInput, address: str) -> Account:
+    """Return the account if the password is right.
+
+    Raises WrongCredentials, and ApiError for a disabled account or after too many failures. A name
+    that does not exist costs and answers the same as a wrong password.
+    """
+    limit = login_limit(wanted.username, address)
+    limit.check()
+    user = users.get_user_for_login(wanted.username)
+    heavy.run(verify, user, wanted.password, limit)
+    if user["is_disabled"]:
+        raise ApiError("account_disabled")
+    return user
+
+
+def login_limit(username: str, address: str) -> RateLimit:
+    # Hashed, because people type passwords into the name field.
+    account = hashlib.sha256(identity_key(username).encode()).hexdigest()[:32]
+    return RateLimit(
+        {
+            f"login:{account}": settings.LOGIN_FAILURES_PER_ACCOUNT,
+            f"login:{network(address)}": settings.LOGIN_FAILURES_PER_ADDRESS,
+        },
+        settings.LOGIN_WINDOW_SECONDS,
+        "too_many_attempts",
+    )
+
+
+def verify(user: Account | None, password: str, limit: RateLimit) -> None:
+    """Check the password. Raises WrongCredentials, or ApiError if the attempts are used up by now.
+
+    The hit is counted before the check and refunded after a good one: of many guesses sent at the
+    same moment, no more than the limit are ever compared.
+    """
+    limit.hit()
+    password_hash = user["password_hash"] if user else None
+    if not passwords.is_password_right(password_hash, password):
+        raise WrongCredentials
+    limit.refund()
+    if passwords.needs_rehash(password_hash):
+        new_hash = passwords.hash_password(password)
+        users.set_password_hash(user["id"], new_hash, password_hash)

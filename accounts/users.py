@@ -1,0 +1,169 @@
+"""The table `users`: who has an account. (Its columns of quota belong to images/quota.py.)
+
+SQL. Deleting an account also deletes the rows of `image_generations` that belong to it.
+"""
+
+import unicodedata
+from contextlib import suppress
+from typing import Any, TypedDict
+
+import db
+from files import cleanup
+
+
+class Account(TypedDict):
+    """A row of users, as get_user() gives it; get_user_for_login() adds `password_hash`."""
+
+    id: int
+    username: str
+    email: str
+    avatar_url: str | None
+    created_at: str
+    is_disabled: int
+    token_version: int
+
+
+def create_user(
+    username: str,
+    username_key: str,
+    email: str,
+    email_key: str,
+    password_hash: str,
+    avatar_url: str | None = None,
+) -> int:
+    """Add an account and return its id. Raises Duplicate if the name or the email is taken."""
+    return db.insert(
+        "users",
+        username=username,
+        username_key=username_key,
+        email=email,
+        email_key=email_key,
+        password_hash=password_hash,
+        avatar_url=avatar_url,
+    )
+
+
+def get_user(user_id: int) -> Account | None:
+    return db.one(
+        """
+        SELECT id, username, email, avatar_url, created_at, is_disabled, token_version
+          FROM users
+         WHERE id = %s
+        """,
+        user_id,
+    )
+
+
+def get_user_for_login(username: str) -> dict[str, Any] | None:
+    """Return the account of that name, with its password hash.
+
+    An old account whose name differs from another's by no more than case or Unicode form is found
+    by its exact name.
+    """
+    return db.one(
+        """
+          SELECT id, username, email, avatar_url, created_at, is_disabled, token_version,
+                 password_hash
+            FROM users
+           WHERE username_key IN (%(key)s, %(legacy_key)s)
+        ORDER BY CASE username_key WHEN %(legacy_key)s THEN 0 ELSE 1 END
+           LIMIT 1
+        """,
+        key=identity_key(username),
+        legacy_key=legacy_key(username),
+    )
+
+
+def list_taken(username_key: str, email_key: str) -> list[str]:
+    """Return which of "username" and "email" another account holds."""
+    rows = db.all(
+        "SELECT username_key, email_key FROM users WHERE username_key = %s OR email_key = %s",
+        username_key,
+        email_key,
+    )
+    taken = []
+    if any(row["username_key"] == username_key for row in rows):
+        taken.append("username")
+    if any(row["email_key"] == email_key for row in rows):
+        taken.append("email")
+    return taken
+
+
+def list_users() -> list[db.Row]:
+    return db.all(
+        "SELECT id, username, email, role, is_disabled, created_at FROM users ORDER BY id"
+    )
+
+
+def set_password_hash(user_id: int, password_hash: str, old_hash: str) -> bool:
+    """Replace the hash unless another request has replaced it meanwhile; sessions go on."""
+    sql = "UPDATE users SET password_hash = %s WHERE id = %s AND password_hash = %s"
+    return db.execute(sql, password_hash, user_id, old_hash).count > 0
+
+
+def change_password(user_id: int, password_hash: str) -> bool:
+    """Set a new password and end every session of the account."""
+    changed = db.execute(
+        "UPDATE users SET password_hash = %s, token_version = token_version + 1 WHERE id = %s",
+        password_hash,
+        user_id,
+    )
+    return changed.count > 0
+
+
+def set_disabled(user_id: int, is_disabled: bool) -> bool:
+    """Disable or enable an account; either way its sessions end."""
+    changed = db.execute(
+        "UPDATE users SET is_disabled = %s, token_version = token_version + 1 WHERE id = %s",
+        int(is_disabled),
+        user_id,
+    )
+    return changed.count > 0
+
+
+def delete_user(user_id: int, file_keys: list[str]) -> bool:
+    """Delete the account with its whole history, and schedule the deletion of these files."""
+    with db.transaction():
+        db.one("SELECT id FROM users WHERE id = %s FOR UPDATE", user_id)
+        db.execute("DELETE FROM image_generations WHERE user_id = %s", user_id)
+        cleanup.schedule_deletion(file_keys, after_seconds=0)
+        return db.execute("DELETE FROM users WHERE id = %s", user_id).count > 0
+
+
+# -- Keys: names and emails are unique without regard to case or Unicode form -------------------
+
+
+def identity_key(text: str) -> str:
+    """Return what two spellings of one name or email have in common."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return unicodedata.normalize("NFKC", folded).strip()[:255]
+
+
+def legacy_key(text: str) -> str:
+    """Return the key of an old account whose true key another one has. True keys have no capitals."""
+    return "LEGACY:" + text[:200]
+
+
+def fill_keys() -> None:
+    """Give the accounts of a database made by hand their keys; may run on several machines at once."""
+    sql = "SELECT id, username, email FROM users WHERE username_key IS NULL ORDER BY id LIMIT 500"
+    while rows := db.all(sql):
+        for row in rows:
+            _fill_keys_of(row)
+
+
+def _fill_keys_of(row: db.Row) -> None:
+    for username_key in (identity_key(row["username"]), legacy_key(row["username"])):
+        for email_key in (identity_key(row["email"]), legacy_key(row["email"])):
+            with suppress(db.Duplicate):
+                db.execute(
+                    """
+                    UPDATE users
+                       SET username_key = %(username_key)s, email_key = %(email_key)s
+                     WHERE id = %(id)s AND username_key IS NULL
+                    """,
+                    username_key=username_key,
+                    email_key=email_key,
+                    id=row["id"],
+                )
+                return

@@ -1,0 +1,54 @@
+"""The table `pending_deletions`: files to be deleted at a time, unless a row keeps them. SQL.
+
+A file is entered before it is written, and kept in the transaction that records it in a row; when
+the row goes, it is entered again. So whatever process is killed, no file is left that nobody has.
+"""
+
+import db
+from files import storage
+
+TABLE = "pending_deletions"
+# While machines are upgraded one by one, those of the release before enter files here.
+TABLE_BEFORE = "doomed_files"
+
+
+def schedule_deletion(keys: list[str], after_seconds: int) -> None:
+    """Enter files to be deleted after a time. The key of a folder ends with a slash."""
+    for key in keys:
+        db.execute(
+            """
+            INSERT INTO pending_deletions (file_key, due_at)
+            VALUES (%(key)s, UNIX_TIMESTAMP() + %(seconds)s)
+                ON DUPLICATE KEY UPDATE due_at = due_at
+            """,
+            key=key,
+            seconds=after_seconds,
+        )
+
+
+def keep(key: str) -> bool:
+    """Take a file off the list because some row now has it; False if it is too late for that."""
+    sql = "DELETE FROM pending_deletions WHERE file_key = %s AND due_at > UNIX_TIMESTAMP()"
+    return db.execute(sql, key).count > 0
+
+
+def delete_expired() -> None:
+    """Delete the files whose time has come; any number of workers may do so at the same time."""
+    for table in (TABLE, TABLE_BEFORE):
+        rows = db.all(f"SELECT file_key FROM {table} WHERE due_at <= UNIX_TIMESTAMP() LIMIT 200")
+        for row in rows:
+            _delete(row["file_key"], table)
+
+
+def delete_files(keys: list[str]) -> None:
+    """Delete files and folders at once, and take them off the list."""
+    for key in keys:
+        _delete(key, TABLE)
+
+
+def _delete(key: str, table: str) -> None:
+    if key.endswith("/"):
+        storage.delete_folder(key)
+    else:
+        storage.delete(key)
+    db.execute(f"DELETE FROM {table} WHERE file_key = %s", key)

@@ -1,0 +1,370 @@
+"""The queue: the rows of `image_generations` that wait or are being made; and `workers`. SQL.
+
+Every write of a worker holds only while the row is `processing` under the worker's claim. False then
+means that it was canceled, deleted or given to another worker, and that nothing was written.
+"""
+
+from typing import TypedDict
+
+import db
+from files import cleanup
+from images import quota
+
+
+class Job(TypedDict):
+    """What a worker needs to know of a generation; acquired, it has its `claim` too."""
+
+    id: int
+    user_id: int
+    prompt_text: str
+    generation_params_json: str
+    model: str
+    width: int
+    height: int
+    status: str
+    attempt: int
+    may_be_charged: int
+    waited_seconds: int
+
+
+# While machines are upgraded one by one, workers of the release before write and read the column
+# `is_sent` for this: both are written, and either counts.
+MAY_BE_CHARGED = "CASE WHEN is_sent = 1 THEN 1 ELSE may_be_charged END AS may_be_charged"
+
+# A row that goes back into the queue.
+WAITING_AGAIN = """
+    status = 'pending', claim = NULL, lease_until = NULL, deadline_at = NULL, progress = 0,
+    may_be_charged = 0, is_sent = 0, updated_at = CURRENT_TIMESTAMP
+"""
+
+
+# -- Taking jobs --------------------------------------------------------------------------------
+
+
+def next_generation(models: list[str]) -> int | None:
+    """Return the id of the pending generation whose turn it is.
+
+    It is of the user with the fewest in processing, then of the one served longest ago, then the
+    oldest.
+    """
+    row = db.one(
+        f"""
+           SELECT MIN(g.id) AS id
+             FROM image_generations AS g
+             JOIN users AS u ON u.id = g.user_id
+        LEFT JOIN (SELECT user_id, COUNT(*) AS number
+                     FROM image_generations
+                    WHERE status = 'processing' AND model IS NOT NULL
+                 GROUP BY user_id) AS working ON working.user_id = g.user_id
+            WHERE g.status = 'pending' AND g.not_before <= UNIX_TIMESTAMP()
+              AND g.model IN ({db.placeholders(models)})
+         GROUP BY g.user_id, u.served_at, working.number
+         ORDER BY COALESCE(working.number, 0), u.served_at, id
+            LIMIT 1
+        """,
+        *models,
+    )
+    return row["id"] if row else None
+
+
+def get_job(generation_id: int) -> Job | None:
+    return db.one(
+        f"""
+        SELECT id, user_id, prompt_text, generation_params_json, model, width, height, status,
+               attempt, {MAY_BE_CHARGED},
+               UNIX_TIMESTAMP() - UNIX_TIMESTAMP(created_at) AS waited_seconds
+          FROM image_generations
+         WHERE id = %s
+        """,
+        generation_id,
+    )
+
+
+def claim_job(job: Job, claim: str, lease_seconds: int, deadline_seconds: int, now: float) -> bool:
+    """Take a pending generation for this claim, unless another worker just did."""
+    taken = db.execute(
+        """
+        UPDATE image_generations
+           SET status = 'processing', claim = %(claim)s, attempt = attempt + 1, progress = 0,
+               lease_until = UNIX_TIMESTAMP() + %(lease_seconds)s,
+               deadline_at = UNIX_TIMESTAMP() + %(deadline_seconds)s,
+               started_at = CURRENT_TIMESTAMP, updated_at = CURRENT_TIMESTAMP
+         WHERE id = %(id)s AND status = 'pending'
+        """,
+        claim=claim,
+        lease_seconds=lease_seconds,
+        deadline_seconds=deadline_seconds,
+        id=job["id"],
+    ).count
+    if taken:
+        db.execute("UPDATE users SET served_at = %s WHERE id = %s", now, job["user_id"])
+    return taken > 0
+
+
+# -- Under a claim ------------------------------------------------------------------------------
+
+
+def renew_lease(generation_id: int, claim: str, lease_seconds: int, progress: int) -> bool:
+    """Heartbeat, progress and the question whether to go on, in one statement."""
+    renewed = db.execute(
+        """
+        UPDATE image_generations
+           SET updated_at = CASE progress WHEN %(progress)s THEN updated_at
+                                          ELSE CURRENT_TIMESTAMP END,
+               progress = %(progress)s,
+               lease_until = UNIX_TIMESTAMP() + %(lease_seconds)s
+         WHERE id = %(id)s AND claim = %(claim)s AND status = 'processing'
+        """,
+        progress=progress,
+        lease_seconds=lease_seconds,
+        id=generation_id,
+        claim=claim,
+    )
+    return renewed.count > 0
+
+
+def mark_may_be_charged(generation_id: int, claim: str) -> bool:
+    """Note that a request that may be charged is about to be sent for this generation."""
+    marked = db.execute(
+        """
+        UPDATE image_generations
+           SET may_be_charged = 1, is_sent = 1
+         WHERE id = %s AND claim = %s AND status = 'processing'
+        """,
+        generation_id,
+        claim,
+    )
+    return marked.count > 0
+
+
+class FilesGone(Exception):
+    """The files were deleted before the result was recorded, because it came too late."""
+
+
+def complete(generation_id: int, claim: str, result: db.Row, file_keys: list[str]) -> bool:
+    """Record the result and keep its files. May be repeated after a lost answer."""
+    try:
+        with db.transaction():
+            if not _end(generation_id, claim, "completed", result):
+                return _is_completed(generation_id, claim)
+            for key in file_keys:
+                if not cleanup.keep(key):
+                    raise FilesGone
+        return True
+    except FilesGone:
+        return False
+
+
+def _end(generation_id: int, claim: str, status: str, columns: db.Row) -> bool:
+    assignments = "".join(f", {name} = %({name})s" for name in columns)
+    ended = db.execute(
+        f"""
+        UPDATE image_generations
+           SET status = %(status)s, finished_at = CURRENT_TIMESTAMP,
+               updated_at = CURRENT_TIMESTAMP {assignments}
+         WHERE id = %(id)s AND claim = %(claim)s AND status = 'processing'
+        """,
+        status=status,
+        id=generation_id,
+        claim=claim,
+        **columns,
+    )
+    return ended.count > 0
+
+
+def _is_completed(generation_id: int, claim: str) -> bool:
+    sql = """
+        SELECT id
+          FROM image_generations
+         WHERE id = %s AND claim = %s AND status = 'completed'
+    """
+    return db.one(sql, generation_id, claim) is not None
+
+
+def fail(job: Job, code: str, message: str, detail: str = "") -> bool:
+    """Record why there is no image, and refund the user's quota."""
+    reason = {
+        "error_code": code,
+        "error_message": message,
+        "error_detail": detail[:300] or None,
+    }
+    with db.transaction():
+        quota.lock_user(job["user_id"])
+        failed = _end(job["id"], job["claim"], "failed", reason)
+        if failed:
+            quota.refund(job["user_id"], job["id"])
+    return failed
+
+
+def release(generation_id: int, claim: str, delay_seconds: int = 0, refund: int = 0) -> bool:
+    """Return a job to the queue, to be taken after the delay; refund so many of its attempts."""
+    released = db.execute(
+        f"""
+        UPDATE image_generations
+           SET attempt = attempt - %(refund)s,
+               not_before = UNIX_TIMESTAMP() + %(delay_seconds)s, {WAITING_AGAIN}
+         WHERE id = %(id)s AND claim = %(claim)s AND status = 'processing'
+        """,
+        refund=refund,
+        delay_seconds=delay_seconds,
+        id=generation_id,
+        claim=claim,
+    )
+    return released.count > 0
+
+
+def list_abandoned() -> list[db.Row]:
+    """List the jobs whose worker let the lease or the model's deadline pass."""
+    return db.all(
+        f"""
+        SELECT id, user_id, claim, attempt, {MAY_BE_CHARGED},
+               CASE WHEN deadline_at <= UNIX_TIMESTAMP() THEN 1 ELSE 0 END AS is_late
+          FROM image_generations
+         WHERE status = 'processing' AND model IS NOT NULL
+           AND (lease_until < UNIX_TIMESTAMP() OR deadline_at <= UNIX_TIMESTAMP())
+         LIMIT 100
+        """
+    )
+
+
+# -- For owners and operators -------------------------------------------------------------------
+
+
+def cancel(generation_id: int, user_id: int) -> bool:
+    """Cancel a generation that is not finished; its worker notices at the next heartbeat."""
+    with db.transaction():
+        quota.lock_user(user_id)
+        canceled = db.execute(
+            """
+            UPDATE image_generations
+               SET status = 'canceled', finished_at = CURRENT_TIMESTAMP,
+                   updated_at = CURRENT_TIMESTAMP
+             WHERE id = %s AND user_id = %s AND status IN ('pending', 'processing')
+            """,
+            generation_id,
+            user_id,
+        ).count
+        if canceled:
+            quota.refund(user_id, generation_id)
+    return canceled > 0
+
+
+def requeue(job: Job) -> bool:
+    """Put a failed or stuck generation back into the queue, with all its attempts."""
+    with db.transaction():
+        quota.lock_user(job["user_id"])
+        requeued = db.execute(
+            f"""
+            UPDATE image_generations
+               SET attempt = 0, not_before = 0, error_code = NULL, error_message = NULL,
+                   error_detail = NULL, {WAITING_AGAIN}
+             WHERE id = %s AND status = %s AND status IN ('failed', 'processing')
+               AND model IS NOT NULL
+            """,
+            job["id"],
+            job["status"],
+        ).count
+        if requeued and job["status"] == "failed":
+            quota.reserve_again(job["user_id"], job["id"])
+    return requeued > 0
+
+
+def list_jobs(status: str, limit: int) -> list[db.Row]:
+    return db.all(
+        """
+          SELECT id, user_id, model, status, attempt, progress, created_at, started_at, error_code
+            FROM image_generations
+           WHERE status = %s AND model IS NOT NULL
+        ORDER BY id DESC
+           LIMIT %s
+        """,
+        status,
+        limit,
+    )
+
+
+# -- Counts -------------------------------------------------------------------------------------
+
+
+def count_waiting(limit: int) -> int:
+    """Count the waiting generations of all users, up to a limit."""
+    return db.value(
+        """
+        SELECT COUNT(*)
+          FROM (SELECT 1
+                  FROM image_generations
+                 WHERE status = 'pending' AND model IS NOT NULL
+                 LIMIT %s) AS waiting
+        """,
+        limit,
+    )
+
+
+def count_pending_by_user() -> dict[int, int]:
+    rows = db.all(
+        """
+          SELECT user_id, COUNT(*) AS number
+            FROM image_generations
+           WHERE status = 'pending' AND model IS NOT NULL
+        GROUP BY user_id
+        """
+    )
+    return {row["user_id"]: row["number"] for row in rows}
+
+
+def count_unfinished() -> list[db.Row]:
+    """Count what waits and what is being made: rows of {model, status, number}."""
+    return db.all(
+        """
+          SELECT model, status, COUNT(*) AS number
+            FROM image_generations
+           WHERE status IN ('pending', 'processing') AND model IS NOT NULL
+        GROUP BY model, status
+        """
+    )
+
+
+def count_by_status() -> list[db.Row]:
+    return db.all(
+        """
+          SELECT status, COUNT(*) AS number, MIN(created_at) AS oldest
+            FROM image_generations
+           WHERE model IS NOT NULL
+        GROUP BY status
+        ORDER BY status
+        """
+    )
+
+
+# -- Workers ------------------------------------------------------------------------------------
+
+
+def note_worker(name: str, models_json: str, run_seconds: float) -> None:
+    """Say that a worker is alive, what its models' problems are, and its average time a job."""
+    db.execute(
+        """
+        INSERT INTO workers (name, models, run_seconds, seen_at)
+        VALUES (%(name)s, %(models)s, %(run_seconds)s, UNIX_TIMESTAMP())
+            ON DUPLICATE KEY UPDATE
+               models = %(models)s, run_seconds = %(run_seconds)s, seen_at = UNIX_TIMESTAMP()
+        """,
+        name=name,
+        models=models_json,
+        run_seconds=run_seconds,
+    )
+
+
+def forget_worker(name: str) -> None:
+    db.execute("DELETE FROM workers WHERE name = %s", name)
+
+
+def delete_old_workers() -> int:
+    return db.execute("DELETE FROM workers WHERE seen_at < UNIX_TIMESTAMP() - 3600").count
+
+
+def list_live_workers(seen_seconds: int) -> list[db.Row]:
+    """List the workers seen in the last seconds: {models, run_seconds}, as note_worker() wrote."""
+    return db.all(
+        "SELECT models, run_seconds FROM workers WHERE seen_at > UNIX_TIMESTAMP() - %s",
+        seen_seconds,
+    )

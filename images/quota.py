@@ -1,0 +1,168 @@
+"""How much a user may ask for: images a day, and unfinished ones at a time. SQL.
+
+The columns `quota_day`, `quota_used`, `active_at_most` and `image_count` of `users` are changed here
+alone, in transactions that lock the user's row first: no deadlocks, and requests at the same moment
+cannot share a last place.
+"""
+
+import db
+from accounts.tokens import Session, check_session
+from config import settings
+from errors import ApiError
+
+DAY_SECONDS = 86400
+# The day, UTC, counted from 1970.
+TODAY = f"UNIX_TIMESTAMP() DIV {DAY_SECONDS}"
+
+
+class TooManyActive(ApiError):
+    code = "too_many_active_jobs"
+
+
+class QuotaSpent(ApiError):
+    code = "quota_spent"
+
+
+# Counts images into the user's day and among the unfinished; matches nothing if there is no room, or
+# if the session has ended. A submit raises `active_at_most`, but nothing that ends lowers it: only
+# when it says that there may be too many are the unfinished counted, by make_room(), because a count
+# at each submit costs as much as its INSERT.
+RESERVE = f"""
+    UPDATE users
+       SET quota_used = %(number)s + CASE WHEN quota_day < {TODAY} THEN 0 ELSE quota_used END,
+           quota_day = CASE WHEN quota_day < {TODAY} THEN {TODAY} ELSE quota_day END,
+           active_at_most = active_at_most + %(number)s,
+           image_count = image_count + %(number)s
+     WHERE id = %(user_id)s AND token_version = %(token_version)s AND is_disabled = 0
+       AND (quota_day < {TODAY} OR quota_used <= %(daily_room)s)
+       AND active_at_most <= %(active_room)s
+"""
+
+
+def reserve(session: Session, number: int) -> tuple[str, db.Row]:
+    """Return the statement that reserves so many images, and its values."""
+    values = {
+        "number": number,
+        "user_id": session.user_id,
+        "token_version": session.token_version,
+        "daily_room": settings.DAILY_IMAGES - number,
+        "active_room": settings.MAX_ACTIVE_JOBS - number,
+    }
+    return RESERVE, values
+
+
+def make_room(session: Session, number: int) -> None:
+    """Say why RESERVE matched nothing, or set `active_at_most` right so that it will match.
+
+    Raises BadToken, QuotaSpent and TooManyActive.
+    """
+    with db.transaction():
+        user = lock_user(session.user_id)
+        check_session(session, user)
+        used = 0 if user["quota_day"] < user["today"] else user["quota_used"]
+        if used + number > settings.DAILY_IMAGES:
+            tomorrow = (max(user["quota_day"], user["today"]) + 1) * DAY_SECONDS
+            raise QuotaSpent(retry_after=tomorrow - user["now"])
+        active = count_active(session.user_id)
+        if active + number > settings.MAX_ACTIVE_JOBS:
+            raise TooManyActive(retry_after=5)
+        db.execute("UPDATE users SET active_at_most = %s WHERE id = %s", active, session.user_id)
+
+
+def lock_user(user_id: int) -> db.Row | None:
+    """Lock the user's row until the end of the transaction; always before any other row."""
+    return db.one(
+        f"""
+        SELECT id, token_version, is_disabled, quota_day, quota_used,
+               UNIX_TIMESTAMP() AS now, {TODAY} AS today
+          FROM users
+         WHERE id = %s
+           FOR UPDATE
+        """,
+        user_id,
+    )
+
+
+def count_active(user_id: int) -> int:
+    return db.value(
+        """
+        SELECT COUNT(*)
+          FROM image_generations
+         WHERE user_id = %s AND status IN ('pending', 'processing') AND model IS NOT NULL
+        """,
+        user_id,
+    )
+
+
+def refund(user_id: int, generation_id: int) -> None:
+    """Give one image back to the quota of the day it was submitted; a later day has its own."""
+    db.execute(
+        """
+        UPDATE users
+           SET quota_used = quota_used - 1
+         WHERE id = %s AND quota_used > 0
+           AND quota_day = (SELECT quota_day FROM image_generations WHERE id = %s)
+        """,
+        user_id,
+        generation_id,
+    )
+
+
+def reserve_again(user_id: int, generation_id: int) -> None:
+    """Count a refunded generation, which goes back into the queue, as one that was never refunded."""
+    db.execute(
+        """
+        UPDATE users
+           SET active_at_most = active_at_most + 1,
+               quota_used = quota_used + CASE quota_day
+                   WHEN (SELECT quota_day FROM image_generations WHERE id = %s) THEN 1
+                   ELSE 0
+               END
+         WHERE id = %s
+        """,
+        generation_id,
+        user_id,
+    )
+
+
+def forget_images(user_id: int, number: int) -> None:
+    """Lower the number of images the user has, because so many were deleted."""
+    db.execute("UPDATE users SET image_count = image_count - %s WHERE id = %s", number, user_id)
+
+
+def get_quota(user_id: int) -> db.Row:
+    """Return {used, active, resets_at}: today's images, unfinished ones, and when the day ends."""
+    user = db.one(
+        f"SELECT quota_day, quota_used, {TODAY} AS today FROM users WHERE id = %s", user_id
+    )
+    used = user["quota_used"] if user["quota_day"] == user["today"] else 0
+    return {
+        "used": used,
+        "active": count_active(user_id),
+        "resets_at": (user["today"] + 1) * DAY_SECONDS,
+    }
+
+
+def recount_images() -> None:
+    """Set `image_count` right where it is not the number of the user's rows."""
+    wrong = db.all(
+        """
+           SELECT u.id
+             FROM users AS u
+        LEFT JOIN (SELECT user_id, COUNT(*) AS number
+                     FROM image_generations
+                 GROUP BY user_id) AS counted ON counted.user_id = u.id
+            WHERE u.image_count <> COALESCE(counted.number, 0)
+        """
+    )
+    for row in wrong:
+        with db.transaction():
+            lock_user(row["id"])
+            db.execute(
+                """
+                UPDATE users
+                   SET image_count = (SELECT COUNT(*) FROM image_generations WHERE user_id = users.id)
+                 WHERE id = %s
+                """,
+                row["id"],
+            )

@@ -1,0 +1,169 @@
+"""What a request about images may hold; what one model allows is checked by `parameters.fill()`."""
+
+import json
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from validation import Digits, IdList, Prompt, QueryBool, QueryTime, Real, Whole, check_prompt
+
+MAX_SEED = 2**32 - 1
+MAX_ID = 2**31 - 1  # what the column holds
+MAX_PER_PAGE = 50
+# Of the params that a request for a test image may carry beside ours.
+MAX_EXTRA_BYTES = 4000
+MAX_EXTRA_DEPTH = 20
+
+# Like other image servers, take -1 for "any seed".
+Seed = Annotated[Whole | None, Field(ge=-1, le=MAX_SEED)]
+StrictBool = Annotated[bool, Field(strict=True)]
+ImageId = Annotated[Whole, Field(ge=1, le=MAX_ID)]
+
+
+# -- Bodies -------------------------------------------------------------------------------------
+
+
+class GenerateInput(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    prompt: Prompt = Field(min_length=1, max_length=2000)
+    negative_prompt: Prompt = Field("", max_length=2000)
+    model: str | None = Field(None, max_length=64)
+    width: Whole | None = None
+    height: Whole | None = None
+    steps: Whole | None = None
+    seed: Seed = None
+    guidance: Real | None = None
+    quality: str | None = Field(None, max_length=64)
+    style: str | None = Field(None, max_length=64)
+    sampler: str | None = Field(None, max_length=64)
+    # None: as EMBED_METADATA says.
+    embed_metadata: StrictBool | None = None
+    n: Whole = Field(1, ge=1, le=4)
+
+
+class TestParams(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    model: Literal["test_model"] = "test_model"
+    steps: Whole = Field(20, ge=1, le=150)
+    seed: Seed = None
+    width: Whole = Field(512, ge=64, le=1024)
+    height: Whole = Field(512, ge=64, le=1024)
+    negative_prompt: Prompt = Field("", max_length=2000)
+
+    @model_validator(mode="after")
+    def check_extras(self) -> "TestParams":
+        """Other params are kept in the record as they came, so they must fit there."""
+        try:
+            text = json.dumps(self.model_extra, ensure_ascii=False, allow_nan=False)
+            size = len(text.encode())
+            is_deep = depth(self.model_extra) > MAX_EXTRA_DEPTH
+        except RecursionError:
+            is_deep = True
+        except ValueError:  # lone surrogates, and infinity, which JSON has no word for
+            raise PydanticCustomError("unprintable", "unprintable") from None
+        if is_deep or size > MAX_EXTRA_BYTES:
+            raise PydanticCustomError("too_large", "too_large")
+        return self
+
+
+def depth(value: Any) -> int:
+    """Return how many levels of objects and arrays a JSON value has, itself included."""
+    if isinstance(value, dict):
+        parts = list(value.values())
+    else:
+        parts = value if isinstance(value, list) else []
+    return 1 + max((depth(part) for part in parts), default=0)
+
+
+class GenerateTestInput(BaseModel):
+    prompt: Prompt = Field(min_length=1, max_length=2000)
+    params: TestParams | None = None
+
+
+class RetryInput(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    seed: Literal["new"] | None = None
+
+
+class FavoriteInput(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    favorite: StrictBool
+
+
+class DeleteInput(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    ids: list[ImageId] = Field(min_length=1, max_length=100)
+
+
+# -- Queries ------------------------------------------------------------------------------------
+
+
+def make_cursor(created_at: str, generation_id: int) -> str:
+    """Return the cursor of the page that begins after this generation."""
+    text = f"{created_at}|{generation_id}"
+    return urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def read_cursor(cursor: str) -> tuple[str, int]:
+    """Return the (created_at, id) that make_cursor() was given."""
+    padding = "=" * (-len(cursor) % 4)
+    try:
+        text = urlsafe_b64decode(cursor + padding).decode()
+        created_at, _, number = text.partition("|")
+        generation_id = int(number) % 2**63
+    except ValueError:
+        raise PydanticCustomError("cursor_type", "cursor") from None
+    if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}", created_at):
+        raise PydanticCustomError("cursor_type", "cursor")
+    return created_at, generation_id
+
+
+def cap_per_page(wanted: int) -> int:
+    return min(wanted, MAX_PER_PAGE)
+
+
+FILTERS = {"status", "q", "favorite", "model", "since", "until"}
+
+
+class HistoryQuery(BaseModel):
+    page: Digits = Field(1, ge=1)
+    per_page: Annotated[Digits, AfterValidator(cap_per_page)] = Field(10, ge=1)
+    cursor: Annotated[tuple[str, int], BeforeValidator(read_cursor)] | None = None
+    status: Literal["pending", "processing", "completed", "failed", "canceled"] | None = None
+    q: Annotated[str, AfterValidator(check_prompt)] | None = Field(None, max_length=200)
+    favorite: QueryBool | None = None
+    model: str | None = Field(None, max_length=64)
+    since: QueryTime | None = None
+    until: QueryTime | None = None
+
+    @property
+    def offset(self) -> int:
+        # No database takes an offset beyond 64 bits, and no history is that long.
+        return min((self.page - 1) * self.per_page, 2**62)
+
+    @property
+    def filters(self) -> dict[str, Any]:
+        return self.model_dump(include=FILTERS, exclude_none=True)
+
+
+class IdsQuery(BaseModel):
+    ids: IdList
+
+
+class FileQuery(BaseModel):
+    metadata: Literal["strip"] | None = None

@@ -1,0 +1,154 @@
+"""From a request to rows in the queue. Inserts into `image_generations`; owns `idempotency_keys`. SQL.
+
+One path: the quota is reserved, the rows are inserted and read back in one transaction, which is one
+round trip to the database. Only if nothing was reserved is a closer look taken, at why.
+"""
+
+import hashlib
+from typing import Any
+
+import db
+from accounts.tokens import BadToken, Session
+from errors import ApiError
+from images import blocklist, history, parameters, queue_status, quota
+from images.schemas import GenerateInput
+
+KEY_SECONDS = 7 * 86400
+
+
+class QueueFull(ApiError):
+    code = "queue_full"
+
+
+class KeyReused(ApiError):
+    code = "key_reused"
+
+
+def submit(
+    session: Session,
+    wanted: GenerateInput,
+    key: str | None = None,
+    extra: dict[str, Any] | None = None,
+    hold_seconds: int = 0,
+) -> list[history.Generation]:
+    """Queue `wanted.n` generations, all or none, with seeds in a row; return them.
+
+    The same idempotency key and request again return the generations of the first time. `extra` are
+    params to keep in the record beside ours; workers leave the rows alone for `hold_seconds`.
+    Raises InvalidInput, PromptBlocked, BadToken, KeyReused, QuotaSpent, TooManyActive, QueueFull.
+    """
+    blocklist.check(wanted.prompt)
+    rows = parameters.new_rows(parameters.fill(wanted), extra or {}, hold_seconds)
+    if not key:
+        return insert(session, rows)
+    used_key = UsedKey(key, wanted)
+    if earlier := used_key.generations(session):
+        return earlier
+    try:
+        return insert(session, rows, used_key)
+    except db.Duplicate:  # the same request at the same moment was faster
+        return used_key.generations(session)
+
+
+def insert(
+    session: Session, rows: list[db.Row], used_key: "UsedKey | None" = None
+) -> list[history.Generation]:
+    """Insert rows, with the key if there is one. Raises Duplicate if the key is there already."""
+    number = len(rows)
+    if queue_status.is_full(number):
+        quota.make_room(session, number)  # what the user has used up is said first
+        raise QueueFull(retry_after=30)
+    ours = {"user_id": session.user_id, "number": number}
+    statements = [quota.reserve(session, number)]
+    if used_key:
+        statements.append((INSERT_KEY, {**ours, **used_key.columns}))
+    for row in rows:
+        statements.append((INSERT, {**ours, **row}))
+    if used_key:
+        statements.append((NOTE_IDS, {**ours, **used_key.columns}))
+    statements.append((JUST_INSERTED, ours))
+    while True:
+        reserved, *_, inserted = db.run_transaction(*statements)
+        if reserved.count:
+            return inserted.rows[::-1]
+        quota.make_room(session, number)
+
+
+# Each statement changes something only if the one before it did.
+INSERT = """
+    INSERT INTO image_generations
+           (user_id, prompt_text, status, model, width, height, generation_params_json,
+            not_before, quota_day)
+    SELECT id, %(prompt_text)s, 'pending', %(model)s, %(width)s, %(height)s,
+           %(generation_params_json)s,
+           CASE %(hold_seconds)s WHEN 0 THEN 0 ELSE UNIX_TIMESTAMP() + %(hold_seconds)s END,
+           quota_day
+      FROM users
+     WHERE id = %(user_id)s AND ROW_COUNT() = 1
+"""
+INSERT_KEY = """
+    INSERT INTO idempotency_keys
+           (user_id, idempotency_key, body_hash, generation_ids, expires_at)
+    SELECT id, %(key)s, %(body_hash)s, '', UNIX_TIMESTAMP() + %(key_seconds)s
+      FROM users
+     WHERE id = %(user_id)s AND ROW_COUNT() = 1
+"""
+# The user's row is locked, so nobody else inserts for the user: the last rows are ours.
+NOTE_IDS = """
+    UPDATE idempotency_keys
+       SET generation_ids = (SELECT GROUP_CONCAT(id)
+                               FROM (SELECT id
+                                       FROM image_generations
+                                      WHERE user_id = %(user_id)s AND id <= LAST_INSERT_ID()
+                                   ORDER BY id DESC
+                                      LIMIT %(number)s) AS just_inserted)
+     WHERE user_id = %(user_id)s AND idempotency_key = %(key)s AND ROW_COUNT() = 1
+"""
+JUST_INSERTED = f"""
+      SELECT {history.COLUMNS}
+        FROM image_generations AS g
+       WHERE g.user_id = %(user_id)s AND g.id <= LAST_INSERT_ID()
+    ORDER BY g.id DESC
+       LIMIT %(number)s
+"""
+
+
+class UsedKey:
+    """An Idempotency-Key, and the request it stands for."""
+
+    def __init__(self, key: str, wanted: GenerateInput):
+        self.columns = {
+            "key": digest(key),
+            "body_hash": digest(wanted.model_dump_json()),
+            "key_seconds": KEY_SECONDS,
+        }
+
+    def generations(self, session: Session) -> list[history.Generation]:
+        """Return what an earlier request with the key made. Raises BadToken, KeyReused."""
+        row = db.one(
+            """
+               SELECT k.body_hash, k.generation_ids
+                 FROM users AS u
+            LEFT JOIN idempotency_keys AS k ON k.user_id = u.id AND k.idempotency_key = %(key)s
+                WHERE u.id = %(user_id)s AND u.token_version = %(token_version)s
+                  AND u.is_disabled = 0
+            """,
+            key=self.columns["key"],
+            **session._asdict(),
+        )
+        if not row:
+            raise BadToken
+        if not row["generation_ids"]:
+            return []
+        if row["body_hash"] != self.columns["body_hash"]:
+            raise KeyReused
+        ids = [int(number) for number in row["generation_ids"].split(",")]
+        return history.list_owned(session.user_id, ids)
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def delete_expired_keys() -> int:
+    return db.execute("DELETE FROM idempotency_keys WHERE expires_at < UNIX_TIMESTAMP()").count

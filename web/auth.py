@@ -1,0 +1,101 @@
+"""Who is asking: decorators for routes. Each sets `g.session`, and the log line names its user."""
+
+import re
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from flask import g, request
+
+from accounts import tokens, users
+from accounts.tokens import BadToken, Session
+from errors import ApiError
+from images import history
+from images.schemas import MAX_ID
+
+
+def login_required(view: Callable) -> Callable:
+    """Let only a logged-in caller through; the account is `g.user`."""
+
+    @wraps(view)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        g.session = read_session()
+        g.user = users.get_user(g.session.user_id)
+        tokens.check_session(g.session, g.user)
+        return view(*args, **kwargs)
+
+    return guarded
+
+
+def token_required(view: Callable) -> Callable:
+    """Let a caller with a good token through; the view gets its session, which is not checked yet.
+
+    It must go to a function that checks it within a statement of its own.
+    """
+
+    @wraps(view)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        g.session = read_session()
+        return view(g.session, *args, **kwargs)
+
+    return guarded
+
+
+def owner_required(view: Callable) -> Callable:
+    """Let only the owner of the generation in the address through; the view gets the generation.
+
+    Raises ApiError: 410 for a deleted one, 404 for one that never was or is another's.
+    """
+
+    @wraps(view)
+    def guarded(generation_id: int) -> Any:
+        g.session = read_session()
+        known_id = min(generation_id, MAX_ID)
+        generation = history.get_owned(g.session, known_id)
+        if generation and generation_id == known_id:
+            return view(generation)
+        was_deleted = history.was_deleted(g.session.user_id, known_id)
+        raise ApiError("image_deleted" if was_deleted else "not_found")
+
+    return guarded
+
+
+def read_session() -> Session:
+    """Return the session of the bearer token. Raises BadToken."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise BadToken("token_missing")
+    return tokens.read_token(token.strip())
+
+
+def file_owner_required(view: Callable) -> Callable:
+    """Let only the owner of the folder in the address through, by token or by a signed link.
+
+    Raises ApiError: 401 without either, 403 for anyone else's, whether it exists or not.
+    """
+
+    @wraps(view)
+    def guarded(user_id: str, filename: str) -> Any:
+        if "sig" in request.args:
+            g.session = read_link(user_id)
+        else:
+            g.session = read_session()
+            tokens.check_session(g.session, users.get_user(g.session.user_id))
+        if user_id != str(g.session.user_id):
+            raise ApiError("forbidden")
+        return view(user_id, filename)
+
+    return guarded
+
+
+def read_link(user_id: str) -> Session:
+    """Return the session that the signed link of this request stands for. Raises ApiError."""
+    owner = users.get_user(int(user_id)) if re.fullmatch(r"[0-9]{1,9}", user_id) else None
+    if not owner:
+        raise ApiError("link_invalid")
+    expires = request.args.get("expires", "")
+    signature = request.args["sig"]
+    version = owner["token_version"]
+    if not tokens.is_link_valid(request.path, expires, signature, version):
+        raise ApiError("link_invalid")
+    return Session(owner["id"], version)

@@ -1,0 +1,35 @@
+"""The documentation of the API: openapi.yaml as it is served, and the page that shows it."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import flask_swagger_ui
+import yaml
+from flask import Response, send_from_directory
+
+ROOT = Path(__file__).parent.parent
+STATIC = ROOT / "static"
+SWAGGER_UI = Path(flask_swagger_ui.__file__).parent / "dist"
+PAGE_POLICY = (
+    "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
+    " frame-ancestors 'none'"
+)
+
+
+@lru_cache
+def openapi_document() -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "openapi.yaml").read_text(encoding="utf-8"))
+
+
+def docs_page() -> Response:
+    """Return Swagger UI, from files on this machine alone."""
+    response = send_from_directory(STATIC, "docs.html")
+    response.headers["Content-Security-Policy"] = PAGE_POLICY
+    return response
+
+
+def docs_asset(filename: str) -> Response:
+    """Return a file of the page: our two lines of script, or one of Swagger UI's own."""
+    folder = STATIC if filename == "docs.js" else SWAGGER_UI
+    return send_from_directory(folder, filename, max_age=3600)

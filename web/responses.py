@@ -1,0 +1,109 @@
+"""The two shapes of an answer, success and error, each made here alone; and the language it is in."""
+
+import hashlib
+import logging
+from functools import lru_cache
+from typing import Any
+
+from flask import Response, current_app, request
+from werkzeug.datastructures import LanguageAccept
+from werkzeug.exceptions import HTTPException
+from werkzeug.http import parse_accept_header
+
+import errors
+import messages
+from errors import ApiError
+
+# What Flask and Werkzeug refuse by themselves.
+HTTP_CODES = {
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "payload_too_large",
+    416: "range_not_satisfiable",
+}
+KEPT_HEADERS = ("Allow", "Content-Range", "Retry-After")
+
+log = logging.getLogger("api")
+
+
+# -- Success ------------------------------------------------------------------------------------
+
+
+def success(data: Any = None, message: str | None = None, status: int = 200) -> tuple[dict, int]:
+    body = {"status": "success"}
+    if message:
+        body["message"] = messages.success_text(message, language())
+    if data is not None:
+        body["data"] = data
+    return body, status
+
+
+def with_etag(data: Any) -> Response:
+    """Return a success with an ETag; 304 if the client has it already."""
+    body, _ = success(data)
+    response = current_app.json.response(body)
+    digest = hashlib.sha1(response.data, usedforsecurity=False).hexdigest()
+    response.headers["ETag"] = f'"{digest}"'
+    response.headers["Cache-Control"] = "private, no-cache"
+    if "If-None-Match" in request.headers:
+        response.make_conditional(request)
+    return response
+
+
+# -- Errors -------------------------------------------------------------------------------------
+
+
+def error_response(error: Exception) -> tuple[dict, int, dict]:
+    """Answer any exception in the one shape: our errors, Flask's, and unexpected ones, logged here."""
+    headers = {}
+    if isinstance(error, HTTPException):
+        for name, value in error.get_headers():
+            if name in KEPT_HEADERS:
+                headers[name] = value
+        error = api_error(error)
+    elif not isinstance(error, ApiError):
+        log.error("unexpected error", exc_info=error)
+        error = ApiError("internal_error")
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
+    status, *_ = errors.ERRORS[error.code]
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    if status == 503:
+        cause = str(error.__cause__ or "")
+        log.warning(error.code, extra={"details": {"cause": cause}})
+    return error_body(error), status, headers
+
+
+def api_error(error: HTTPException) -> ApiError:
+    if error.code in HTTP_CODES:
+        return ApiError(HTTP_CODES[error.code])
+    return ApiError("bad_request" if error.code < 500 else "internal_error")
+
+
+def error_body(error: ApiError) -> dict[str, Any]:
+    fields = {}
+    for name, (kind, values) in error.fields.items():
+        fields[name] = messages.field_text(name, kind, values, language())
+    message = errors.error_text(error.code, language())
+    # The sentences about the fields are more use to a reader than that there are some.
+    if fields and error.code in ("invalid_input", "prompt_blocked"):
+        separator = "；" if language() == "zh" else "; "
+        message = separator.join(fields.values())
+    body = {"status": "error", "message": message, "code": error.code}
+    if fields:
+        body["fields"] = fields
+    return body
+
+
+# -- Language -----------------------------------------------------------------------------------
+
+
+def language() -> str:
+    """Return "zh" or "en", as the request prefers."""
+    return best_language(request.headers.get("Accept-Language", ""))
+
+
+@lru_cache(maxsize=256)
+def best_language(accepted: str) -> str:
+    return parse_accept_header(accepted, LanguageAccept).best_match(("zh", "en"), "zh")
