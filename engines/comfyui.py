@@ -209,7 +209,7 @@ def check(options: ComfyUI) -> list[str]:
     server, until = server_of(options), time.monotonic() + CHECK_SECONDS
 
     def ask(path: str) -> dict:
-        return as_dict(server.get_json(path, read_seconds=max(0.1, until - time.monotonic())))
+        return as_dict(server.get_json(path, timeout_seconds=max(0.1, until - time.monotonic())))
 
     try:
         words = about(ask("/system_stats"))
@@ -228,7 +228,9 @@ def check(options: ComfyUI) -> list[str]:
 def about(stats: dict) -> list[str]:
     """Return version and devices as /system_stats has them."""
     devices = stats.get("devices") if isinstance(stats.get("devices"), list) else []
-    words = [f"ComfyUI {remote.word(as_dict(stats.get('system')).get('comfyui_version'))}".strip()]
+    words = [
+        f"ComfyUI {remote.identifier(as_dict(stats.get('system')).get('comfyui_version'))}".strip()
+    ]
     for device in map(as_dict, devices):
         # As in "cuda:0 NVIDIA GeForce RTX 4090 : cudaMallocAsync".
         name, memory = str(device.get("name", "")).split(" : ")[0][:60], device.get("vram_total")
@@ -236,8 +238,10 @@ def about(stats: dict) -> list[str]:
     return words
 
 
-def server_of(options: ComfyUI) -> remote.Server:
-    return remote.Server(options.base_url, remote.basic(options.username, options.password_env))
+def server_of(options: ComfyUI) -> remote.Client:
+    return remote.Client(
+        options.base_url, remote.basic_auth(options.username, options.password_env)
+    )
 
 
 def as_dict(value: Any) -> dict:
@@ -272,11 +276,11 @@ class Prompt:
         self.listener.close()
         self.server.close()
 
-    def ask(self, method: str, path: str, **options: Any) -> remote.Answer:
+    def ask(self, method: str, path: str, **options: Any) -> remote.RemoteResponse:
         """Send one request, telling of progress meanwhile. Raises TransientError and PermanentError, never NoResponse."""
         try:
-            return remote.while_waiting(
-                lambda: self.server.call(method, path, **options), self.tick, TICK_SECONDS
+            return remote.run_with_progress(
+                lambda: self.server.send(method, path, **options), self.tick, TICK_SECONDS
             )
         except NoResponse:
             raise TransientError("engine_unavailable", f"no answer to {method} {path}") from None
@@ -310,12 +314,12 @@ class Prompt:
     def post(self) -> None:
         self.tick()
         body = {"prompt": self.workflow, "client_id": self.client_id, "prompt_id": self.id}
-        answer = self.ask("POST", "/prompt", json=body, read_seconds=60)
+        answer = self.ask("POST", "/prompt", json=body, timeout_seconds=60)
         if answer.status == 400:
             raise refusal(as_dict(answer.json()), self.workflow, self.job)
         remote.raise_for_status(answer, "/prompt")
         told = as_dict(answer.json())
-        self.id = remote.word(told.get("prompt_id"))
+        self.id = remote.identifier(told.get("prompt_id"))
         if not self.id:
             raise PermanentError("engine_error", "/prompt gave no prompt_id")
         self.is_posted = True
@@ -381,13 +385,13 @@ class Prompt:
         server, until = server_of(self.job.options), time.monotonic() + KEEP_WITHDRAWING_SECONDS
         while time.monotonic() < until:
             place, prompt_id = place_of(
-                as_dict(server.get_json("/queue", read_seconds=5)), self.client_id
+                as_dict(server.get_json("/queue", timeout_seconds=5)), self.client_id
             )
             if place == "pending":
-                server.call("POST", "/queue", read_seconds=5, json={"delete": [prompt_id]})
+                server.send("POST", "/queue", timeout_seconds=5, json={"delete": [prompt_id]})
             elif place == "running":
                 # Servers before September 2025 interrupt whatever runs: that is why we have looked first.
-                server.call("POST", "/interrupt", read_seconds=5, json={"prompt_id": prompt_id})
+                server.send("POST", "/interrupt", timeout_seconds=5, json={"prompt_id": prompt_id})
             elif self.is_posted:
                 break
             # Before that, our request may still be on its way.
@@ -396,8 +400,8 @@ class Prompt:
 
     def forget(self) -> None:
         """Remove the prompt from the history: a user's words have no business there."""
-        server_of(self.job.options).call(
-            "POST", "/history", read_seconds=5, json={"delete": [self.id]}
+        server_of(self.job.options).send(
+            "POST", "/history", timeout_seconds=5, json={"delete": [self.id]}
         )
 
     # -- Done -------------------------------------------------------------------------------------
@@ -525,7 +529,7 @@ class Progress:
 class Listener(threading.Thread):
     """Listens to the websocket, in a thread; a connection that fails or breaks ends it, without an error."""
 
-    def __init__(self, server: remote.Server, path: str, hear: Callable[[str], None]):
+    def __init__(self, server: remote.Client, path: str, hear: Callable[[str], None]):
         import requests
 
         super().__init__(daemon=True)
@@ -590,7 +594,7 @@ def refusal(answer: dict, workflow: dict[str, dict], job: ImageRequest) -> Perma
     codes, sentences = [], []
     for name, problem in problems[:3]:
         field = clean(as_dict(problem.get("extra_info")).get("input_name"), job)
-        codes.append(joined(name, remote.word(problem.get("type")), field))
+        codes.append(joined(name, remote.identifier(problem.get("type")), field))
         sentences.append(joined(name, clean(problem.get("message"), job), field))
     return PermanentError("engine_refused", "; ".join(codes), "; ".join(sentences))
 
@@ -606,7 +610,7 @@ def failure(messages: Any, workflow: dict[str, dict], job: ImageRequest) -> Engi
         return TransientError("engine_unavailable", "somebody interrupted the prompt on the server")
     error = as_dict(told.get("execution_error"))
     name = node_name(error.get("node_id"), workflow)
-    kind = remote.word(str(error.get("exception_type")).rpartition(".")[2])
+    kind = remote.identifier(str(error.get("exception_type")).rpartition(".")[2])
     return PermanentError(
         "engine_error",
         joined(name, kind),

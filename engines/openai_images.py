@@ -57,11 +57,13 @@ CONTENT = re.compile(
 def make(job: ImageRequest, on_progress: Callable[[int, int], None]) -> GeneratedImage:
     """Have one picture made. Raises TransientError and PermanentError, and whatever on_progress raises."""
     options, tick = job.options, estimate(on_progress)
-    with closing(remote.Server(options.base_url, remote.bearer(options.api_key_env))) as server:
+    with closing(
+        remote.Client(options.base_url, remote.bearer_auth(options.api_key_env))
+    ) as server:
         body = request_body(job)
         if options.is_paid:
             job.before_send()
-        answer = remote.while_waiting(lambda: submit(server, body, options), tick)
+        answer = remote.run_with_progress(lambda: submit(server, body, options), tick)
     found = first_picture(answer)
     data = decoded(found.encoded) if found.encoded else fetch(found.url, options, tick)
     return GeneratedImage(data, found.params)
@@ -69,8 +71,10 @@ def make(job: ImageRequest, on_progress: Callable[[int, int], None]) -> Generate
 
 def check(options: OpenAIImages) -> list[str]:
     """Ask for the list of models, which is free. Raises TransientError and PermanentError."""
-    with closing(remote.Server(options.base_url, remote.bearer(options.api_key_env))) as server:
-        answer = server.call("GET", "/models", CHECK_SECONDS)
+    with closing(
+        remote.Client(options.base_url, remote.bearer_auth(options.api_key_env))
+    ) as server:
+        answer = server.send("GET", "/models", CHECK_SECONDS)
     if answer.status in (404, 405):
         return ["no model list"]
     raise_for_status(answer)
@@ -130,10 +134,12 @@ def request_body(job: ImageRequest) -> dict[str, Any]:
     return body | options.extra
 
 
-def submit(server: remote.Server, body: dict[str, Any], options: OpenAIImages) -> remote.Answer:
+def submit(
+    server: remote.Client, body: dict[str, Any], options: OpenAIImages
+) -> remote.RemoteResponse:
     """Send the request, once, and return the answer if it is a good one."""
     try:
-        answer = server.call("POST", "/images/generations", options.timeout_seconds, json=body)
+        answer = server.send("POST", "/images/generations", options.timeout_seconds, json=body)
     except NoResponse as error:
         if not options.is_paid:
             raise
@@ -155,7 +161,7 @@ class Found(NamedTuple):
     params: dict[str, Any]
 
 
-def first_picture(answer: remote.Answer) -> Found:
+def first_picture(answer: remote.RemoteResponse) -> Found:
     """Return the picture in a good answer. Raises PermanentError if there is none."""
     body = answer.json()
     entries = (body.get("data") or body.get("images")) if isinstance(body, dict) else None
@@ -201,13 +207,13 @@ def decoded(text: str) -> bytes:
 # -- An answer that is no good one --------------------------------------------------------------
 
 
-def raise_for_status(answer: remote.Answer) -> None:
+def raise_for_status(answer: remote.RemoteResponse) -> None:
     """Raise what an answer means, by the server's own names for it and else by its status."""
     if answer.status < 300:
         return
     error = error_of(answer)
     names = names_of(error, answer.status)
-    detail = " ".join(filter(None, [*names, remote.word(error.get("param"))]))
+    detail = " ".join(filter(None, [*names, remote.identifier(error.get("param"))]))
     if 400 <= answer.status < 500:
         raise_for_names(answer.status, names)
     if 400 <= answer.status < 500 and answer.status not in (401, 402, 403, 408, 429):
@@ -223,7 +229,7 @@ def raise_for_names(status: int, names: list[str]) -> None:
         raise PermanentError("content_refused", f"{status} {text}".strip())
 
 
-def error_of(answer: remote.Answer) -> dict[str, Any]:
+def error_of(answer: remote.RemoteResponse) -> dict[str, Any]:
     """Return the object in an answer that names the error; some servers put the names at the top."""
     body = None
     with suppress(PermanentError):
@@ -241,7 +247,9 @@ def names_of(error: dict[str, Any], status: int) -> list[str]:
         error.get("type"),
         inner.get("code") if isinstance(inner, dict) else None,
     ]
-    names = dict.fromkeys(remote.word(str(code)) for code in codes if isinstance(code, str | int))
+    names = dict.fromkeys(
+        remote.identifier(str(code)) for code in codes if isinstance(code, str | int)
+    )
     # Some repeat the status as their code.
     return [name for name in names if name not in ("", str(status))]
 
@@ -251,15 +259,15 @@ def names_of(error: dict[str, Any], status: int) -> list[str]:
 
 def fetch(url: str, options: OpenAIImages, tick: Callable[[], None]) -> bytes:
     """Fetch the picture, in three tries: a GET costs nothing."""
-    may_reach = {} if options.allow_private_results else {"may_reach": is_public}
+    is_allowed_address = {} if options.allow_private_results else {"is_allowed_address": is_public}
     with (
-        closing(remote.Server("", remote.bearer(options.api_key_env))) as own,
-        closing(remote.Server("", **may_reach)) as others,
+        closing(remote.Client("", remote.bearer_auth(options.api_key_env))) as own,
+        closing(remote.Client("", **is_allowed_address)) as others,
     ):
         for pause in (0, *PAUSES_SECONDS):
-            remote.while_waiting(partial(time.sleep, pause), tick)
+            remote.run_with_progress(partial(time.sleep, pause), tick)
             try:
-                return remote.while_waiting(partial(follow, url, options, own, others), tick)
+                return remote.run_with_progress(partial(follow, url, options, own, others), tick)
             except TransientError as error:
                 failure = error
     if options.is_paid:
@@ -267,12 +275,12 @@ def fetch(url: str, options: OpenAIImages, tick: Callable[[], None]) -> bytes:
     raise failure
 
 
-def follow(url: str, options: OpenAIImages, own: remote.Server, others: remote.Server) -> bytes:
+def follow(url: str, options: OpenAIImages, own: remote.Client, others: remote.Client) -> bytes:
     """Return what is found at an address, after some redirects; only the server itself gets the key."""
     for _ in range(1 + MAX_REDIRECTS):
         target = checked(url, options)
         server = own if is_own(target, options) else others
-        answer = server.call("GET", target.url, FETCH_SECONDS, MAX_PICTURE_BYTES)
+        answer = server.send("GET", target.url, FETCH_SECONDS, MAX_PICTURE_BYTES)
         if answer.status == 200:
             return answer.body
         if answer.status not in REDIRECTS:
@@ -293,11 +301,11 @@ def checked(url: str, options: OpenAIImages) -> Url:
         return target
     if not any(matches(target.host, pattern) for pattern in options.result_hosts):
         raise PermanentError(
-            "engine_error", f"{remote.word(target.host) or 'a host'} is not in result_hosts"
+            "engine_error", f"{remote.identifier(target.host) or 'a host'} is not in result_hosts"
         )
     if target.scheme == "http" and not options.allow_private_results:
         raise PermanentError(
-            "engine_error", f"{remote.word(target.host) or 'a host'} asked without TLS"
+            "engine_error", f"{remote.identifier(target.host) or 'a host'} asked without TLS"
         )
     return target
 

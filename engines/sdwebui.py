@@ -62,12 +62,14 @@ def counted(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
-def connect(options: SDWebUI) -> remote.Server:
-    return remote.Server(options.base_url, remote.basic(options.username, options.password_env))
+def connect(options: SDWebUI) -> remote.Client:
+    return remote.Client(
+        options.base_url, remote.basic_auth(options.username, options.password_env)
+    )
 
 
-def listed(server: remote.Server, path: str) -> list[dict]:
-    answer = server.call("GET", path, read_seconds=LIST_SECONDS)
+def listed(server: remote.Client, path: str) -> list[dict]:
+    answer = server.send("GET", path, timeout_seconds=LIST_SECONDS)
     raise_for(answer)
     items = answer.json()
     if not isinstance(items, list):
@@ -129,7 +131,7 @@ class Task:
     ours if the server was idle when we asked.
     """
 
-    def __init__(self, server: remote.Server):
+    def __init__(self, server: remote.Client):
         self.server = server
         self.id = f"task({secrets.token_hex(8)})"
         self.is_known_by_id = False
@@ -140,11 +142,11 @@ class Task:
 
     def run(
         self, fields: dict, seconds: float, on_progress: Callable[[int, int], None]
-    ) -> remote.Answer:
+    ) -> remote.RemoteResponse:
         """Return the answer to txt2img. Whatever ends the wait for it ends the drawing too."""
         threading.Thread(target=self.watch, daemon=True).start()
         try:
-            return remote.while_waiting(
+            return remote.run_with_progress(
                 lambda: self.send(fields, seconds),
                 lambda: on_progress(self.percent, 100),
                 TICK_SECONDS,
@@ -155,13 +157,13 @@ class Task:
         finally:
             self.over.set()
 
-    def send(self, fields: dict, seconds: float) -> remote.Answer:
+    def send(self, fields: dict, seconds: float) -> remote.RemoteResponse:
         before = self.progress()
         self.found_idle = bool(before) and not is_busy(before)
         if self.over.is_set():
             raise TransientError("engine_unavailable", "given up before it was sent")
         body = {**fields, "force_task_id": self.id}
-        answer = self.server.call("POST", "/sdapi/v1/txt2img", read_seconds=seconds, json=body)
+        answer = self.server.send("POST", "/sdapi/v1/txt2img", timeout_seconds=seconds, json=body)
         if answer.status == 504:  # a proxy lost patience, but the server draws on
             raise NoResponse("engine_unavailable", "504")
         self.over.set()
@@ -210,7 +212,7 @@ class Task:
     def ask(self, method: str, path: str, **options: Any) -> dict:
         """Return what the server answers; {} for trouble, none of which may harm the picture."""
         try:
-            answer = self.server.call(method, path, read_seconds=ANSWER_SECONDS, **options)
+            answer = self.server.send(method, path, timeout_seconds=ANSWER_SECONDS, **options)
         except (TransientError, PermanentError):
             return {}
         return object_in(answer) if answer.status == 200 else {}
@@ -240,7 +242,7 @@ def percent_of(progress: dict) -> int:
 # -- The answer ---------------------------------------------------------------------------------
 
 
-def object_in(answer: remote.Answer) -> dict:
+def object_in(answer: remote.RemoteResponse) -> dict:
     """Return the JSON object an answer holds; {} if it is none."""
     try:
         said = answer.json()
@@ -249,7 +251,7 @@ def object_in(answer: remote.Answer) -> dict:
     return said if isinstance(said, dict) else {}
 
 
-def raise_for(answer: remote.Answer) -> None:
+def raise_for(answer: remote.RemoteResponse) -> None:
     """Raise what an answer without a picture means, in our own words: the server's may hold the prompt."""
     if answer.status < 300:
         return
@@ -267,7 +269,7 @@ def raise_for(answer: remote.Answer) -> None:
     # Not final: memory is short mostly because something else is on the GPU, and a second try often works.
     if said.get("error") == "OutOfMemoryError":
         raise TransientError("engine_busy", "out of GPU memory")
-    remote.raise_for_status(answer, remote.word(said.get("error")))
+    remote.raise_for_status(answer, remote.identifier(said.get("error")))
 
 
 def wrong_fields(said: dict) -> str:
@@ -279,7 +281,10 @@ def wrong_fields(said: dict) -> str:
         else []
     )
     names = [
-        remote.word(part) for place in places if isinstance(place, list) for part in place[1:2]
+        remote.identifier(part)
+        for place in places
+        if isinstance(place, list)
+        for part in place[1:2]
     ]
     return ", ".join(dict.fromkeys(filter(None, names)))
 
