@@ -27,6 +27,7 @@ from engines import NoResponse, PermanentError, TransientError
 
 CONNECT_TIMEOUT_SECONDS = 5
 MAX_RESPONSE_BYTES = 100 * 1024 * 1024
+MAX_SEED = 2**63 - 1
 
 IDENTIFIER = re.compile(r"[\w.-]{1,64}", re.ASCII)
 
@@ -113,6 +114,22 @@ def identifier(value: Any) -> str:
     if isinstance(value, str) and IDENTIFIER.fullmatch(value):
         return value
     return ""
+
+
+def as_dict(value: Any) -> dict:
+    """Return a JSON value that should be an object; {} if it is not one."""
+    return value if isinstance(value, dict) else {}
+
+
+def as_list(value: Any) -> list:
+    """Return a JSON value that should be an array; [] if it is not one."""
+    return value if isinstance(value, list) else []
+
+
+def is_seed(value: Any) -> bool:
+    """Tell whether a value that a server calls the seed is one that a record can hold."""
+    is_integer = type(value) is int
+    return is_integer and 0 <= value <= MAX_SEED
 
 
 # -- The client ---------------------------------------------------------------------------------
