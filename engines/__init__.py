@@ -29,6 +29,9 @@ NAMES = (
     "diffusers",
 )
 
+# Called with the steps that are done, and how many there are.
+OnProgress = Callable[[int, int], None]
+
 
 def nothing() -> None:
     """Do nothing; the default of before_send."""

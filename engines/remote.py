@@ -46,6 +46,7 @@ REQUEST_NOT_SENT = (
 Result = TypeVar("Result")
 # Adds credentials to a request, as the `auth` of a requests session does.
 Auth = Callable[[Any], Any]
+ReportProgress = Callable[[], None]
 
 
 # -- Responses ----------------------------------------------------------------------------------
@@ -348,7 +349,7 @@ def read_secret(variable: str) -> str:
 
 def run_with_progress(
     task: Callable[[], Result],
-    report_progress: Callable[[], None],
+    report_progress: ReportProgress,
     interval_seconds: float = 0.5,
 ) -> Result:
     """Run task() in a thread and return its result; meanwhile call report_progress() regularly.

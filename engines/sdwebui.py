@@ -12,7 +12,6 @@ import json
 import re
 import secrets
 import threading
-from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import PureWindowsPath
 from typing import Any
@@ -21,6 +20,7 @@ from engines import (
     GeneratedImage,
     ImageRequest,
     NoResponse,
+    OnProgress,
     PermanentError,
     TransientError,
     remote,
@@ -44,7 +44,7 @@ MAX_NAME_LENGTH = 200
 
 def make(
     request: ImageRequest,
-    on_progress: Callable[[int, int], None],
+    on_progress: OnProgress,
 ) -> GeneratedImage:
     """Generate one image. Raises TransientError and PermanentError.
 
@@ -179,7 +179,7 @@ def override_settings(options: SDWebUI) -> dict[str, Any]:
     return settings
 
 
-# -- A txt2img request and its progress -----------------------------------------------------------
+# -- A txt2img request and its progress ---------------------------------------------------------
 
 
 class Task:
@@ -204,7 +204,7 @@ class Task:
         self,
         body: dict,
         timeout_seconds: float,
-        on_progress: Callable[[int, int], None],
+        on_progress: OnProgress,
     ) -> remote.RemoteResponse:
         """Return the response to txt2img. If anything ends the wait, interrupt the server."""
         poller = threading.Thread(target=self.poll_progress, daemon=True)
