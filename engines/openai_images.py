@@ -273,7 +273,8 @@ def raise_for_error(response: RemoteResponse) -> None:
     codes = error_codes(error, status)
     parameter = remote.identifier(error.get("param"))
     names = [*codes, parameter]
-    detail = " ".join(names).strip()
+    detail = " ".join(names)
+    detail = detail.strip()
     is_client_error = 400 <= status < 500
     if is_client_error:
         raise_for_error_codes(status, codes)
@@ -423,7 +424,8 @@ def parse_http_url(url: str) -> Url:
 def is_own_origin(target: Url, options: OpenAIImages) -> bool:
     """Tell whether a URL has the scheme, host and port of the server itself."""
     base = parse_url(options.base_url)
-    return origin(target) == origin(base)
+    base_origin = origin(base)
+    return origin(target) == base_origin
 
 
 def origin(url: Url) -> tuple:
