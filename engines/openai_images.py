@@ -331,19 +331,27 @@ def download_image(
     report_progress: ReportProgress,
 ) -> bytes:
     """Download the image. There are retries: unlike the request for it, a GET is never charged."""
+    try:
+        return download_with_retries(url, options, report_progress)
+    except TransientError as error:
+        if not options.is_paid:
+            raise
+        detail = f"the picture could not be fetched: {error}"
+        raise PermanentError("outcome_unknown", detail) from None
+
+
+def download_with_retries(
+    url: str,
+    options: OpenAIImages,
+    report_progress: ReportProgress,
+) -> bytes:
     with closing(Downloader(options)) as downloader:
         task = partial(downloader.get, url)
-        try:
-            return retry(task, report_progress)
-        except TransientError as error:
-            if not options.is_paid:
-                raise
-            detail = f"the picture could not be fetched: {error}"
-            raise PermanentError("outcome_unknown", detail) from None
+        return retry(task, report_progress)
 
 
 def retry(task: Callable[[], bytes], report_progress: ReportProgress) -> bytes:
-    """Return what task() returns, retrying it after a TransientError with increasing delays."""
+    """Return what task() returns; retry it after a TransientError, with backoff."""
     for delay in RETRY_DELAYS_SECONDS:
         with suppress(TransientError):
             return remote.run_with_progress(task, report_progress)
