@@ -1,11 +1,17 @@
-"""What every engine takes and gives: an ImageRequest, a callback that hears of progress, and a GeneratedImage.
+"""The interface of every engine: ImageRequest in, progress callbacks, GeneratedImage out.
 
-An engine is a module here with two functions. `make(job, on_progress) -> GeneratedImage` makes one picture; it calls
-on_progress at least every second, and what that raises must end it at once, on a remote server too.
-`check(options) -> list[str]` says in a few words each what the engine behind these options offers, within 10 s.
-Both raise TransientError for what may go better later, PermanentError for what will not. An engine may also have
-`prepare(options)`, which a worker calls before its first job: it loads what takes long, and raises
-config.SettingError for what the operator must put right.
+An engine is a module in this package with two functions:
+
+- `make(request, on_progress) -> GeneratedImage` generates one image. It calls
+  `on_progress(done, total)` at least once a second. If that raises, for example because the job
+  was canceled, the engine stops at once, on a remote server too, and lets the exception through.
+- `check(options) -> list[str]` describes in a few short texts what the engine offers with these
+  options. It must finish within 10 seconds.
+
+Both raise TransientError if a retry may succeed, and PermanentError if it cannot.
+
+An engine may also define `prepare(options)`. A worker calls it once, before its first job, to load
+what takes long. It raises config.SettingError if the operator has to correct something.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,25 +20,37 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-# Imported late: what an engine needs is not installed everywhere.
-NAMES = ("painter", "openai_images", "sdwebui", "comfyui", "diffusers")
+# Engines are imported only when they are used: not every machine has what they need installed.
+NAMES = (
+    "painter",
+    "openai_images",
+    "sdwebui",
+    "comfyui",
+    "diffusers",
+)
+
+# Called with the steps that are done, and how many there are.
+OnProgress = Callable[[int, int], None]
 
 
 def nothing() -> None:
-    """Do nothing; the default before_send."""
+    """Do nothing; the default of before_send."""
 
 
 def no_progress(done: int, total: int) -> None:
-    """Ignore progress; the default on_progress."""
+    """Ignore progress; the default of on_progress."""
 
 
 @dataclass(frozen=True)
 class ImageRequest:
-    """One picture to make; width and height in pixels, `options` as engines/options.py declares them.
+    """One image to generate.
 
-    What the model does not offer is None or "". `before_send` must be called right before a request that
-    somebody may have to pay for: it notes that the request may have been sent, so that nobody repeats it
-    without knowing what became of it. It raises if the generation is no longer ours to make.
+    Width and height are in pixels. `options` holds the model's options for its engine, one of the
+    classes in engines/options.py. A parameter that the model does not offer is None or "".
+
+    An engine must call `before_send` directly before a request that may be charged for. It records
+    that the request may have been sent, so that a request whose outcome is unknown is never
+    retried. It raises if this worker no longer holds the job.
     """
 
     prompt: str
@@ -51,9 +69,10 @@ class ImageRequest:
 
 @dataclass(frozen=True)
 class GeneratedImage:
-    """The bytes of one picture file, and what it was really made with where that differs from the job.
+    """The bytes of one image file, and the parameters that were really used.
 
-    `params` go into the record beside the request's own: a `seed`, a `revised_prompt`, a `sampler`, …
+    `params` holds only what differs from the request or was not part of it, such as `seed`,
+    `revised_prompt` or `sampler`. It is merged into the parameters of the record.
     """
 
     data: bytes
@@ -61,20 +80,25 @@ class GeneratedImage:
 
 
 class EngineError(Exception):
-    """The picture could not be made; `code` is a key of messages.JOB_ERRORS.
+    """The image could not be generated.
 
-    `detail` is for the log, `shown` for the owner, behind the sentence of the code. Neither may hold a key, a
-    prompt or an address with a password in it.
+    `code` is a key of messages.JOB_ERRORS. `detail` is for the log. `shown` is displayed to the
+    owner of the image after the message of the code. Neither may contain an API key, a prompt, or
+    a URL with a password.
     """
 
     def __init__(self, code: str, detail: str = "", shown: str = ""):
-        super().__init__(f"{code}: {detail}" if detail else code)
+        message = f"{code}: {detail}" if detail else code
+        super().__init__(message)
         self.code = code
         self.shown = shown
 
 
 class TransientError(EngineError):
-    """It may go better later: no connection, too many requests, a server's own error."""
+    """A retry may succeed: no connection, too many requests, or an error inside the server.
+
+    `retry_after` is the number of seconds that the server asked to wait, if it did.
+    """
 
     def __init__(self, code: str, detail: str = "", retry_after: int | None = None):
         super().__init__(code, detail)
@@ -82,19 +106,20 @@ class TransientError(EngineError):
 
 
 class NoResponse(TransientError):
-    """The request may have arrived, but no answer did: nobody knows what the server made of it."""
+    """The request may have arrived, but no complete response came: the outcome is unknown."""
 
 
 class PermanentError(EngineError):
-    """It will never go better: refused content, parameters the engine does not take."""
+    """A retry cannot succeed: refused content, or parameters that the engine does not accept."""
 
 
 def load(name: str) -> ModuleType:
+    """Import the engine of this name."""
     return import_module(f"engines.{name}")
 
 
 def prepare(model: Any) -> None:
-    """Let the engine of a models.Model get ready. Raises config.SettingError."""
+    """Let the engine of a catalog.Model load what it needs. Raises config.SettingError."""
     engine = load(model.engine)
     if hasattr(engine, "prepare"):
         engine.prepare(model.options)

@@ -1,7 +1,9 @@
-"""ComfyUI: fills the placeholders of a workflow in API format, queues it as a prompt and fetches its picture.
+"""ComfyUI: fill the placeholders of a workflow, submit it as a prompt, download its image.
 
-What became of a prompt is asked of /queue and /history; the websocket only tells sooner, and how far it is. A server
-that has forgotten our prompt was restarted, and the job may be made again: nobody pays for it.
+The state of a prompt is polled from /queue and /history. The websocket only reports progress, and
+the end of the prompt before the next poll would find it. A prompt that is in neither the queue
+nor the history was lost, because the server was restarted or its queue cleared. The job may then
+be retried, since ComfyUI charges nothing.
 """
 
 from __future__ import annotations
@@ -13,9 +15,10 @@ import secrets
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable
-from contextlib import suppress
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from functools import partial
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from config import SettingError
@@ -24,12 +27,14 @@ from engines import (
     GeneratedImage,
     ImageRequest,
     NoResponse,
+    OnProgress,
     PermanentError,
     TransientError,
     no_progress,
     remote,
 )
 from engines.options import ComfyUI
+from engines.remote import RemoteResponse, as_dict, as_list
 
 PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 PLACEHOLDERS = (
@@ -42,606 +47,987 @@ PLACEHOLDERS = (
     "guidance",
     "sampler",
 )
-# In the place of what a job does not have.
-ABSENT = object()
+# The value of a placeholder for which the request has none.
+NO_VALUE = object()
 
-TICK_SECONDS = 0.5
+PROGRESS_INTERVAL_SECONDS = 0.5
 POLL_SECONDS = 1.0
-# While the websocket lives, so does the server that has our prompt.
-CALM_POLL_SECONDS = 5.0
-# How often in a row the server may be out of reach before the prompt is given up.
-MISSES = 3
-LISTEN_SECONDS = 3.0
-# What a job may be held up for withdrawing its prompt: the worker ends whoever takes 5 s over a cancel.
-WITHDRAW_SECONDS = 2.0
-KEEP_WITHDRAWING_SECONDS = 10.0
-FORGET_SECONDS = 1.0
-CHECK_SECONDS = 8.0
+# Polls are rare while the websocket is connected: the server is up, and reports the end itself.
+CONNECTED_POLL_SECONDS = 5.0
+# How many polls in a row may fail before the prompt is given up.
+MAX_POLL_FAILURES = 3
+
+REQUEST_TIMEOUT_SECONDS = 5
+SUBMIT_TIMEOUT_SECONDS = 60
+CHECK_TIMEOUT_SECONDS = 8.0
+WEBSOCKET_TIMEOUT_SECONDS = 3.0
+
+# How long a job waits until its canceled prompt is removed from the server, because a worker is
+# killed if a cancel takes more than 5 seconds; and how long the removal is retried in all.
+CANCEL_WAIT_SECONDS = 2.0
+CANCEL_RETRY_SECONDS = 10.0
+CANCEL_RETRY_DELAY_SECONDS = 0.25
+DELETE_WAIT_SECONDS = 1.0
+
+# Samplers take nearly all the time of a workflow.
+SAMPLER_WEIGHT = 1000
+NODE_WEIGHT = 100
+
+# Events of the websocket that end a prompt without an image.
+ERROR_EVENTS = (
+    "execution_error",
+    "execution_interrupted",
+)
+# Errors while an invalid message of the websocket is handled.
+INVALID_MESSAGE = (
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
+
+# Limits of what is shown of the server's error messages.
+MAX_NODE_ERRORS = 3
+MAX_LINE_LENGTH = 300
+MAX_SHOWN_LENGTH = 160
+# So many consecutive characters of a prompt count as a quotation of it.
+QUOTATION_LENGTH = 8
+# A text in quotes with a slash or backslash in it, or a word with one.
+PATH_OR_URL = re.compile(r"(['\"])[^'\"]*[/\\][^'\"]*\1|\S*[/\\]\S*")
+
+# Node id to node, as in the file and in the body of /prompt.
+Workflow = dict[str, dict]
+# Placeholder name to value.
+Values = dict[str, Any]
+GetJson = Callable[[str], dict]
 
 
-class Lost(TransientError):
-    """The prompt is neither queued nor in the history any more."""
+class PromptLost(TransientError):
+    """The prompt is in neither the queue nor the history of the server any more."""
 
 
 # -- The workflow file --------------------------------------------------------------------------
 
 
 class WorkflowError(ValueError):
-    """What is wrong with a workflow file, in one line."""
+    """The workflow file cannot be used; the message is one line for the operator."""
+
+    def __init__(self, file_name: str, problem: str):
+        super().__init__(f"workflow {file_name}: {problem}")
 
 
 def prepare(options: ComfyUI) -> None:
-    """Refuse a workflow file that cannot work. Raises SettingError."""
+    """Validate the workflow file when the worker starts. Raises SettingError."""
     try:
-        load(options)
+        read_workflow(options)
     except WorkflowError as error:
         raise SettingError(str(error)) from None
 
 
-def workflow_of(options: ComfyUI) -> dict[str, dict]:
-    """Return the workflow as its file is now. Raises PermanentError."""
+def load_workflow(options: ComfyUI) -> Workflow:
+    """Read the workflow file, which may be edited at any time. Raises PermanentError."""
     try:
-        return load(options)
+        return read_workflow(options)
     except WorkflowError as error:
         raise PermanentError("engine_error", str(error)) from None
 
 
-def load(options: ComfyUI) -> dict[str, dict]:
-    """Read the workflow file and return its nodes by their ids. Raises WorkflowError."""
+def read_workflow(options: ComfyUI) -> Workflow:
+    """Read and validate the workflow file. Raises WorkflowError."""
     name = options.workflow.name
     try:
-        workflow = json.loads(
-            options.workflow.read_text(encoding="utf-8-sig"), parse_constant=no_number
-        )
+        text = options.workflow.read_text(encoding="utf-8-sig")
+        workflow = json.loads(text, parse_constant=refuse_constant)
     except OSError as error:
-        raise WorkflowError(f"workflow {name}: {error.strerror}") from None
+        raise WorkflowError(name, error.strerror) from None
     except (ValueError, RecursionError):
-        raise WorkflowError(f"workflow {name}: is not JSON") from None
-    if problem := problem_of(workflow, options.output_node):
-        raise WorkflowError(f"workflow {name}: {problem}")
+        raise WorkflowError(name, "is not JSON") from None
+    problem = workflow_problem(workflow, options.output_node)
+    if problem:
+        raise WorkflowError(name, problem)
     return workflow
 
 
-def no_number(name: str) -> None:
+def refuse_constant(name: str) -> None:
+    """Refuse NaN and Infinity, which Python's parser would accept."""
     raise ValueError(f"{name} is not JSON")
 
 
-def problem_of(workflow: Any, output_node: str) -> str:
-    """Say why this cannot be sent as a prompt; "" if it can."""
-    if not isinstance(workflow, dict) or not workflow:
+def workflow_problem(workflow: Any, output_node: str) -> str:
+    """Return why a workflow cannot be submitted; "" if it can."""
+    workflow = as_dict(workflow)
+    if not workflow:
         return "holds no nodes"
     if isinstance(workflow.get("nodes"), list):
         return "is saved for the editor; export it with File > Export (API)"
     for node_id, node in workflow.items():
-        if not isinstance(node, dict) or not isinstance(node.get("class_type"), str):
-            return f"{node_id!r} is no node with a class_type; export it with File > Export (API)"
-        if not isinstance(node.get("inputs"), dict):
-            return f"node {node_id!r} has no inputs"
-    if unknown := sorted(placeholders_in(workflow) - set(PLACEHOLDERS)):
-        return f"unknown placeholder {{{{{unknown[0]}}}}}; there are {', '.join(PLACEHOLDERS)}"
+        problem = node_problem(node_id, node)
+        if problem:
+            return problem
+    unknown = find_placeholders(workflow).difference(PLACEHOLDERS)
+    if unknown:
+        placeholder = "{{" + min(unknown) + "}}"
+        known = ", ".join(PLACEHOLDERS)
+        return f"unknown placeholder {placeholder}; there are {known}"
     if output_node and output_node not in workflow:
         return f"has no node {output_node!r}, which output_node names"
     return ""
 
 
-def placeholders_in(workflow: dict[str, dict]) -> set[str]:
-    return {
-        name
-        for node in workflow.values()
-        for text in texts_in(node["inputs"])
-        for name in PLACEHOLDER.findall(text)
-    }
+def node_problem(node_id: str, node: Any) -> str:
+    node = as_dict(node)
+    if not isinstance(node.get("class_type"), str):
+        return f"{node_id!r} is no node with a class_type; export it with File > Export (API)"
+    if not isinstance(node.get("inputs"), dict):
+        return f"node {node_id!r} has no inputs"
+    return ""
 
 
-def texts_in(value: Any) -> Iterable[str]:
+# -- Placeholders -------------------------------------------------------------------------------
+
+
+def find_placeholders(workflow: Workflow) -> set[str]:
+    names = set()
+    for node in workflow.values():
+        inputs = node["inputs"]
+        for text in iter_strings(inputs):
+            found = PLACEHOLDER.findall(text)
+            names.update(found)
+    return names
+
+
+def iter_strings(value: Any) -> Iterator[str]:
+    """Yield every string in a JSON value, at any depth."""
     if isinstance(value, str):
         yield value
-    for item in (
-        value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    ):
-        yield from texts_in(item)
+    items = as_list(value)
+    if isinstance(value, dict):
+        items = value.values()
+    for item in items:
+        yield from iter_strings(item)
 
 
-def fill(workflow: dict[str, dict], values: dict[str, Any]) -> dict[str, dict]:
-    """Return the workflow with these values in the place of its placeholders."""
-    return {
-        node_id: {**node, "inputs": filled(node["inputs"], values)}
-        for node_id, node in workflow.items()
+def placeholder_values(request: ImageRequest) -> Values:
+    """Return the value of each placeholder.
+
+    A request without a seed gets a random one: for the same workflow, ComfyUI would return the
+    image in its cache.
+    """
+    seed = request.seed
+    if seed is None:
+        seed = secrets.randbelow(2**32)
+    values = {
+        "prompt": request.prompt,
+        "negative_prompt": request.negative_prompt,
+        "seed": seed,
+        "width": request.width,
+        "height": request.height,
+        "steps": request.steps,
+        "guidance": request.guidance,
+        "sampler": request.sampler or None,
     }
+    for name, value in values.items():
+        if value is None:
+            values[name] = NO_VALUE
+    return values
 
 
-def filled(template: Any, values: dict[str, Any]) -> Any:
-    """Return the template with its placeholders replaced; what is put in is never read as a template again.
+def fill_placeholders(workflow: Workflow, values: Values) -> Workflow:
+    """Return a copy of the workflow with the values in place of the placeholders."""
+    filled = {}
+    for node_id, node in workflow.items():
+        inputs = substitute(node["inputs"], values)
+        filled[node_id] = {**node, "inputs": inputs}
+    return filled
 
-    An input that is one placeholder and nothing else gets the value itself, or is left out if there is none.
+
+def substitute(template: Any, values: Values) -> Any:
+    """Return a JSON value with the placeholders in its strings replaced.
+
+    A string that consists of one placeholder becomes the value itself, or is removed from its
+    object or array if there is no value. Placeholders in longer strings become text. Inserted
+    values are not searched for placeholders.
     """
     if isinstance(template, dict):
-        inputs = {key: filled(item, values) for key, item in template.items()}
-        return {key: item for key, item in inputs.items() if item is not ABSENT}
+        return substitute_object(template, values)
     if isinstance(template, list):
-        return [item for item in (filled(item, values) for item in template) if item is not ABSENT]
-    if not isinstance(template, str):
-        return template
-    if whole := PLACEHOLDER.fullmatch(template):
-        return values[whole[1]]
-    return PLACEHOLDER.sub(lambda found: in_text(values[found[1]]), template)
+        return substitute_array(template, values)
+    if isinstance(template, str):
+        return substitute_text(template, values)
+    return template
 
 
-def in_text(value: Any) -> str:
-    return "" if value is ABSENT else str(value)
+def substitute_object(template: dict, values: Values) -> dict:
+    result = {}
+    for key, item in template.items():
+        value = substitute(item, values)
+        if value is not NO_VALUE:
+            result[key] = value
+    return result
 
 
-def values_of(job: ImageRequest) -> dict[str, Any]:
-    """Return what each placeholder stands for. A job without a seed gets one, so that no picture comes from a cache."""
-    values = {name: getattr(job, name) for name in PLACEHOLDERS}
-    values["sampler"] = job.sampler or None
-    values["seed"] = secrets.randbelow(2**32) if job.seed is None else job.seed
-    return {name: ABSENT if value is None else value for name, value in values.items()}
+def substitute_array(template: list, values: Values) -> list:
+    result = []
+    for item in template:
+        value = substitute(item, values)
+        if value is not NO_VALUE:
+            result.append(value)
+    return result
 
 
-# -- What an engine does ------------------------------------------------------------------------
+def substitute_text(template: str, values: Values) -> Any:
+    match = PLACEHOLDER.fullmatch(template)
+    if match:
+        name = match[1]
+        return values[name]
+    to_text = partial(placeholder_text, values)
+    return PLACEHOLDER.sub(to_text, template)
+
+
+def placeholder_text(values: Values, match: re.Match) -> str:
+    name = match[1]
+    value = values[name]
+    if value is NO_VALUE:
+        return ""
+    return str(value)
+
+
+# -- The interface of an engine -----------------------------------------------------------------
 
 
 def make(
-    job: ImageRequest, on_progress: Callable[[int, int], None] = no_progress
+    request: ImageRequest,
+    on_progress: OnProgress = no_progress,
 ) -> GeneratedImage:
-    """Run the workflow with the job's values and return its picture. What on_progress raises withdraws the prompt.
+    """Run the workflow with the values of the request, and return its image.
 
-    Raises TransientError if the server is away or was restarted, PermanentError if it refuses the workflow or fails at it.
+    An exception of on_progress cancels the prompt on the server. Raises TransientError if the
+    server is unavailable or was restarted, and PermanentError if it refuses the workflow or a
+    node fails.
     """
-    template, values = workflow_of(job.options), values_of(job)
-    prompt = Prompt(job, fill(template, values), on_progress)
+    workflow = load_workflow(request.options)
+    values = placeholder_values(request)
+    filled = fill_placeholders(workflow, values)
+    prompt = Prompt(request, filled, on_progress)
     try:
         entry = prompt.run()
-        image = prompt.picture(entry)
+        data = prompt.get_image(entry)
     finally:
         prompt.close()
-    is_drawn = "seed" in placeholders_in(template) and values["seed"] != job.seed
-    return GeneratedImage(image, {"seed": values["seed"]} if is_drawn else {})
+    params = {}
+    uses_seed = "seed" in find_placeholders(workflow)
+    if uses_seed and request.seed is None:
+        params["seed"] = values["seed"]
+    return GeneratedImage(data, params)
 
 
 def check(options: ComfyUI) -> list[str]:
-    """Say which ComfyUI this is, on which devices, and what the workflow takes. Raises TransientError and PermanentError.
+    """Describe the server, its devices, and the placeholders of the workflow.
 
-    PermanentError also if the file is wrong, or the server lacks a node of it.
+    Raises TransientError and PermanentError, the latter also if the workflow file is invalid or
+    the server does not have one of its nodes.
     """
-    workflow = workflow_of(options)
-    server, until = server_of(options), time.monotonic() + CHECK_SECONDS
-
-    def ask(path: str) -> dict:
-        return as_dict(server.get_json(path, read_seconds=max(0.1, until - time.monotonic())))
-
-    try:
-        words = about(ask("/system_stats"))
-        classes = sorted({node["class_type"] for node in workflow.values()})
-        missing = [
-            name for name in classes if name not in ask(f"/object_info/{quote(name, safe='')}")
-        ]
-    finally:
-        server.close()
+    workflow = load_workflow(options)
+    deadline = time.monotonic() + CHECK_TIMEOUT_SECONDS
+    with closing(connect(options)) as client:
+        get_json = partial(get_before, deadline, client)
+        stats = get_json("/system_stats")
+        missing = missing_nodes(workflow, get_json)
     if missing:
-        raise PermanentError("engine_refused", f"no node {', '.join(missing)}")
-    taken = [name for name in PLACEHOLDERS if name in placeholders_in(workflow)]
-    return [*words, f"{len(workflow)} nodes", f"takes {', '.join(taken) or 'nothing'}"]
+        names = ", ".join(missing)
+        raise PermanentError("engine_refused", f"no node {names}")
+    return [
+        *describe_server(stats),
+        *describe_workflow(workflow),
+    ]
 
 
-def about(stats: dict) -> list[str]:
-    """Return version and devices as /system_stats has them."""
-    devices = stats.get("devices") if isinstance(stats.get("devices"), list) else []
-    words = [f"ComfyUI {remote.word(as_dict(stats.get('system')).get('comfyui_version'))}".strip()]
-    for device in map(as_dict, devices):
-        # As in "cuda:0 NVIDIA GeForce RTX 4090 : cudaMallocAsync".
-        name, memory = str(device.get("name", "")).split(" : ")[0][:60], device.get("vram_total")
-        words.append(f"{name}, {memory / 2**30:.0f} GiB" if isinstance(memory, int) else name)
-    return words
+def get_before(deadline: float, client: remote.Client, path: str) -> dict:
+    """GET a JSON object until the deadline."""
+    remaining = deadline - time.monotonic()
+    timeout_seconds = max(0.1, remaining)
+    body = client.get_json(path, timeout_seconds=timeout_seconds)
+    return as_dict(body)
 
 
-def server_of(options: ComfyUI) -> remote.Server:
-    return remote.Server(options.base_url, remote.basic(options.username, options.password_env))
+def missing_nodes(workflow: Workflow, get_json: GetJson) -> list[str]:
+    """Return the classes of nodes that the workflow uses and the server does not have."""
+    names = set()
+    for node in workflow.values():
+        names.add(node["class_type"])
+    missing = []
+    for name in sorted(names):
+        quoted = quote(name, safe="")
+        info = get_json(f"/object_info/{quoted}")
+        if name not in info:
+            missing.append(name)
+    return missing
 
 
-def as_dict(value: Any) -> dict:
-    """Return what should be a JSON object; {} for anything else."""
-    return value if isinstance(value, dict) else {}
+def describe_workflow(workflow: Workflow) -> list[str]:
+    """Return the number of nodes, and the placeholders in the order of PLACEHOLDERS."""
+    used = find_placeholders(workflow)
+    names = [name for name in PLACEHOLDERS if name in used]
+    placeholders = ", ".join(names) or "nothing"
+    return [
+        f"{len(workflow)} nodes",
+        f"takes {placeholders}",
+    ]
 
 
-# -- One prompt ---------------------------------------------------------------------------------
+def describe_server(stats: dict) -> list[str]:
+    """Return the version and the devices from the response of /system_stats."""
+    system = as_dict(stats.get("system"))
+    version = remote.identifier(system.get("comfyui_version"))
+    description = [f"ComfyUI {version}".strip()]
+    for device in as_list(stats.get("devices")):
+        device = as_dict(device)
+        description.append(describe_device(device))
+    return description
+
+
+def describe_device(device: dict) -> str:
+    # Names are like "cuda:0 NVIDIA GeForce RTX 4090 : cudaMallocAsync".
+    name = str(device.get("name", ""))
+    name = name.partition(" : ")[0]
+    name = name[:60]
+    memory = device.get("vram_total")
+    if not isinstance(memory, int):
+        return name
+    gib = memory / 2**30
+    return f"{name}, {gib:.0f} GiB"
+
+
+def connect(options: ComfyUI) -> remote.Client:
+    auth = remote.basic_auth(options.username, options.password_env)
+    return remote.Client(options.base_url, auth)
+
+
+# -- A prompt on the server ---------------------------------------------------------------------
 
 
 class Prompt:
-    """A workflow that is queued on the server, from posting it to fetching its picture."""
+    """A workflow on the server, from submitting it to downloading its image."""
 
     def __init__(
-        self, job: ImageRequest, workflow: dict[str, dict], on_progress: Callable[[int, int], None]
+        self,
+        request: ImageRequest,
+        workflow: Workflow,
+        on_progress: OnProgress,
     ):
-        self.job, self.workflow, self.on_progress = job, workflow, on_progress
-        self.server = server_of(job.options)
+        self.request = request
+        self.workflow = workflow
+        self.on_progress = on_progress
         self.progress = Progress(workflow)
-        # Servers before July 2025 give the prompt another id, but keep the client's beside it.
-        self.id = self.client_id = str(uuid.uuid4())
-        self.started_id = ""
-        self.troubles: list[list] = []
-        self.is_posted = False
-        self.partly_refused: PermanentError | None = None
-        self.listener = Listener(self.server, f"/ws?clientId={self.client_id}", self.hear)
+        self.options = request.options
+        self.client = connect(self.options)
+        self.client_id = str(uuid.uuid4())
+        # Servers before July 2025 choose another id, but store our client_id with the prompt.
+        self.id = self.client_id
+        self.is_submitted = False
+        # Set if the server accepts only a part of the workflow.
+        self.validation_error: PermanentError | None = None
+        self.poll_failures = 0
+        # Known from the websocket.
+        self.running_id = ""
+        self.error_messages: list[list] = []
+        self.listener = Listener(
+            self.client,
+            f"/ws?clientId={self.client_id}",
+            self.handle_message,
+        )
 
-    def tick(self) -> None:
-        self.on_progress(self.progress.done, self.progress.total)
+    def report_progress(self) -> None:
+        progress = self.progress
+        self.on_progress(progress.done, progress.total)
 
     def close(self) -> None:
         self.listener.close()
-        self.server.close()
+        self.client.close()
 
-    def ask(self, method: str, path: str, **options: Any) -> remote.Answer:
-        """Send one request, telling of progress meanwhile. Raises TransientError and PermanentError, never NoResponse."""
+    def send(self, method: str, path: str, **options: Any) -> RemoteResponse:
+        """Send one request, and report progress until the response arrives.
+
+        Raises TransientError and PermanentError, but not NoResponse: because nothing is charged,
+        it does not matter whether the request has arrived.
+        """
+        task = partial(self.client.send, method, path, **options)
         try:
-            return remote.while_waiting(
-                lambda: self.server.call(method, path, **options), self.tick, TICK_SECONDS
+            return remote.run_with_progress(
+                task,
+                self.report_progress,
+                PROGRESS_INTERVAL_SECONDS,
             )
         except NoResponse:
-            raise TransientError("engine_unavailable", f"no answer to {method} {path}") from None
+            detail = f"no response to {method} {path}"
+            raise TransientError("engine_unavailable", detail) from None
 
-    def get(self, path: str) -> dict:
-        answer = self.ask("GET", path)
-        remote.raise_for_status(answer, path)
-        return as_dict(answer.json())
+    def get_json(self, path: str) -> dict:
+        response = self.send("GET", path)
+        remote.raise_for_status(response, path)
+        return as_dict(response.json())
 
     # -- Queued and running -----------------------------------------------------------------------
 
     def run(self) -> dict:
-        """Post the prompt and return its entry in the history once it is done."""
+        """Submit the prompt, wait until it is done, and return its entry in the history."""
         try:
-            self.listen()
-            self.post()
+            self.connect_websocket()
+            self.submit()
             return self.wait()
         except PermanentError:
             raise
         except BaseException:
-            briefly(self.withdraw, WITHDRAW_SECONDS)
+            run_in_background(self.cancel, CANCEL_WAIT_SECONDS)
             raise
 
-    def listen(self) -> None:
-        """Connect the websocket before there is anything to hear; without it, go on and poll."""
-        until = time.monotonic() + LISTEN_SECONDS
+    def connect_websocket(self) -> None:
+        """Connect before the prompt is submitted, to miss no message. Polls suffice without it."""
+        deadline = time.monotonic() + WEBSOCKET_TIMEOUT_SECONDS
         self.listener.start()
-        while not self.listener.settled.wait(TICK_SECONDS) and time.monotonic() < until:
-            self.tick()
+        while time.monotonic() < deadline:
+            if self.listener.connect_finished.wait(PROGRESS_INTERVAL_SECONDS):
+                return
+            self.report_progress()
 
-    def post(self) -> None:
-        self.tick()
-        body = {"prompt": self.workflow, "client_id": self.client_id, "prompt_id": self.id}
-        answer = self.ask("POST", "/prompt", json=body, read_seconds=60)
-        if answer.status == 400:
-            raise refusal(as_dict(answer.json()), self.workflow, self.job)
-        remote.raise_for_status(answer, "/prompt")
-        told = as_dict(answer.json())
-        self.id = remote.word(told.get("prompt_id"))
+    def submit(self) -> None:
+        self.report_progress()
+        request_body = {
+            "prompt": self.workflow,
+            "client_id": self.client_id,
+            "prompt_id": self.id,
+        }
+        response = self.send(
+            "POST",
+            "/prompt",
+            json=request_body,
+            timeout_seconds=SUBMIT_TIMEOUT_SECONDS,
+        )
+        if response.status == 400:
+            body = as_dict(response.json())
+            raise validation_failed(body, self.workflow, self.request)
+        remote.raise_for_status(response, "/prompt")
+        body = as_dict(response.json())
+        prompt_id = body.get("prompt_id")
+        self.id = remote.identifier(prompt_id)
         if not self.id:
-            raise PermanentError("engine_error", "/prompt gave no prompt_id")
-        self.is_posted = True
-        if told.get("node_errors"):
-            self.partly_refused = refusal(told, self.workflow, self.job)
+            raise PermanentError("engine_error", "/prompt returned no prompt_id")
+        self.is_submitted = True
+        if body.get("node_errors"):
+            self.validation_error = validation_failed(body, self.workflow, self.request)
 
     def wait(self) -> dict:
-        misses = 0
+        """Poll until the prompt is done, and return its entry in the history."""
         while True:
-            self.listener.news.clear()
-            try:
-                entry, misses = self.look(), 0
-                if entry is not None:
-                    return entry
-            except TransientError as error:
-                misses += 1
-                if misses == MISSES or isinstance(error, Lost):
-                    raise
-            self.pause(
-                CALM_POLL_SECONDS if self.listener.is_connected and not misses else POLL_SECONDS
-            )
+            self.listener.poll_now.clear()
+            entry = self.poll()
+            if entry is not None:
+                return entry
+            self.wait_for_next_poll()
 
-    def look(self) -> dict | None:
-        """Return the entry in the history, None while the prompt is in the queue. Raises Lost."""
-        # In this order: a prompt that leaves the queue is in the history at the same moment.
-        place, _ = place_of(self.get("/queue"), self.client_id)
-        if place:
+    def poll(self) -> dict | None:
+        """Return the entry in the history, None if it is not there yet or the poll failed.
+
+        Raises TransientError if too many polls in a row have failed, or the prompt is lost.
+        """
+        try:
+            entry = self.get_entry()
+        except PromptLost:
+            raise
+        except TransientError:
+            self.poll_failures += 1
+            if self.poll_failures == MAX_POLL_FAILURES:
+                raise
             return None
-        entry = self.get(f"/history/{self.id}").get(self.id)
-        if not isinstance(entry, dict):
-            raise Lost("engine_unavailable", "the server has forgotten the prompt")
+        self.poll_failures = 0
         return entry
 
-    def pause(self, seconds: float) -> None:
-        """Wait so long, or until the websocket has news."""
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            self.tick()
-            if self.listener.news.wait(TICK_SECONDS):
+    def get_entry(self) -> dict | None:
+        """Return the entry in the history, None while the prompt is queued. Raises PromptLost."""
+        # The queue comes first: a prompt leaves it at the moment when it enters the history.
+        queue = self.get_json("/queue")
+        state, _ = find_in_queue(queue, self.client_id)
+        if state:
+            return None
+        history = self.get_json(f"/history/{self.id}")
+        entry = history.get(self.id)
+        if not isinstance(entry, dict):
+            detail = "the prompt is neither in the queue nor in the history"
+            raise PromptLost("engine_unavailable", detail)
+        return entry
+
+    def wait_for_next_poll(self) -> None:
+        """Report progress until the next poll is due, or the websocket asks for it."""
+        interval = POLL_SECONDS
+        if self.listener.is_connected and not self.poll_failures:
+            interval = CONNECTED_POLL_SECONDS
+        deadline = time.monotonic() + interval
+        while time.monotonic() < deadline:
+            self.report_progress()
+            if self.listener.poll_now.wait(PROGRESS_INTERVAL_SECONDS):
                 return
 
-    def hear(self, text: str) -> None:
-        """Take a message of the websocket. An odd one costs some progress, never the picture."""
-        with suppress(
-            ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError
-        ):
+    def handle_message(self, text: str) -> None:
+        """Handle a message of the websocket. Invalid ones are ignored: they do no harm."""
+        with suppress(*INVALID_MESSAGE):
             message = json.loads(text)
-            kind, data = message["type"], message["data"]
-            if kind == "execution_start":
-                # Sent to our client_id alone, and maybe before /prompt answers with the id of an older server.
-                self.started_id = data["prompt_id"]
-            if data.get("prompt_id", self.started_id) != self.started_id:
+            event = message["type"]
+            self.handle_event(event, message["data"])
+
+    def handle_event(self, event: str, data: dict) -> None:
+        if event == "execution_start":
+            # Sent only to our client_id, and maybe before the response to /prompt arrives, which
+            # has the id of the prompt on older servers.
+            self.running_id = data["prompt_id"]
+        prompt_id = data.get("prompt_id", self.running_id)
+        if prompt_id != self.running_id:
+            return
+        if event in ERROR_EVENTS:
+            self.error_messages.append([event, data])
+        # Without a node, this is the end of the prompt.
+        if event == "executing" and data["node"] is None:
+            self.listener.poll_now.set()
+        self.progress.update(event, data)
+
+    # -- Canceled ---------------------------------------------------------------------------------
+
+    def cancel(self) -> None:
+        """Remove the prompt from the queue or interrupt it, until the server does not have it."""
+        # A client of its own, since that of the job is about to be closed.
+        with closing(connect(self.options)) as client:
+            self.retry_cancel(client)
+        self.delete_from_history()
+
+    def retry_cancel(self, client: remote.Client) -> None:
+        deadline = time.monotonic() + CANCEL_RETRY_SECONDS
+        while time.monotonic() < deadline:
+            is_queued = self.cancel_once(client)
+            # If /prompt has not responded, the prompt may still get into the queue.
+            if self.is_submitted and not is_queued:
                 return
-            if kind in ("execution_error", "execution_interrupted"):
-                self.troubles.append([kind, data])
-            elif kind == "executing" and data["node"] is None:
-                self.listener.news.set()
-            self.progress.hear(kind, data)
+            time.sleep(CANCEL_RETRY_DELAY_SECONDS)
 
-    def withdraw(self) -> None:
-        """Take the prompt out of the queue, or interrupt it, until the server has no more of it."""
-        # Not the job's own server: that may be in the middle of a call, and will be closed.
-        server, until = server_of(self.job.options), time.monotonic() + KEEP_WITHDRAWING_SECONDS
-        while time.monotonic() < until:
-            place, prompt_id = place_of(
-                as_dict(server.get_json("/queue", read_seconds=5)), self.client_id
-            )
-            if place == "pending":
-                server.call("POST", "/queue", read_seconds=5, json={"delete": [prompt_id]})
-            elif place == "running":
-                # Servers before September 2025 interrupt whatever runs: that is why we have looked first.
-                server.call("POST", "/interrupt", read_seconds=5, json={"prompt_id": prompt_id})
-            elif self.is_posted:
-                break
-            # Before that, our request may still be on its way.
-            time.sleep(0.25)
-        self.forget()
+    def cancel_once(self, client: remote.Client) -> bool:
+        """Cancel the prompt if the server has it; return whether it does."""
+        queue = client.get_json("/queue", timeout_seconds=REQUEST_TIMEOUT_SECONDS)
+        queue = as_dict(queue)
+        state, prompt_id = find_in_queue(queue, self.client_id)
+        if state == "pending":
+            body = {"delete": [prompt_id]}
+            post(client, "/queue", body)
+        elif state == "running":
+            # Servers before September 2025 ignore the id and interrupt whichever prompt runs.
+            # This is why the queue was checked first.
+            body = {"prompt_id": prompt_id}
+            post(client, "/interrupt", body)
+        return bool(state)
 
-    def forget(self) -> None:
-        """Remove the prompt from the history: a user's words have no business there."""
-        server_of(self.job.options).call(
-            "POST", "/history", read_seconds=5, json={"delete": [self.id]}
-        )
+    def delete_from_history(self) -> None:
+        """Delete the prompt from the server's history, which every client can read."""
+        body = {"delete": [self.id]}
+        with closing(connect(self.options)) as client:
+            post(client, "/history", body)
 
     # -- Done -------------------------------------------------------------------------------------
 
-    def picture(self, entry: dict) -> bytes:
-        """Return the picture that an entry in the history tells of, and let the server forget the prompt."""
+    def get_image(self, entry: dict) -> bytes:
+        """Download the image that an entry in the history names, and delete the entry."""
         try:
-            # Servers of 2023 have no status, and tell of errors by the websocket alone.
-            status = entry.get("status") or {
-                "status_str": "error" if self.troubles else "",
-                "messages": self.troubles,
-            }
-            if as_dict(status).get("status_str") == "error":
-                raise failure(as_dict(status).get("messages"), self.workflow, self.job)
-            return self.view(self.image_in(as_dict(entry.get("outputs"))))
+            self.raise_for_failure(entry)
+            outputs = as_dict(entry.get("outputs"))
+            image = self.choose_image(outputs)
+            return self.download(image)
         finally:
-            briefly(self.forget, FORGET_SECONDS)
+            run_in_background(self.delete_from_history, DELETE_WAIT_SECONDS)
 
-    def image_in(self, outputs: dict) -> dict:
-        """Return the first image of the node asked for; else of the last one that saved any, or at least previewed."""
-        asked = self.job.options.output_node
-        node_ids = [asked] if asked else [*reversed(self.workflow), *outputs]
-        found = [
-            image for node_id in node_ids for image in images_of(as_dict(outputs.get(node_id)))
-        ]
-        wanted = (
-            found if asked else [image for image in found if image.get("type") == "output"] or found
-        )
-        if wanted:
-            return wanted[0]
-        raise self.partly_refused or PermanentError("bad_picture", "the workflow gave no picture")
+    def raise_for_failure(self, entry: dict) -> None:
+        status = entry.get("status")
+        if not status:
+            status = self.status_from_websocket()
+        status = as_dict(status)
+        if status.get("status_str") == "error":
+            messages = status.get("messages")
+            raise execution_failed(messages, self.workflow, self.request)
 
-    def view(self, image: dict) -> bytes:
-        query = {name: image.get(name, "") for name in ("filename", "subfolder", "type")}
-        answer = self.ask("GET", "/view", params=query)
-        if answer.status == 404:
+    def status_from_websocket(self) -> dict:
+        """Return a status like that in the history, which servers of 2023 do not store."""
+        if not self.error_messages:
+            return {}
+        return {
+            "status_str": "error",
+            "messages": self.error_messages,
+        }
+
+    def choose_image(self, outputs: dict) -> dict:
+        """Return the first image of output_node, or of the last node that saved one."""
+        images = self.candidate_images(outputs)
+        if images:
+            return images[0]
+        if self.validation_error:
+            raise self.validation_error
+        raise PermanentError("bad_picture", "the workflow gave no picture")
+
+    def candidate_images(self, outputs: dict) -> list[dict]:
+        """Return the images of output_node if that is set, else of all nodes, the last node first.
+
+        Of all nodes, previews are returned only if no image was saved.
+        """
+        output_node = self.options.output_node
+        if output_node:
+            return images_of(outputs.get(output_node))
+        # The outputs may have nodes that the server has added to the workflow.
+        node_ids = [*reversed(self.workflow), *outputs]
+        images = []
+        for node_id in node_ids:
+            images += images_of(outputs.get(node_id))
+        saved = [image for image in images if image.get("type") == "output"]
+        return saved or images
+
+    def download(self, image: dict) -> bytes:
+        query = {
+            "filename": image["filename"],
+            "subfolder": image.get("subfolder", ""),
+            "type": image.get("type", ""),
+        }
+        response = self.send("GET", "/view", params=query)
+        if response.status == 404:
             raise PermanentError("bad_picture", "/view does not have the picture")
-        remote.raise_for_status(answer, "/view")
-        if not answer.body:
-            raise PermanentError("bad_picture", "/view gave nothing")
-        return answer.body
+        remote.raise_for_status(response, "/view")
+        if not response.body:
+            raise PermanentError("bad_picture", "/view returned an empty file")
+        return response.body
 
 
-def images_of(output: dict) -> list[dict]:
-    images = output.get("images") if isinstance(output.get("images"), list) else []
-    return [
-        image
-        for image in images
-        if isinstance(image, dict) and isinstance(image.get("filename"), str)
-    ]
+def post(client: remote.Client, path: str, body: dict) -> None:
+    client.send(
+        "POST",
+        path,
+        REQUEST_TIMEOUT_SECONDS,
+        json=body,
+    )
 
 
-def place_of(queue: dict, client_id: str) -> tuple[str, str]:
-    """Return where in /queue a client's prompt is, "running" or "pending", and its id; ("", "") if nowhere.
+def images_of(output: Any) -> list[dict]:
+    """Return the images in the output of a node."""
+    images = []
+    for image in as_list(as_dict(output).get("images")):
+        filename = as_dict(image).get("filename")
+        if isinstance(filename, str):
+            images.append(image)
+    return images
 
-    Raises TransientError if that is no queue.
+
+def find_in_queue(queue: dict, client_id: str) -> tuple[str, str]:
+    """Return "running" or "pending", and the id of the client's prompt; ("", "") if not queued.
+
+    Raises TransientError if the response is not a queue.
     """
-    for place in ("running", "pending"):
-        items = queue.get(f"queue_{place}")
+    for state in ("running", "pending"):
+        items = queue.get(f"queue_{state}")
         if not isinstance(items, list):
-            raise TransientError("engine_unavailable", "/queue gave no queue")
-        for item in items:
-            if (
-                isinstance(item, list)
-                and len(item) > 3
-                and as_dict(item[3]).get("client_id") == client_id
-            ):
-                return place, str(item[1])
+            raise TransientError("engine_unavailable", "/queue returned no queue")
+        prompt_id = find_prompt(items, client_id)
+        if prompt_id:
+            return state, prompt_id
     return "", ""
 
 
-def briefly(call: Callable[[], None], seconds: float) -> None:
-    """Try something that may fail. Past these seconds it goes on in the background."""
+def find_prompt(items: list, client_id: str) -> str:
+    """Return the id of the client's prompt in a queue; "" if it is not there."""
+    for item in map(as_list, items):
+        # The items are like [number, prompt id, workflow, extra data, …].
+        if len(item) < 4:
+            continue
+        extra_data = as_dict(item[3])
+        if extra_data.get("client_id") == client_id:
+            return str(item[1])
+    return ""
+
+
+def run_in_background(task: Callable[[], None], wait_seconds: float) -> None:
+    """Run a task that may fail. After wait_seconds, return while it continues in its thread."""
 
     def run() -> None:
         with suppress(EngineError):
-            call()
+            task()
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    thread.join(seconds)
+    thread.join(wait_seconds)
 
 
 # -- Progress -----------------------------------------------------------------------------------
 
 
 class Progress:
-    """How much of a workflow is done: its nodes, and the steps of those that run. Never goes back."""
+    """The progress of a workflow, from messages about its nodes and their steps.
 
-    def __init__(self, workflow: dict[str, dict]):
-        # Samplers take nearly all the time.
-        self.weights = {
-            node_id: 1000 if "latent_image" in workflow[node_id]["inputs"] else 100
-            for node_id in workflow
-        }
-        self.shares = dict.fromkeys(workflow, 0.0)
-        self.current = None
-        self.done, self.total = 0, sum(self.weights.values())
+    It never decreases.
+    """
 
-    def hear(self, kind: str, data: dict) -> None:
-        if kind == "execution_cached":
+    def __init__(self, workflow: Workflow):
+        self.weights = {}
+        self.fractions = {}
+        for node_id, node in workflow.items():
+            self.weights[node_id] = weight_of(node)
+            self.fractions[node_id] = 0.0
+        self.current_node: str | None = None
+        self.done = 0
+        self.total = sum(self.weights.values())
+
+    def update(self, event: str, data: dict) -> None:
+        """Handle a message of the websocket; its `data` may have any form."""
+        if event == "execution_cached":
             for node_id in data["nodes"]:
-                self.note(node_id, 1)
-        elif kind == "executing":
-            self.note(self.current, 1)
-            self.current = data["node"]
-        elif kind == "executed":
-            self.note(data["node"], 1)
-        elif kind == "progress":
-            self.note(data.get("node") or self.current, data["value"] / data["max"])
-        elif kind == "progress_state":
+                self.set_fraction(node_id, 1)
+        elif event == "executing":
+            self.set_fraction(self.current_node, 1)
+            self.current_node = data["node"]
+        elif event == "executed":
+            node_id = data["node"]
+            self.set_fraction(node_id, 1)
+        elif event == "progress":
+            node_id = data.get("node") or self.current_node
+            self.set_fraction(node_id, steps_done(data))
+        elif event == "progress_state":
             for node_id, state in data["nodes"].items():
-                self.note(
-                    node_id, 1 if state["state"] == "finished" else state["value"] / state["max"]
-                )
+                self.set_fraction(node_id, steps_done(state))
 
-    def note(self, node_id: str | None, share: float) -> None:
-        if isinstance(node_id, str) and node_id in self.shares:
-            self.shares[node_id] = max(self.shares[node_id], min(share, 1))
-            self.done = int(
-                sum(self.weights[node_id] * share for node_id, share in self.shares.items())
-            )
+    def set_fraction(self, node_id: Any, fraction: float) -> None:
+        if not isinstance(node_id, str):
+            return
+        old = self.fractions.get(node_id)
+        if old is None:
+            return
+        fraction = min(fraction, 1)
+        self.fractions[node_id] = max(old, fraction)
+        done = 0.0
+        for name, weight in self.weights.items():
+            done += weight * self.fractions[name]
+        self.done = int(done)
+
+
+def weight_of(node: dict) -> int:
+    if "latent_image" in node["inputs"]:
+        return SAMPLER_WEIGHT
+    return NODE_WEIGHT
+
+
+def steps_done(state: dict) -> float:
+    """Return the finished fraction of a node, by its steps."""
+    if state.get("state") == "finished":
+        return 1
+    return state["value"] / state["max"]
 
 
 class Listener(threading.Thread):
-    """Listens to the websocket, in a thread; a connection that fails or breaks ends it, without an error."""
+    """A thread that receives the messages of the websocket.
 
-    def __init__(self, server: remote.Server, path: str, hear: Callable[[str], None]):
-        import requests
+    It ends, without an error, if the connection cannot be made or is lost.
+    """
 
+    def __init__(
+        self,
+        client: remote.Client,
+        path: str,
+        on_message: Callable[[str], None],
+    ):
         super().__init__(daemon=True)
-        # https becomes wss.
-        self.url = "ws" + server.base_url.removeprefix("http") + path
-        self.header = server.session.auth(requests.Request()).headers
-        self.hear = hear
-        self.settled, self.news = threading.Event(), threading.Event()
+        # http becomes ws, and https becomes wss.
+        base_url = "ws" + client.base_url.removeprefix("http")
+        self.url = base_url + path
+        self.headers = client.auth_headers()
+        self.on_message = on_message
+        # Set when the connection has been made or has failed.
+        self.connect_finished = threading.Event()
+        # Set when the prompt may be done, or the connection is lost.
+        self.poll_now = threading.Event()
         self.socket: Any = None
         self.is_closed = False
 
     @property
     def is_connected(self) -> bool:
-        return self.settled.is_set() and self.socket is not None
+        if not self.connect_finished.is_set():
+            return False
+        return self.socket is not None
 
     def run(self) -> None:
         import websocket
 
+        expected = (
+            websocket.WebSocketException,
+            OSError,
+            ValueError,
+        )
         try:
-            self.socket = websocket.create_connection(
-                self.url,
-                timeout=LISTEN_SECONDS,
-                header=self.header,
-                suppress_origin=True,
-                redirect_limit=0,
-            )
-            self.socket.settimeout(None)
-            self.settled.set()
-            self.listen()
-        except (websocket.WebSocketException, OSError, ValueError):
-            pass
+            with suppress(*expected):
+                self.connect()
+                self.receive()
         finally:
-            self.settled.set()
-            if self.socket:
-                self.socket.shutdown()
-            self.socket = None
-            self.news.set()
+            self.disconnect()
 
-    def listen(self) -> None:
+    def connect(self) -> None:
+        import websocket
+
+        self.socket = websocket.create_connection(
+            self.url,
+            timeout=WEBSOCKET_TIMEOUT_SECONDS,
+            header=self.headers,
+            suppress_origin=True,
+            redirect_limit=0,
+        )
+        # Between messages there may be any amount of time.
+        self.socket.settimeout(None)
+        self.connect_finished.set()
+
+    def receive(self) -> None:
         while self.socket.connected and not self.is_closed:
             message = self.socket.recv()
-            # Binary ones are previews.
-            if isinstance(message, str) and message:
-                self.hear(message)
+            is_text = isinstance(message, str)
+            # Binary messages are previews of the image.
+            if is_text and message:
+                self.on_message(message)
+
+    def disconnect(self) -> None:
+        self.connect_finished.set()
+        if self.socket:
+            self.socket.shutdown()
+        self.socket = None
+        self.poll_now.set()
 
     def close(self) -> None:
+        """End the thread, from another thread."""
         self.is_closed = True
-        if socket := self.socket:
+        socket = self.socket
+        if socket:
             socket.abort()
 
 
 # -- Errors -------------------------------------------------------------------------------------
 
 
-def refusal(answer: dict, workflow: dict[str, dict], job: ImageRequest) -> PermanentError:
-    """Return what /prompt has against the workflow, node by node, without the values it objects to."""
-    problems = [
-        (node_name(node_id, workflow), as_dict(problem))
-        for node_id, node in as_dict(answer.get("node_errors")).items()
-        for problem in as_list(as_dict(node).get("errors"))
-    ] or [("", as_dict(answer.get("error")))]
-    codes, sentences = [], []
-    for name, problem in problems[:3]:
-        field = clean(as_dict(problem.get("extra_info")).get("input_name"), job)
-        codes.append(joined(name, remote.word(problem.get("type")), field))
-        sentences.append(joined(name, clean(problem.get("message"), job), field))
-    return PermanentError("engine_refused", "; ".join(codes), "; ".join(sentences))
+class NodeError(NamedTuple):
+    """An error that /prompt reports for a node; the name is "" for the workflow as a whole."""
+
+    node: str
+    error: dict
 
 
-def failure(messages: Any, workflow: dict[str, dict], job: ImageRequest) -> EngineError:
-    """Return why a prompt failed, as the messages in its history tell; the exception's words are for the owner only."""
-    told = {
-        str(message[0]): message[1]
-        for message in map(as_list, as_list(messages))
-        if len(message) == 2
-    }
-    if "execution_interrupted" in told:
-        return TransientError("engine_unavailable", "somebody interrupted the prompt on the server")
-    error = as_dict(told.get("execution_error"))
+def validation_failed(
+    body: dict,
+    workflow: Workflow,
+    request: ImageRequest,
+) -> PermanentError:
+    """Return the error for a response of /prompt that refuses nodes of the workflow.
+
+    It names the nodes and their inputs, but not the values, which may be the prompt.
+    """
+    errors = node_errors(body, workflow)
+    if not errors:
+        error = as_dict(body.get("error"))
+        errors = [NodeError("", error)]
+    codes = []
+    messages = []
+    for name, error in errors[:MAX_NODE_ERRORS]:
+        code = remote.identifier(error.get("type"))
+        message = sanitize(error.get("message"), request)
+        extra_info = as_dict(error.get("extra_info"))
+        field = sanitize(extra_info.get("input_name"), request)
+        codes.append(join(name, code, field))
+        messages.append(join(name, message, field))
+    detail = "; ".join(codes)
+    shown = "; ".join(messages)
+    return PermanentError("engine_refused", detail, shown)
+
+
+def node_errors(body: dict, workflow: Workflow) -> list[NodeError]:
+    """Return the errors of the refused nodes."""
+    found = []
+    nodes = as_dict(body.get("node_errors"))
+    for node_id, node in nodes.items():
+        name = node_name(node_id, workflow)
+        errors = as_dict(node).get("errors")
+        for error in map(as_dict, as_list(errors)):
+            found.append(NodeError(name, error))
+    return found
+
+
+def execution_failed(
+    messages: Any,
+    workflow: Workflow,
+    request: ImageRequest,
+) -> EngineError:
+    """Return the error for a prompt that failed, from the messages in its history.
+
+    The message of the exception is shown to the owner, but not logged.
+    """
+    events = events_of(messages)
+    if "execution_interrupted" in events:
+        detail = "somebody interrupted the prompt on the server"
+        return TransientError("engine_unavailable", detail)
+    error = as_dict(events.get("execution_error"))
     name = node_name(error.get("node_id"), workflow)
-    kind = remote.word(str(error.get("exception_type")).rpartition(".")[2])
-    return PermanentError(
-        "engine_error",
-        joined(name, kind),
-        joined(name, kind, clean(error.get("exception_message"), job)),
-    )
+    exception_type = str(error.get("exception_type"))
+    class_name = exception_type.rpartition(".")[2]
+    detail = join(name, remote.identifier(class_name))
+    message = sanitize(error.get("exception_message"), request)
+    shown = join(detail, message)
+    return PermanentError("engine_error", detail, shown)
 
 
-def node_name(node_id: Any, workflow: dict[str, dict]) -> str:
-    """Return a node as our own file calls it, such as "KSampler (3)"."""
-    node = workflow.get(node_id) if isinstance(node_id, str) else None
-    return f"{node['class_type']} ({node_id})" if node else "a node"
+def events_of(messages: Any) -> dict[str, Any]:
+    """Return the data of each event in a list like [["execution_start", {…}], …]."""
+    events = {}
+    for message in map(as_list, as_list(messages)):
+        if len(message) == 2:
+            event, data = message
+            events[str(event)] = data
+    return events
 
 
-def joined(*parts: str) -> str:
-    return ": ".join(part for part in parts if part)
+def node_name(node_id: Any, workflow: Workflow) -> str:
+    """Return the class and the id of a node in the workflow file, such as "KSampler (3)"."""
+    if not isinstance(node_id, str):
+        return "a node"
+    if node_id not in workflow:
+        return "a node"
+    class_type = workflow[node_id]["class_type"]
+    return f"{class_type} ({node_id})"
 
 
-def as_list(value: Any) -> list:
-    return value if isinstance(value, list) else []
+def join(*parts: str) -> str:
+    return ": ".join(filter(None, parts))
 
 
-def clean(text: Any, job: ImageRequest) -> str:
-    """Return the first line of a server's words, without paths and addresses; "" if they repeat part of a prompt."""
-    line = text.strip().split("\n")[0][:300] if isinstance(text, str) else ""
-    if any(repeats(line, prompt) for prompt in (job.prompt, job.negative_prompt)):
+def sanitize(text: Any, request: ImageRequest) -> str:
+    """Return the first line of a server's message, without paths and URLs.
+
+    Returns "" if the message quotes a part of a prompt.
+    """
+    if not isinstance(text, str):
         return ""
-    return re.sub(r"(['\"])[^'\"]*[/\\][^'\"]*\1|\S*[/\\]\S*", "…", line)[:160]
-
-
-def repeats(line: str, prompt: str, length: int = 8) -> bool:
-    """Tell if the line holds so many characters in a row of the prompt, or all of a shorter one."""
-    line, prompt = line.casefold(), prompt.strip().casefold()
-    if len(prompt) < length:
-        return bool(prompt) and prompt in line
-    return (
-        difflib.SequenceMatcher(None, line, prompt, autojunk=False).find_longest_match().size
-        >= length
+    first_line = text.strip().split("\n")[0]
+    line = first_line[:MAX_LINE_LENGTH]
+    prompts = (
+        request.prompt,
+        request.negative_prompt,
     )
+    for prompt in prompts:
+        if quotes(line, prompt):
+            return ""
+    return PATH_OR_URL.sub("…", line)[:MAX_SHOWN_LENGTH]
+
+
+def quotes(line: str, prompt: str) -> bool:
+    """Tell whether a line contains a part of the prompt, or all of a short one, in any case."""
+    line = line.casefold()
+    prompt = prompt.strip().casefold()
+    if not prompt:
+        return False
+    if len(prompt) < QUOTATION_LENGTH:
+        return prompt in line
+    matcher = difflib.SequenceMatcher(None, line, prompt, autojunk=False)
+    match = matcher.find_longest_match()
+    return match.size >= QUOTATION_LENGTH

@@ -1,7 +1,8 @@
-"""Makes pictures with a diffusers pipeline from a local folder, in this process, on its GPU if there is one.
+"""A diffusers pipeline from a local folder, run in the worker process, on its GPU if it has one.
 
-Nothing is ever fetched, no code from the folder is run and no pickled weights are read. The libraries write
-prompts into their warnings and errors: their loggers are silenced, and no text of theirs leaves a job.
+Nothing is downloaded, code in the folder is never run, and pickled weights are never loaded.
+The libraries quote prompts in warnings and errors. Therefore their loggers are silenced, and
+their error messages are not included in ours.
 """
 
 import importlib.util
@@ -14,85 +15,115 @@ import re
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Mapping, Set
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from config import SettingError
-from engines import GeneratedImage, ImageRequest, PermanentError, TransientError, no_progress
+from engines import (
+    GeneratedImage,
+    ImageRequest,
+    OnProgress,
+    PermanentError,
+    TransientError,
+    no_progress,
+)
 from engines.options import Diffusers
 
-LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "safetensors")
-OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-PULSE_SECONDS = 0.5
-LONGEST_LINE = 300
+LIBRARIES = (
+    "torch",
+    "diffusers",
+    "transformers",
+    "accelerate",
+    "safetensors",
+)
+OFFLINE = {
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+}
+PROGRESS_INTERVAL_SECONDS = 0.5
+MAX_MESSAGE_LENGTH = 300
 
 
-class Unusable(Exception):
-    """The pipeline cannot be used on this machine; the text is one line for the operator."""
+class PipelineError(Exception):
+    """The pipeline cannot be used on this machine; the message is one line for the operator."""
 
 
-class Loaded(NamedTuple):
-    """A pipeline, the names of the arguments it takes, and the dtype that each of its networks was loaded with."""
+class LoadedPipeline(NamedTuple):
+    """A pipeline, the names of its arguments, and the original dtype of each of its networks."""
 
     pipeline: Any
-    takes: Set[str]
+    arguments: Set[str]
     dtypes: Mapping[str, Any]
 
 
-# -- What every engine has ----------------------------------------------------------------------
+# -- The interface of an engine -----------------------------------------------------------------
 
 
 def make(
-    job: ImageRequest, on_progress: Callable[[int, int], None] = no_progress
+    request: ImageRequest,
+    on_progress: OnProgress = no_progress,
 ) -> GeneratedImage:
-    """Make the picture of a job, as PNG. Its options are engines.options.Diffusers.
+    """Generate the image of a request, as PNG.
 
-    A seed gives the same bytes again on the same machine. Raises SystemExit when the GPU has failed for good.
+    On the same machine, the same seed gives the same bytes. Raises TransientError and
+    PermanentError, and SystemExit if this process cannot use the GPU any more.
     """
-    pulse = Pulse(on_progress, job.steps or 1)
-    pulse.report()
+    progress = ProgressReporter(on_progress, request.steps or 1)
+    progress.report()
     try:
-        loaded = load(job.options)
-    except Unusable as error:
+        loaded = load(request.options)
+    except PipelineError as error:
         raise PermanentError("engine_unavailable", str(error)) from None
-    result = run(loaded, arguments(job, loaded.takes, pulse), pulse)
-    if any(getattr(result, "nsfw_content_detected", None) or ()):
+    arguments = call_arguments(request, loaded.arguments, progress)
+    result = run(loaded, arguments, progress)
+    flags = getattr(result, "nsfw_content_detected", None)
+    if flags and any(flags):
         raise PermanentError("content_refused", "the pipeline's safety checker")
-    return drawing(result.images[0], job)
+    return generated_image(result.images[0], request)
 
 
 def check(options: Diffusers) -> list[str]:
-    """Say which pipeline runs where. Looks at the folder and the device, and loads nothing. Raises PermanentError."""
+    """Return the class of the pipeline, the device and the dtype. Raises PermanentError.
+
+    The folder and the device are checked, but the pipeline is not loaded.
+    """
     try:
         require_libraries()
-        name, device = class_in(options.folder), device_of(options.device)
-    except Unusable as error:
+        class_name = check_folder(options.folder)
+        device = find_device(options.device)
+    except PipelineError as error:
         raise PermanentError("engine_unavailable", str(error)) from None
-    return [name, full_name(device), dtype_of(options.dtype, device, options.folder)]
+    return [
+        class_name,
+        describe_device(device),
+        choose_dtype(options.dtype, device, options.folder),
+    ]
 
 
 def prepare(options: Diffusers) -> None:
-    """Load the pipeline, so that no job waits for it. Raises SettingError."""
+    """Load the pipeline, so that the first job does not have to wait. Raises SettingError."""
     try:
         load(options)
-    except Unusable as error:
+    except PipelineError as error:
         raise SettingError(f"diffusers: {error}") from None
 
 
-# -- Run ----------------------------------------------------------------------------------------
+# -- Run the pipeline ---------------------------------------------------------------------------
 
 
-class Pulse:
-    """Reports how many steps are done, and within a step that the run goes on.
+class ProgressReporter:
+    """Reports the number of finished steps, also regularly within a step.
 
-    A step, or the decoding at the end, takes minutes on a slow machine; a cancel must not wait for it.
+    On a slow machine, a step or the decoding of the image takes minutes. A cancel, which is an
+    exception from on_progress, must not have to wait for them.
     """
 
-    def __init__(self, on_progress: Callable[[int, int], None], total: int):
+    def __init__(self, on_progress: OnProgress, total: int):
         self.on_progress = on_progress
-        self.done, self.total = 0, total
+        self.done = 0
+        self.total = total
         self.reported_at = 0.0
         self.has_raised = False
 
@@ -104,239 +135,340 @@ class Pulse:
             self.has_raised = True
             raise
 
-    def on_step_end(self, pipeline: Any, step: int, timestep: Any, tensors: dict) -> dict:
+    def on_step_end(
+        self,
+        pipeline: Any,
+        step: int,
+        timestep: Any,
+        tensors: dict,
+    ) -> dict:
+        """Report a finished step; the pipeline's callback_on_step_end."""
         self.done = step + 1
-        # Some schedulers take more steps than they are asked for.
-        self.total = max(getattr(pipeline, "num_timesteps", 0), self.done)
+        # Some schedulers take more steps than requested.
+        total = getattr(pipeline, "num_timesteps", 0)
+        self.total = max(total, self.done)
         self.report()
         return tensors
 
     def on_layer(self, layer: Any, inputs: Any) -> None:
-        if time.monotonic() - self.reported_at > PULSE_SECONDS:
+        """Report if it is due; a hook that torch calls before each layer of a network."""
+        elapsed = time.monotonic() - self.reported_at
+        if elapsed > PROGRESS_INTERVAL_SECONDS:
             self.report()
 
 
-def arguments(job: ImageRequest, takes: Set[str], pulse: Pulse) -> dict[str, Any]:
-    """Return what the pipeline is called with: the job's wishes, as far as it takes them, over the options' extra."""
+def call_arguments(
+    request: ImageRequest,
+    supported: Set[str],
+    progress: ProgressReporter,
+) -> dict[str, Any]:
+    """Return the arguments for calling the pipeline.
+
+    The values of the request are used if the pipeline supports them, and override `extra`.
+    """
+    values = {
+        "prompt": request.prompt,
+        "negative_prompt": request.negative_prompt or None,
+        "width": request.width,
+        "height": request.height,
+        "num_inference_steps": request.steps,
+        "guidance_scale": request.guidance,
+        "generator": noise_generator(request.seed),
+        "output_type": "pil",
+        "callback_on_step_end": progress.on_step_end,
+    }
+    arguments = dict(request.options.extra)
+    for name, value in values.items():
+        if value is not None and name in supported:
+            arguments[name] = value
+    return arguments
+
+
+def noise_generator(seed: int | None) -> Any:
+    """Return a random generator on the CPU: the noise of a seed is then the same on any device."""
     import torch
 
-    # Drawn by the CPU, the noise of a seed is the same on every device, so a picture can be made again elsewhere.
     generator = torch.Generator("cpu")
-    if job.seed is None:
+    if seed is None:
         generator.seed()
     else:
-        generator.manual_seed(job.seed)
-    wishes = {
-        "prompt": job.prompt,
-        "negative_prompt": job.negative_prompt or None,
-        "width": job.width,
-        "height": job.height,
-        "num_inference_steps": job.steps,
-        "guidance_scale": job.guidance,
-        "generator": generator,
-        "output_type": "pil",
-        "callback_on_step_end": pulse.on_step_end,
-    }
-    return {
-        **job.options.extra,
-        **{name: wish for name, wish in wishes.items() if wish is not None and name in takes},
-    }
+        generator.manual_seed(seed)
+    return generator
 
 
-def run(loaded: Loaded, called_with: dict[str, Any], pulse: Pulse) -> Any:
-    """Call the pipeline. Raises what on_progress raised as it is, and anything else as problem_of() puts it."""
+def run(
+    loaded: LoadedPipeline,
+    arguments: dict[str, Any],
+    progress: ProgressReporter,
+) -> Any:
+    """Call the pipeline.
+
+    An exception of on_progress is raised unchanged, any other as translate_error() returns it.
+    """
     import torch
 
     restore_dtypes(loaded)
-    hook = torch.nn.modules.module.register_module_forward_pre_hook(pulse.on_layer)
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(progress.on_layer)
     try:
-        return loaded.pipeline(**called_with)
+        return loaded.pipeline(**arguments)
     except Exception as error:
-        if pulse.has_raised:
+        if progress.has_raised:
             raise
-        problem = problem_of(error)
+        failure = translate_error(error)
     finally:
         hook.remove()
-    # Not before here: the traceback has kept everything that the run had in memory.
+    # Only after the `except` block is the traceback gone, which keeps the tensors of the run.
     torch.cuda.empty_cache()
-    raise problem
+    raise failure
 
 
-def restore_dtypes(loaded: Loaded) -> None:
-    # Some pipelines decode in float32 and go back afterwards; a run that was broken off there has not.
+def restore_dtypes(loaded: LoadedPipeline) -> None:
+    """Reset the dtypes of the networks.
+
+    Some pipelines switch to float32 for the decoding. A run that is canceled there leaves it so.
+    """
     for name, dtype in loaded.dtypes.items():
         network = getattr(loaded.pipeline, name)
         if network.dtype != dtype:
             network.to(dtype)
 
 
-def problem_of(error: Exception) -> BaseException:
-    """Return what to raise for an error of the libraries, whose text may hold the prompt."""
+def translate_error(error: Exception) -> BaseException:
+    """Return the exception to raise for an error of the libraries, which may quote the prompt."""
     import torch
 
     if isinstance(error, torch.OutOfMemoryError):
-        # A size that never fits is found when the operator first tries it; later, something else holds the memory.
+        # Transient, because the operator has tried the sizes on offer: another program is using
+        # the memory.
         return TransientError("engine_busy", "out of GPU memory")
     if isinstance(error, torch.AcceleratorError):
-        # This process cannot use the GPU again, and would fail one job after the other. The job is made elsewhere.
+        # The CUDA context is broken: every other job of this process would fail. Another process
+        # retries this one.
         return SystemExit("diffusers: the GPU has failed, so this process ends")
     multiple = re.search(r"height.* divisible by (\d{1,4})", str(error))
-    if isinstance(error, ValueError) and multiple:
+    if multiple and isinstance(error, ValueError):
         shown = f"width and height must be multiples of {multiple[1]}"
         return PermanentError("engine_refused", shown, shown)
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    return PermanentError(
-        "engine_error", f"{type(error).__name__} at {Path(place.filename).name}:{place.lineno}"
-    )
+    return PermanentError("engine_error", describe_error(error))
 
 
-def drawing(picture: Any, job: ImageRequest) -> GeneratedImage:
+def describe_error(error: Exception) -> str:
+    """Return the type of an error and where it was raised, without its message."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = frames[-1]
+    file_name = Path(place.filename).name
+    return f"{type(error).__name__} at {file_name}:{place.lineno}"
+
+
+def generated_image(image: Any, request: ImageRequest) -> GeneratedImage:
     file = io.BytesIO()
-    picture.save(file, "PNG")
-    # Some pipelines round the size to what they can make.
-    differs = picture.size != (job.width, job.height)
-    return GeneratedImage(
-        file.getvalue(), {"width": picture.width, "height": picture.height} if differs else {}
+    image.save(file, "PNG")
+    params = {}
+    # Some pipelines round the size to one that they can generate.
+    requested_size = (request.width, request.height)
+    if image.size != requested_size:
+        params = {
+            "width": image.width,
+            "height": image.height,
+        }
+    return GeneratedImage(file.getvalue(), params)
+
+
+# -- Load the pipeline --------------------------------------------------------------------------
+
+
+def load(options: Diffusers) -> LoadedPipeline:
+    """Return the pipeline of these options, loaded once in a process. Raises PipelineError."""
+    loaded = load_folder(
+        options.folder,
+        options.device,
+        options.dtype,
+        options.variant,
     )
-
-
-# -- Load ---------------------------------------------------------------------------------------
-
-
-def load(options: Diffusers) -> Loaded:
-    """Return the pipeline of these options, loaded once in a process. Raises Unusable."""
-    loaded = load_folder(options.folder, options.device, options.dtype, options.variant)
-    if unknown := options.extra.keys() - loaded.takes:
-        raise Unusable(
-            f"extra: {type(loaded.pipeline).__name__} takes no {', '.join(sorted(unknown))}"
-        )
+    unknown = options.extra.keys() - loaded.arguments
+    if unknown:
+        class_name = type(loaded.pipeline).__name__
+        names = ", ".join(sorted(unknown))
+        raise PipelineError(f"extra: {class_name} takes no {names}")
     return loaded
 
 
 @cache
-def load_folder(folder: Path, device_name: str, dtype_name: str, variant: str) -> Loaded:
-    # The quick looks come first: a worker that fails at once is not started again and again.
+def load_folder(
+    folder: Path,
+    device_name: str,
+    dtype_name: str,
+    variant: str,
+) -> LoadedPipeline:
+    # The quick checks come first, so that a wrong setting ends the worker at once.
     require_libraries()
-    class_in(folder)
-    device = device_of(device_name)
-    dtype = dtype_of(dtype_name, device, folder)
+    check_folder(folder)
+    device = find_device(device_name)
+    dtype = choose_dtype(dtype_name, device, folder)
     try:
-        pipeline = read(folder, dtype, variant).to(device)
-    except Exception as error:  # the libraries raise anything at all for a file they cannot use
-        raise Unusable(f"{folder}: {one_line(error)}") from None
-    takes = inspect.signature(pipeline.__call__).parameters.keys()
-    if "prompt" not in takes:
-        raise Unusable(f"{folder}: {type(pipeline).__name__} takes no prompt")
-    return Loaded(pipeline, takes, dtypes_of(pipeline))
+        pipeline = read_pipeline(folder, dtype, variant)
+        pipeline = pipeline.to(device)
+    # For files that they cannot use, the libraries raise exceptions of any type.
+    except Exception as error:
+        raise PipelineError(f"{folder}: {one_line(error)}") from None
+    arguments = inspect.signature(pipeline.__call__).parameters.keys()
+    if "prompt" not in arguments:
+        class_name = type(pipeline).__name__
+        raise PipelineError(f"{folder}: {class_name} takes no prompt")
+    return LoadedPipeline(pipeline, arguments, network_dtypes(pipeline))
 
 
 def require_libraries() -> None:
-    if missing := [name for name in LIBRARIES if importlib.util.find_spec(name) is None]:
-        raise Unusable(f"{', '.join(missing)} not found: requirements-gpu.txt is not installed")
+    missing = []
+    for name in LIBRARIES:
+        if importlib.util.find_spec(name) is None:
+            missing.append(name)
+    if missing:
+        names = ", ".join(missing)
+        raise PipelineError(f"{names} not found: requirements-gpu.txt is not installed")
 
 
-def class_in(folder: Path) -> str:
-    """Return the name of the pipeline's class, after a look at every part of the folder. Raises Unusable."""
+def check_folder(folder: Path) -> str:
+    """Check the files of each component; return the class of the pipeline. Raises PipelineError."""
+    index = read_index(folder)
+    class_name = index["_class_name"]
+    if not isinstance(class_name, str):
+        raise PipelineError(f"{folder}: the pipeline brings code of its own, which is never run")
+    for name, value in index.items():
+        if is_component(value):
+            check_component(folder / name)
+    return class_name
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """Return model_index.json, which has the class of the pipeline. Raises PipelineError."""
+    path = folder / "model_index.json"
+    damaged = PipelineError(f"{folder}: model_index.json is damaged")
     try:
-        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-        name = index["_class_name"]
+        text = path.read_text(encoding="utf-8")
+        index = json.loads(text)
     except OSError as error:
-        raise Unusable(
-            f"{folder}: no pipeline is there: model_index.json: {error.strerror}"
-        ) from None
-    except (ValueError, TypeError, KeyError):
-        raise Unusable(f"{folder}: model_index.json is damaged") from None
-    if not isinstance(name, str):
-        raise Unusable(f"{folder}: the pipeline brings code of its own, which is never run")
-    for part, origin in index.items():
-        # A part that is there says which library's class it is; the others say null, or are plain settings.
-        if (
-            isinstance(origin, list)
-            and len(origin) == 2
-            and all(isinstance(word, str) for word in origin)
-        ):
-            check_part(folder / part)
-    return name
+        problem = f"no pipeline is there: model_index.json: {error.strerror}"
+        raise PipelineError(f"{folder}: {problem}") from None
+    except ValueError:
+        raise damaged from None
+    if not isinstance(index, dict) or "_class_name" not in index:
+        raise damaged
+    return index
 
 
-def check_part(part: Path) -> None:
-    if not part.is_dir():
-        raise Unusable(f"{part}: is missing")
-    if not weights_in(part) and any(part.glob("*.bin")):
-        raise Unusable(
-            f"{part}: only pickled weights, which are never loaded; save them as safetensors"
-        )
-    for file in weights_in(part):
-        opened(file)
+def is_component(value: Any) -> bool:
+    """Tell whether an entry of the index is a component that has files, such as the UNet.
+
+    Its value is [library, class]. Absent components have null values, settings any other.
+    """
+    if not isinstance(value, list) or len(value) != 2:
+        return False
+    return all(isinstance(name, str) for name in value)
 
 
-def weights_in(folder: Path) -> list[Path]:
+def check_component(folder: Path) -> None:
+    if not folder.is_dir():
+        raise PipelineError(f"{folder}: is missing")
+    files = weight_files(folder)
+    if not files and any(folder.glob("*.bin")):
+        problem = "only pickled weights, which are never loaded; save them as safetensors"
+        raise PipelineError(f"{folder}: {problem}")
+    for file in files:
+        open_weights(file)
+
+
+def weight_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors"))
 
 
-def opened(file: Path) -> Any:
-    """Return a file of weights, of which only the header is read. Raises Unusable."""
+def open_weights(file: Path) -> Any:
+    """Open a file of weights, which reads only its header. Raises PipelineError."""
     from safetensors import SafetensorError, safe_open
 
     try:
-        # safetensors calls every file that it cannot read a missing one, and writes its own for one user alone.
+        # safetensors reports every file that it cannot open as missing. For example, the files
+        # that it saves are readable by their owner only.
         file.open("rb").close()
         return safe_open(file, framework="numpy")
     except SafetensorError:
-        raise Unusable(f"{file}: is damaged or cut short") from None
+        raise PipelineError(f"{file}: is damaged or cut short") from None
     except OSError as error:
-        raise Unusable(f"{file}: {error.strerror or error}") from None
+        reason = error.strerror or error
+        raise PipelineError(f"{file}: {reason}") from None
 
 
 @cache
-def device_of(name: str) -> Any:
-    """Return the torch device of that name, or the best one there is for "auto". Raises Unusable.
+def find_device(name: str) -> Any:
+    """Return the torch device of this name, or the best one for "auto". Raises PipelineError.
 
-    A device that was there once is not tried again: during a job it may have no memory left for that.
+    The result is cached, because during a job the test of the device may run out of memory.
     """
     import torch
 
     if name == "auto":
-        name = (
-            "cuda"
-            if torch.cuda.is_available()
-            else "mps"
-            if torch.backends.mps.is_available()
-            else "cpu"
-        )
+        name = best_device()
     try:
         return torch.zeros(1, device=name).device
-    except Exception as error:  # another type for each kind of device and reason
-        raise Unusable(f"device {name}: {one_line(error)}") from None
+    # The type of the exception depends on the kind of device and on the reason.
+    except Exception as error:
+        raise PipelineError(f"device {name}: {one_line(error)}") from None
 
 
-def full_name(device: Any) -> str:
+def best_device() -> str:
     import torch
 
-    return (
-        f"{device} {torch.cuda.get_device_name(device)}" if device.type == "cuda" else str(device)
-    )
+    if torch.cuda.is_available():
+        return "cuda"
+    if torch.backends.mps.is_available():
+        return "mps"
+    return "cpu"
 
 
-def dtype_of(name: str, device: Any, folder: Path) -> str:
-    """Return the dtype of that name; for "auto", what suits the device and the weights."""
+def describe_device(device: Any) -> str:
+    import torch
+
+    if device.type != "cuda":
+        return str(device)
+    model = torch.cuda.get_device_name(device)
+    return f"{device} {model}"
+
+
+def choose_dtype(name: str, device: Any, folder: Path) -> str:
+    """Return the dtype of this name; for "auto", one that suits the device and the weights."""
     if name != "auto":
         return name
     if device.type == "cpu":
         return "float32"
-    # What was trained in bfloat16 has values too large for float16: the pictures would be black.
-    files = sorted(folder.glob("*/*.safetensors"), key=lambda file: file.stat().st_size)
-    largest = [opened(file) for file in files[-1:]]
-    stored = {
-        weights.get_slice(key).get_dtype() for weights in largest for key in weights.offset_keys()
-    }
-    return "bfloat16" if "BF16" in stored else "float16"
+    # Models trained in bfloat16 have values beyond the range of float16, and would generate
+    # black images.
+    if "BF16" in stored_dtypes(folder):
+        return "bfloat16"
+    return "float16"
 
 
-def read(folder: Path, dtype: str, variant: str) -> Any:
+def stored_dtypes(folder: Path) -> set[str]:
+    """Return the dtypes in the largest file of weights, as safetensors names them."""
+    files = list(folder.glob("*/*.safetensors"))
+    if not files:
+        return set()
+    largest = max(files, key=file_size)
+    weights = open_weights(largest)
+    dtypes = set()
+    for key in weights.offset_keys():
+        tensor = weights.get_slice(key)
+        dtypes.add(tensor.get_dtype())
+    return dtypes
+
+
+def file_size(file: Path) -> int:
+    return file.stat().st_size
+
+
+def read_pipeline(folder: Path, dtype: str, variant: str) -> Any:
     import torch
 
-    diffusers = quiet_diffusers()
+    diffusers = import_diffusers()
     options = {
         "dtype": getattr(torch, dtype),
         "variant": variant or None,
@@ -345,17 +477,16 @@ def read(folder: Path, dtype: str, variant: str) -> Any:
     }
     try:
         pipeline = diffusers.AutoPipelineForText2Image.from_pretrained(str(folder), **options)
-    except (
-        ValueError
-    ):  # a class that the automatic choice does not know; any other reason comes up again
+    # The automatic choice does not know every class. Any other problem will occur again.
+    except ValueError:
         pipeline = diffusers.DiffusionPipeline.from_pretrained(str(folder), **options)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
 @cache
-def quiet_diffusers() -> Any:
-    """Import the library so that it fetches nothing and logs nothing: its warnings quote prompts."""
+def import_diffusers() -> Any:
+    """Import diffusers, without downloads and without log messages: they would quote prompts."""
     os.environ.update(OFFLINE)
     import transformers
 
@@ -369,15 +500,18 @@ def quiet_diffusers() -> Any:
     return diffusers
 
 
-def dtypes_of(pipeline: Any) -> dict[str, Any]:
+def network_dtypes(pipeline: Any) -> dict[str, Any]:
     import torch
 
-    return {
-        name: part.dtype
-        for name, part in pipeline.components.items()
-        if isinstance(part, torch.nn.Module)
-    }
+    dtypes = {}
+    for name, component in pipeline.components.items():
+        if isinstance(component, torch.nn.Module):
+            dtypes[name] = component.dtype
+    return dtypes
 
 
 def one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST_LINE]
+    """Return the type and the message of an error, on one line of limited length."""
+    message = f"{type(error).__name__}: {error}"
+    words = message.split()
+    return " ".join(words)[:MAX_MESSAGE_LENGTH]

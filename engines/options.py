@@ -1,4 +1,7 @@
-"""What models.toml may say about each engine, under a model's `options`. Imports no engine: the web needs only this."""
+"""The options of each engine: the table `options` of a model in models.toml, with its validation.
+
+It imports no engine, because the web processes need only the options.
+"""
 
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -8,45 +11,62 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 
 from config import settings
 
+VARIABLE_NAME = r"^([A-Za-z_][A-Za-z0-9_]*)?$"
+HOST_PATTERN = r"^(\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*)$"
+DEVICE = r"^[a-z]+(:[0-9]+)?$"
+VARIANT = r"^[A-Za-z0-9_-]*$"
 
-def base_url(text: str) -> str:
+
+def validate_base_url(text: str) -> str:
     parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
+    is_valid = (
+        parts.scheme in ("http", "https")
+        and parts.hostname
+        and not parts.username
+        and not parts.query
+    )
+    if not is_valid:
         raise ValueError("must look like https://example.com/v1, without user name and password")
     return text.rstrip("/")
 
 
-def beside_models_file(path: Path) -> Path:
-    return settings.MODELS_FILE.parent / path.expanduser()
+def resolve_path(path: Path) -> Path:
+    """Return a path relative to the folder of the models file as an absolute one."""
+    folder = settings.MODELS_FILE.parent
+    return folder / path.expanduser()
 
 
-BaseUrl = Annotated[str, AfterValidator(base_url)]
-# Relative to the folder of the models file.
-FilePath = Annotated[Path, AfterValidator(beside_models_file)]
-# The name of an environment variable, so that no secret stands in the models file.
-Variable = Annotated[str, Field(pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$")]
-# Not \w{0,64}: pydantic's expressions know all of Unicode, and that one would take 6 MB.
+BaseUrl = Annotated[str, AfterValidator(validate_base_url)]
+FilePath = Annotated[Path, AfterValidator(resolve_path)]
+# The models file names environment variables, so that it need not hold passwords and API keys.
+VariableName = Annotated[str, Field(pattern=VARIABLE_NAME)]
+# The length is not part of the pattern: pydantic compiles \w{0,64}, with all of Unicode, to 6 MB.
 FieldName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]*$", max_length=64)]
+FieldNames = dict[str, FieldName]
+HostPattern = Annotated[str, Field(pattern=HOST_PATTERN)]
+# Sent to the server, or given to the pipeline, without any validation.
+Extra = dict[str, Any]
 
 
 class Options(BaseModel):
+    """The options of an engine, and what the engine supports unless a model says otherwise."""
+
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
-    # What engines can do that a model need not declare.
     takes_seed: ClassVar[bool] = True
     is_paid: ClassVar[bool] = False
 
 
 class Painter(Options):
-    pass
+    """The built-in painter has no options."""
 
 
 class OpenAIImages(Options):
-    """A server that speaks OpenAI's Images API."""
+    """A server with OpenAI's Images API."""
 
     takes_seed: ClassVar[bool] = False
-    # What each parameter is called there, if the models file does not say.
-    names: ClassVar[dict[str, str]] = {
+    # The field of the request body for each parameter, unless `fields` names another.
+    default_fields: ClassVar[FieldNames] = {
         "n": "n",
         "size": "size",
         "quality": "quality",
@@ -60,43 +80,50 @@ class OpenAIImages(Options):
 
     base_url: BaseUrl = "https://api.openai.com/v1"
     model: str = Field(min_length=1)
-    api_key_env: Variable = ""
-    # Whether a picture costs money; if not said, it does where a key is asked for.
+    api_key_env: VariableName = ""
+    # Whether an image costs money. By default it does if the server needs an API key.
     paid: bool | None = None
     response_format: Literal["", "b64_json", "url"] = ""
-    # What parameters are called there, where that is not as in `names`; "" leaves one out.
-    fields: dict[str, FieldName] = Field({}, validate_default=True)
-    # Sent along as they are.
-    extra: dict[str, Any] = {}
-    # Hosts that URL results may be fetched from beside the server's own; "*.example.com" takes subdomains, "*" all.
-    result_hosts: list[
-        Annotated[str, Field(pattern=r"^(\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*)$")]
-    ] = []
-    # Lets those hosts have private addresses, and be asked without TLS.
+    # Field names that differ from default_fields; "" leaves the parameter out of the request.
+    fields: FieldNames = Field({}, validate_default=True)
+    # Additional fields of the request body.
+    extra: Extra = {}
+    # The allow-list of hosts, besides the server itself, that images may be downloaded from.
+    # "*.example.com" allows all subdomains, "*" every host.
+    result_hosts: list[HostPattern] = []
+    # Allow those hosts to have private IP addresses and to be used without TLS.
     allow_private_results: bool = False
     timeout_seconds: float = Field(300, gt=0, le=3600)
 
     @property
     def is_paid(self) -> bool:
-        return bool(self.api_key_env) if self.paid is None else self.paid
+        if self.paid is None:
+            return bool(self.api_key_env)
+        return self.paid
 
     @field_validator("fields")
     @classmethod
-    def fields_are_complete(cls, fields: dict[str, str]) -> dict[str, str]:
-        if unknown := fields.keys() - cls.names.keys():
-            raise ValueError(
-                f"has no {', '.join(sorted(unknown))}; there are {', '.join(cls.names)}"
-            )
-        if {"model", "prompt"} & set(fields.values()):
+    def complete_fields(cls, fields: FieldNames) -> FieldNames:
+        known = cls.default_fields
+        unknown = fields.keys() - known.keys()
+        if unknown:
+            names = ", ".join(sorted(unknown))
+            known_names = ", ".join(known)
+            raise ValueError(f"has no {names}; there are {known_names}")
+        reserved = {"model", "prompt"}
+        if reserved & set(fields.values()):
             raise ValueError("must leave model and prompt alone")
-        return {**cls.names, **fields}
+        return {**known, **fields}
 
     @field_validator("extra")
     @classmethod
-    def extra_has_no_place_elsewhere(cls, extra: dict[str, Any]) -> dict[str, Any]:
-        # Of more than one picture, all but the first would be thrown away.
-        if taken := extra.keys() & {"model", "prompt", "n", "stream"}:
-            raise ValueError(f"must leave {', '.join(sorted(taken))} alone")
+    def check_extra(cls, extra: Extra) -> Extra:
+        # `n` is reserved because only the first image of a response is used.
+        reserved = {"model", "prompt", "n", "stream"}
+        taken = extra.keys() & reserved
+        if taken:
+            names = ", ".join(sorted(taken))
+            raise ValueError(f"must leave {names} alone")
         return extra
 
 
@@ -105,12 +132,12 @@ class SDWebUI(Options):
 
     base_url: BaseUrl = "http://127.0.0.1:7860"
     username: str = ""
-    password_env: Variable = ""
+    password_env: VariableName = ""
     checkpoint: str = ""
     sampler: str = ""
     scheduler: str = ""
-    # Sent along in the body of txt2img as they are.
-    extra: dict[str, Any] = {}
+    # Additional fields of the body of txt2img.
+    extra: Extra = {}
     timeout_seconds: float = Field(600, gt=0, le=86400)
 
 
@@ -119,9 +146,9 @@ class ComfyUI(Options):
 
     base_url: BaseUrl = "http://127.0.0.1:8188"
     username: str = ""
-    password_env: Variable = ""
+    password_env: VariableName = ""
     workflow: FilePath
-    # The node whose picture is taken; if not said, the only one that saves pictures, or the last.
+    # The id of the node whose image is taken. By default the last node that saved one.
     output_node: str = ""
 
 
@@ -130,12 +157,12 @@ class Diffusers(Options):
 
     folder: FilePath
     # "auto", "cpu", "cuda", "cuda:1", "mps".
-    device: str = Field("auto", pattern=r"^[a-z]+(:[0-9]+)?$")
+    device: str = Field("auto", pattern=DEVICE)
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    # Of weights that are there in several kinds, such as "fp16".
-    variant: str = Field("", pattern=r"^[A-Za-z0-9_-]*$")
-    # Given to the pipeline's call as they are.
-    extra: dict[str, Any] = {}
+    # Which weight files to read if the folder holds several kinds, such as "fp16".
+    variant: str = Field("", pattern=VARIANT)
+    # Additional arguments of the pipeline's call.
+    extra: Extra = {}
 
 
 OF_ENGINE: dict[str, type[Options]] = {

@@ -1,6 +1,6 @@
-"""What the engines that speak HTTP share: a careful client, and waiting without going deaf.
+"""What the HTTP engines share: a client with strict limits, authentication, progress while waiting.
 
-Nothing a server says and no address gets into the text of an error: keys and prompts could be in it.
+No error message contains a URL or text from a response body: both may hold an API key or a prompt.
 """
 
 import json
@@ -10,7 +10,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
@@ -25,241 +25,347 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 import config
 from engines import NoResponse, PermanentError, TransientError
 
-CONNECT_SECONDS = 5
-MAX_ANSWER_BYTES = 100 * 1024 * 1024
+CONNECT_TIMEOUT_SECONDS = 5
+MAX_RESPONSE_BYTES = 100 * 1024 * 1024
+MAX_SEED = 2**63 - 1
+
+IDENTIFIER = re.compile(r"[\w.-]{1,64}", re.ASCII)
+
+# Errors that occur before a connection exists, as urllib3 and as requests report them.
+CONNECTION_FAILED = (
+    exceptions.NewConnectionError,
+    exceptions.ConnectTimeoutError,
+    exceptions.ProxyError,
+)
+REQUEST_NOT_SENT = (
+    requests.ConnectTimeout,
+    requests.exceptions.InvalidURL,
+    requests.exceptions.InvalidSchema,
+)
 
 Result = TypeVar("Result")
+# Adds credentials to a request, as the `auth` of a requests session does.
+Auth = Callable[[Any], Any]
+ReportProgress = Callable[[], None]
 
 
-class Answer(NamedTuple):
-    """What a server answered; the body is read whole."""
+# -- Responses ----------------------------------------------------------------------------------
+
+
+class RemoteResponse(NamedTuple):
+    """A response of a remote server, with the whole body."""
 
     status: int
-    headers: Any
+    headers: Mapping[str, str]
     body: bytes
 
     def __repr__(self) -> str:
-        return f"<Answer {self.status}>"
+        return f"<RemoteResponse {self.status}>"
 
     def json(self) -> Any:
-        """Return the body as JSON. Raises PermanentError."""
-        # Not raised inside `except`: that error has the body, and would go along as the context of ours.
+        """Return the body, parsed as JSON. Raises PermanentError if it is not JSON."""
         with suppress(ValueError, RecursionError):
             return json.loads(self.body)
+        # Raised outside of an `except` block: the JSON error quotes the body, and would be
+        # attached to this one as its __context__.
         raise PermanentError("engine_error", f"{self.status} without JSON")
 
     @property
     def retry_after(self) -> int | None:
-        return seconds_of(self.headers.get("Retry-After", ""))
+        header = self.headers.get("Retry-After", "")
+        return parse_retry_after(header)
 
 
-def seconds_of(retry_after: str) -> int | None:
-    """Return the seconds a Retry-After header says, as a number or as a date; None if it says nothing."""
-    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]+)?", retry_after):
-        return int(float(retry_after))
+def parse_retry_after(value: str) -> int | None:
+    """Return the seconds to wait by a Retry-After header, a number or a date; None if invalid."""
+    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]+)?", value):
+        return int(float(value))
     try:
-        return max(0, int(parsedate_to_datetime(retry_after).timestamp() - time.time()))
+        retry_at = parsedate_to_datetime(value).timestamp()
+        return max(0, int(retry_at - time.time()))
     except (ValueError, TypeError, OverflowError):
         return None
 
 
-class Server:
-    """One remote server, for one job. Close it to break off whatever is under way, in any thread.
+def raise_for_status(response: RemoteResponse, detail: str = "") -> None:
+    """Raise the EngineError for an HTTP error status.
 
-    `may_reach` is asked about the address of each connection, before a byte is sent; a proxy's is not asked about.
+    `detail` is added to the error's own detail, which is logged: it must not hold a secret.
+    """
+    status = response.status
+    detail = f"{status} {detail}".strip()
+    if status < 300:
+        return
+    if status == 429:
+        raise TransientError("engine_busy", detail, response.retry_after)
+    if status in (401, 402, 403):
+        raise PermanentError("engine_account", detail)
+    if status == 408 or status >= 500:
+        raise TransientError("engine_unavailable", detail, response.retry_after)
+    if status >= 400:
+        raise PermanentError("engine_refused", detail)
+    raise PermanentError("engine_error", detail)
+
+
+def identifier(value: Any) -> str:
+    """Return an identifier sent by a server, such as an error code; "" if it is not a short one.
+
+    Any other text of a server may quote the prompt, and must not be logged.
+    """
+    if isinstance(value, str) and IDENTIFIER.fullmatch(value):
+        return value
+    return ""
+
+
+def as_dict(value: Any) -> dict:
+    """Return a JSON value that should be an object; {} if it is not one."""
+    return value if isinstance(value, dict) else {}
+
+
+def as_list(value: Any) -> list:
+    """Return a JSON value that should be an array; [] if it is not one."""
+    return value if isinstance(value, list) else []
+
+
+def is_seed(value: Any) -> bool:
+    """Tell whether a value that a server calls the seed is one that a record can hold."""
+    is_integer = type(value) is int
+    return is_integer and 0 <= value <= MAX_SEED
+
+
+# -- The client ---------------------------------------------------------------------------------
+
+
+def no_auth(request: Any) -> Any:
+    """Add no credentials to a request."""
+    return request
+
+
+def any_address(address: str) -> bool:
+    """Allow connections to every IP address."""
+    return True
+
+
+class Client:
+    """An HTTP client for one server, used for one job.
+
+    close() aborts the requests in progress, in whichever thread they run. `is_allowed_address`
+    is called with the IP address of each new connection, before anything is sent over it.
+    Connections to a proxy are neither tracked nor checked.
     """
 
     def __init__(
         self,
         base_url: str,
-        authorize: Callable[[Any], Any] = lambda request: request,
-        may_reach: Callable[[str], bool] = lambda address: True,
+        auth: Auth = no_auth,
+        is_allowed_address: Callable[[str], bool] = any_address,
     ):
-        # At DEBUG it logs addresses, and what is signed about them.
+        # At level DEBUG, urllib3 logs URLs including signatures in the query string.
         logging.getLogger("urllib3").setLevel(logging.INFO)
-        self.base_url, self.may_reach = base_url, may_reach
+        self.base_url = base_url
+        self.is_allowed_address = is_allowed_address
         self.connections: list[socket.socket] = []
         self.is_closed = False
         self.session = requests.Session()
-        # Set even if it does nothing: requests would otherwise send what ~/.netrc has for the host.
-        self.session.auth = authorize
-        for scheme in ("http://", "https://"):
-            self.session.mount(scheme, watched_by(self))
+        # Set even if it adds nothing: without it, requests sends the credentials that ~/.netrc
+        # has for the host.
+        self.session.auth = auth
+        self.session.mount("http://", tracking_adapter(self))
+        self.session.mount("https://", tracking_adapter(self))
 
-    def call(
+    def send(
         self,
         method: str,
         path: str,
-        read_seconds: float = 30,
-        limit: int = MAX_ANSWER_BYTES,
+        timeout_seconds: float = 30,
+        max_bytes: int = MAX_RESPONSE_BYTES,
         **options: Any,
-    ) -> Answer:
-        """Send one request, once, and return its answer whatever the status; redirects are not followed.
+    ) -> RemoteResponse:
+        """Send one request and return its response, whatever the status.
 
-        Raises TransientError if the request was never sent, NoResponse if it may have arrived, PermanentError for an answer
-        beyond all measure.
+        There are no retries, and redirects are not followed. `timeout_seconds` limits the wait
+        for the response and then the time until its body is complete. Raises TransientError if
+        the request was never sent, NoResponse if it may have arrived, and PermanentError if the
+        response is larger than max_bytes.
         """
-        until = time.monotonic() + read_seconds
+        deadline = time.monotonic() + timeout_seconds
         try:
             with self.session.request(
                 method,
                 self.base_url + path,
-                timeout=(CONNECT_SECONDS, read_seconds),
+                timeout=(CONNECT_TIMEOUT_SECONDS, timeout_seconds),
                 allow_redirects=False,
                 stream=True,
                 **options,
             ) as response:
-                return Answer(
-                    response.status_code, response.headers, read_body(response, until, limit)
-                )
+                body = read_body(response, deadline, max_bytes)
+                return RemoteResponse(response.status_code, response.headers, body)
         except (requests.RequestException, exceptions.HTTPError) as error:
-            kind = TransientError if was_never_sent(error) else NoResponse
-            failure = kind("engine_unavailable", type(error).__name__)
-        # Not raised inside `except`: that error has the address, and would go along as the context of ours.
+            error_class = TransientError if was_never_sent(error) else NoResponse
+            failure = error_class("engine_unavailable", type(error).__name__)
+        # Raised outside of the `except` block: the original error holds the URL, and would be
+        # attached to this one as its __context__.
         raise failure
 
     def get_json(self, path: str, **options: Any) -> Any:
-        """Return the JSON of a good answer. Raises as call() and raise_for_status() do."""
-        answer = self.call("GET", path, **options)
-        raise_for_status(answer)
-        return answer.json()
+        """GET a JSON document. Raises as send() and raise_for_status() do."""
+        response = self.send("GET", path, **options)
+        raise_for_status(response)
+        return response.json()
 
-    def connected(self, connection: socket.socket) -> None:
+    def auth_headers(self) -> dict[str, str]:
+        """Return the authentication headers, for a connection that this client does not make."""
+        request = self.session.auth(requests.Request())
+        return request.headers
+
+    def add_connection(self, connection: socket.socket) -> None:
         self.connections.append(connection)
         if self.is_closed:
             self.close()
 
     def close(self) -> None:
+        """Abort all requests in progress and refuse new connections."""
         self.is_closed = True
         for connection in self.connections:
-            # Closing it would not wake the thread that waits for it. Past SSLSocket, which would forget its keys.
+            # close() would not wake a thread that is blocked in recv(). The method of the base
+            # class, because SSLSocket.shutdown() would also discard the TLS state in use there.
             with suppress(OSError):
                 socket.socket.shutdown(connection, socket.SHUT_RDWR)
         self.session.close()
 
 
-def watched_by(server: Server) -> HTTPAdapter:
-    """Return what makes the connections of a session and lets the server know them; those to a proxy stay unknown."""
-
-    def watched(kind: type[HTTPConnectionPool]) -> type[HTTPConnectionPool]:
-        class Connection(kind.ConnectionCls):
-            def _new_conn(self) -> socket.socket:
-                # The address really reached: a name may mean another by now than when somebody looked it up.
-                connection = super()._new_conn()
-                if not server.may_reach(connection.getpeername()[0]):
-                    connection.close()
-                    raise PermanentError("engine_error", "an address that is not allowed")
-                return connection
-
-            def connect(self) -> None:
-                super().connect()
-                server.connected(self.sock)
-
-        return type(kind.__name__, (kind,), {"ConnectionCls": Connection})
-
+def tracking_adapter(client: Client) -> HTTPAdapter:
+    """Return a transport adapter that checks connections and registers them with the client."""
     adapter = HTTPAdapter()
-    kinds = (HTTPConnectionPool, HTTPSConnectionPool)
-    adapter.poolmanager.pool_classes_by_scheme = {kind.scheme: watched(kind) for kind in kinds}
+    adapter.poolmanager.pool_classes_by_scheme = {
+        "http": tracking_pool(HTTPConnectionPool, client),
+        "https": tracking_pool(HTTPSConnectionPool, client),
+    }
     return adapter
 
 
-def read_body(response: requests.Response, until: float, limit: int = MAX_ANSWER_BYTES) -> bytes:
-    """Read a body of at most `limit` bytes before the time is up, however slowly it drips."""
-    pieces, size = [], 0
-    # Not iter_content(): that waits until a piece is full.
-    while piece := response.raw.read1(65536, decode_content=True):
-        pieces.append(piece)
-        size += len(piece)
-        if size > limit:
-            raise PermanentError("engine_error", f"an answer of more than {limit} bytes")
-        if time.monotonic() > until:
+def tracking_pool(
+    pool_class: type[HTTPConnectionPool],
+    client: Client,
+) -> type[HTTPConnectionPool]:
+    """Return a connection pool class like this one, for the connections of one client."""
+
+    class TrackedConnection(pool_class.ConnectionCls):
+        def _new_conn(self) -> socket.socket:
+            connection = super()._new_conn()
+            # The address of the connection itself: looking the host name up a second time could
+            # give another one (DNS rebinding).
+            address = connection.getpeername()[0]
+            if not client.is_allowed_address(address):
+                connection.close()
+                raise PermanentError("engine_error", "an address that is not allowed")
+            return connection
+
+        def connect(self) -> None:
+            super().connect()
+            client.add_connection(self.sock)
+
+    class TrackedPool(pool_class):
+        ConnectionCls = TrackedConnection
+
+    return TrackedPool
+
+
+def read_body(response: requests.Response, deadline: float, max_bytes: int) -> bytes:
+    """Read a body of at most max_bytes until the deadline, even if it arrives byte by byte."""
+    chunks = []
+    size = 0
+    # iter_content() would block until a whole chunk has arrived, past the deadline.
+    while chunk := response.raw.read1(65536, decode_content=True):
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > max_bytes:
+            raise PermanentError("engine_error", f"an answer of more than {max_bytes} bytes")
+        if time.monotonic() > deadline:
             raise requests.ReadTimeout
-    return b"".join(pieces)
+    return b"".join(chunks)
 
 
 def was_never_sent(error: Exception) -> bool:
-    """Tell if the connection was not even made: no address, refused, no trust in it, no way through the proxy."""
-    reason = getattr(error.args[0] if error.args else None, "reason", None)
+    """Tell whether a request failed before it was sent, so that nothing can have come of it.
+
+    True if the host name did not resolve, the connection was refused, the certificate is not
+    trusted, or the proxy could not connect.
+    """
+    # requests wraps urllib3's MaxRetryError, whose `reason` is the original error.
+    wrapped = error.args[0] if error.args else None
+    reason = getattr(wrapped, "reason", None)
     if isinstance(reason, exceptions.SSLError):
-        # Any other may also come later, such as a connection that ends without a good-bye.
+        # Any other TLS error may also occur after the request was sent, for example when the
+        # connection ends without a close_notify.
         return isinstance(reason.args[0], ssl.SSLCertVerificationError)
-    never = (exceptions.NewConnectionError, exceptions.ConnectTimeoutError, exceptions.ProxyError)
-    refused_here = (
-        requests.ConnectTimeout,
-        requests.exceptions.InvalidURL,
-        requests.exceptions.InvalidSchema,
-    )
-    return isinstance(error, refused_here) or isinstance(reason, never)
+    return isinstance(error, REQUEST_NOT_SENT) or isinstance(reason, CONNECTION_FAILED)
 
 
-def raise_for_status(answer: Answer, detail: str = "") -> None:
-    """Raise what an HTTP status means for a job; `detail` says more, in words that are safe to log."""
-    status, detail = answer.status, f"{answer.status} {detail}".strip()
-    if status < 300:
-        return
-    if status == 429:
-        raise TransientError("engine_busy", detail, answer.retry_after)
-    if status in (401, 402, 403):
-        raise PermanentError("engine_account", detail)
-    if status == 408 or status >= 500:
-        raise TransientError("engine_unavailable", detail, answer.retry_after)
-    raise PermanentError("engine_refused" if status >= 400 else "engine_error", detail)
+# -- Authentication -----------------------------------------------------------------------------
 
 
-def word(value: Any) -> str:
-    """Return a server's own short name for something, such as an error code; "" for anything longer or stranger."""
-    return (
-        value if isinstance(value, str) and re.fullmatch(r"[\w.-]{1,64}", value, re.ASCII) else ""
-    )
+def bearer_auth(variable: str) -> Auth:
+    """Return an auth that sends the API key in this environment variable as a bearer token.
 
-
-def bearer(variable: str) -> Callable[[Any], Any]:
-    """Return what adds the key in this environment variable to a request. Raises PermanentError if it is not set."""
-    key = secret(variable)
-    # Such a key could not be sent, and the error would quote it.
+    Without a variable it sends nothing. Raises PermanentError if the variable is not set.
+    """
+    key = read_secret(variable)
+    # http.client would refuse such a header with an error message that quotes the key.
     if not re.fullmatch(r"[!-~]*", key):
-        raise PermanentError(
-            "engine_account", f"{variable} holds a space or a character that no key has"
-        )
+        detail = f"{variable} holds a space or a character that no key has"
+        raise PermanentError("engine_account", detail)
 
-    def authorize(request: Any) -> Any:
+    def auth(request: Any) -> Any:
         if key:
             request.headers["Authorization"] = f"Bearer {key}"
         return request
 
-    return authorize
+    return auth
 
 
-def basic(username: str, variable: str) -> Callable[[Any], Any]:
-    """Return what adds user name and password to a request, if there is a user name. Raises PermanentError."""
+def basic_auth(username: str, variable: str) -> Auth:
+    """Return an auth that sends a user name, and the password in this environment variable.
+
+    Without a user name it sends nothing. Raises PermanentError if the variable is not set.
+    """
     if not username:
-        return lambda request: request
-    return HTTPBasicAuth(username.encode(), secret(variable).encode())
+        return no_auth
+    password = read_secret(variable)
+    return HTTPBasicAuth(username.encode(), password.encode())
 
 
-def secret(variable: str) -> str:
-    value = config.secret(variable) if variable else ""
-    if variable and not value:
+def read_secret(variable: str) -> str:
+    if not variable:
+        return ""
+    value = config.secret(variable)
+    if not value:
         raise PermanentError("engine_account", f"{variable} is not set")
     return value
 
 
-def while_waiting(
-    call: Callable[[], Result], tick: Callable[[], None], seconds: float = 0.5
-) -> Result:
-    """Return what call() returns, which runs in a thread, and call tick() every so many seconds meanwhile.
+# -- Progress while waiting ---------------------------------------------------------------------
 
-    What tick raises goes up at once; the caller then breaks the call off, by closing its server.
+
+def run_with_progress(
+    task: Callable[[], Result],
+    report_progress: ReportProgress,
+    interval_seconds: float = 0.5,
+) -> Result:
+    """Run task() in a thread and return its result; meanwhile call report_progress() regularly.
+
+    An exception from report_progress(), such as a cancel, is raised at once, while the thread
+    still runs. The caller must then abort its request, by closing the client.
     """
     future: Future = Future()
 
     def run() -> None:
         try:
-            future.set_result(call())
+            future.set_result(task())
         except BaseException as error:
             future.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
-    while not wait([future], timeout=seconds).done:
-        tick()
+    while not wait([future], timeout=interval_seconds).done:
+        report_progress()
     return future.result()

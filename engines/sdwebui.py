@@ -1,7 +1,8 @@
-"""Pictures from AUTOMATIC1111's WebUI, Forge or SD.Next, over the API they share under /sdapi/v1.
+"""Images from AUTOMATIC1111's WebUI, Forge or SD.Next, by their common API under /sdapi/v1.
 
-Such a server draws one picture at a time, for whoever asks, and txt2img answers only when ours is done. Meanwhile a
-thread asks how far it is. `interrupt` stops whatever is being drawn, so we first make out whether that is ours.
+Such a server generates one image at a time, for all its clients. txt2img responds when our image
+is complete; until then, a thread polls the progress. The API's `interrupt` stops whichever image
+is being generated, so it is sent only after a check that this is ours.
 """
 
 from __future__ import annotations
@@ -11,313 +12,414 @@ import json
 import re
 import secrets
 import threading
-from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import PureWindowsPath
 from typing import Any
 
-from engines import GeneratedImage, ImageRequest, NoResponse, PermanentError, TransientError, remote
+from engines import (
+    GeneratedImage,
+    ImageRequest,
+    NoResponse,
+    OnProgress,
+    PermanentError,
+    TransientError,
+    remote,
+)
 from engines.options import SDWebUI
+from engines.remote import as_dict, as_list
 
-TICK_SECONDS = 0.5
+PROGRESS_INTERVAL_SECONDS = 0.5
 POLL_SECONDS = 1
-# For the small questions beside the picture.
-ANSWER_SECONDS = 2
-# check() asks twice, and has 10 s.
-LIST_SECONDS = 4
-# A worker that does not end a canceled job within 5 s is killed.
-STOP_SECONDS = 3
-# SD.Next answers in the same way to errors of its own.
-UNFINISHED = "interrupted on the server, or an error that its log tells"
+# For polls and interrupts.
+STATUS_TIMEOUT_SECONDS = 2
+# check() sends two requests, and must finish within 10 seconds.
+LIST_TIMEOUT_SECONDS = 4
+# How long a cancel waits for the interrupt: a worker is killed if it takes more than 5 seconds.
+INTERRUPT_WAIT_SECONDS = 3
+
+# SD.Next gives the same response to an interrupt and to some errors.
+INTERRUPTED = "interrupted on the server, or an error that its log describes"
+MAX_NAME_LENGTH = 200
 
 
-def make(job: ImageRequest, on_progress: Callable[[int, int], None]) -> GeneratedImage:
-    """Make one picture.
+def make(
+    request: ImageRequest,
+    on_progress: OnProgress,
+) -> GeneratedImage:
+    """Generate one image. Raises TransientError and PermanentError.
 
-    Nobody pays for it, so job.before_send is not called: what broke off in the middle may be repeated.
+    The server is the operator's own and charges nothing. So request.before_send is not called,
+    and a request whose outcome is unknown may be retried.
     """
-    with closing(connect(job.options)) as server:
-        answer = Task(server).run(fields_of(job), job.options.timeout_seconds, on_progress)
-    raise_for(answer)
-    return drawing(answer.json())
+    options = request.options
+    body = request_body(request)
+    with closing(connect(options)) as client:
+        task = Task(client)
+        response = task.run(body, options.timeout_seconds, on_progress)
+    raise_for_error(response)
+    return generated_image(response.json())
 
 
 def check(options: SDWebUI) -> list[str]:
-    """Return what the server has. Raises PermanentError if it lacks the checkpoint or the sampler of these options."""
-    with closing(connect(options)) as server:
-        checkpoints = listed(server, "/sdapi/v1/sd-models")
-        samplers = [str(item.get("name")) for item in listed(server, "/sdapi/v1/samplers")]
-    # A server that does not know one takes another, and says nothing.
-    if options.checkpoint and not any(options.checkpoint in names_of(item) for item in checkpoints):
+    """Count the server's checkpoints and samplers.
+
+    Raises PermanentError if it does not have the checkpoint or the sampler of these options,
+    because it would silently use another one instead.
+    """
+    with closing(connect(options)) as client:
+        checkpoints = get_list(client, "/sdapi/v1/sd-models")
+        samplers = get_list(client, "/sdapi/v1/samplers")
+    checkpoint = options.checkpoint
+    if checkpoint and not has_checkpoint(checkpoints, checkpoint):
         raise PermanentError("engine_refused", "no such checkpoint")
-    # With the name of a scheduler behind it, as in "DPM++ 2M Karras", it means both.
-    if options.sampler and not any(
-        f"{options.sampler} ".startswith(f"{name} ") for name in samplers
-    ):
+    sampler = options.sampler
+    if sampler and not has_sampler(samplers, sampler):
         raise PermanentError("engine_refused", "no such sampler")
-    return [counted(len(checkpoints), "checkpoint"), counted(len(samplers), "sampler")]
+    return [
+        count(checkpoints, "checkpoint"),
+        count(samplers, "sampler"),
+    ]
 
 
-def counted(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+def count(items: list, noun: str) -> str:
+    if len(items) == 1:
+        return f"1 {noun}"
+    return f"{len(items)} {noun}s"
 
 
-def connect(options: SDWebUI) -> remote.Server:
-    return remote.Server(options.base_url, remote.basic(options.username, options.password_env))
+def connect(options: SDWebUI) -> remote.Client:
+    auth = remote.basic_auth(options.username, options.password_env)
+    return remote.Client(options.base_url, auth)
 
 
-def listed(server: remote.Server, path: str) -> list[dict]:
-    answer = server.call("GET", path, read_seconds=LIST_SECONDS)
-    raise_for(answer)
-    items = answer.json()
+def get_list(client: remote.Client, path: str) -> list[dict]:
+    response = client.send("GET", path, LIST_TIMEOUT_SECONDS)
+    raise_for_error(response)
+    items = response.json()
     if not isinstance(items, list):
         raise PermanentError("engine_error", "not the API of a Stable Diffusion WebUI")
     return [item for item in items if isinstance(item, dict)]
 
 
-def names_of(checkpoint: dict) -> set[Any]:
-    """Return the names that servers take for a checkpoint: of its file, with or without its hash, and the hash."""
+def has_checkpoint(checkpoints: list[dict], name: str) -> bool:
+    names = [checkpoint_names(checkpoint) for checkpoint in checkpoints]
+    return any(name in known for known in names)
+
+
+def checkpoint_names(checkpoint: dict) -> list[Any]:
+    """Return every name that a server accepts for a checkpoint.
+
+    These are the file name with or without folder, extension and hash, and the hash alone.
+    """
     title = str(checkpoint.get("title"))
-    name = re.sub(r"\s*\[[^]]*\]$", "", title)
-    # Both kinds of slash separate here, as they do in titles of subfolders.
-    stem = PureWindowsPath(name).stem
-    others = (checkpoint.get(key) for key in ("model_name", "filename", "hash", "sha256"))
-    return {title, name, stem, f"{stem} [{checkpoint.get('hash')}]", *others}
+    without_hash = re.sub(r"\s*\[[^]]*\]$", "", title)
+    # The Windows flavor of paths accepts both kinds of slashes as separators.
+    stem = PureWindowsPath(without_hash).stem
+    short_hash = checkpoint.get("hash")
+    return [
+        title,
+        without_hash,
+        stem,
+        f"{stem} [{short_hash}]",
+        short_hash,
+        checkpoint.get("sha256"),
+        checkpoint.get("model_name"),
+        checkpoint.get("filename"),
+    ]
+
+
+def has_sampler(samplers: list[dict], name: str) -> bool:
+    """Tell whether the server has a sampler.
+
+    The name may end with the name of a scheduler, as in "DPM++ 2M Karras".
+    """
+    for sampler in samplers:
+        known = str(sampler.get("name"))
+        if name == known or name.startswith(f"{known} "):
+            return True
+    return False
 
 
 # -- The request --------------------------------------------------------------------------------
 
 
-def fields_of(job: ImageRequest) -> dict[str, Any]:
-    """Return the body of txt2img. The job's own fields go over `extra`, because the record says them."""
-    options = job.options
+def request_body(request: ImageRequest) -> dict[str, Any]:
+    """Return the body of txt2img.
+
+    The values of the request override `extra`, because they are what the record shows.
+    """
+    options = request.options
     fields = {
-        "prompt": job.prompt,
-        "negative_prompt": job.negative_prompt,
-        "width": job.width,
-        "height": job.height,
-        "steps": job.steps,
-        "cfg_scale": job.guidance,
-        "seed": job.seed,
-        "sampler_name": job.sampler or options.sampler,
+        "prompt": request.prompt,
+        "negative_prompt": request.negative_prompt,
+        "width": request.width,
+        "height": request.height,
+        "steps": request.steps,
+        "cfg_scale": request.guidance,
+        "seed": request.seed,
+        "sampler_name": request.sampler or options.sampler,
         "scheduler": options.scheduler,
-        "override_settings": settings_of(options),
+        "override_settings": override_settings(options),
     }
-    said = {name: value for name, value in fields.items() if value not in (None, "", {})}
-    return {
-        "save_images": False,
-        **options.extra,
-        **said,
-        "batch_size": 1,
-        "n_iter": 1,
-        "send_images": True,
-    }
+    body = {"save_images": False, **options.extra}
+    for name, value in fields.items():
+        if value not in (None, "", {}):
+            body[name] = value
+    # Only one image is used, and it is read from the response.
+    body["batch_size"] = 1
+    body["n_iter"] = 1
+    body["send_images"] = True
+    return body
 
 
-def settings_of(options: SDWebUI) -> dict[str, Any]:
-    settings = options.extra.get("override_settings")
-    settings = settings if isinstance(settings, dict) else {}
-    return (
-        {**settings, "sd_model_checkpoint": options.checkpoint} if options.checkpoint else settings
-    )
+def override_settings(options: SDWebUI) -> dict[str, Any]:
+    settings = as_dict(options.extra.get("override_settings"))
+    if options.checkpoint:
+        return {**settings, "sd_model_checkpoint": options.checkpoint}
+    return settings
+
+
+# -- A txt2img request and its progress ---------------------------------------------------------
 
 
 class Task:
-    """One picture of ours on a server, and what can be known of it while txt2img does not answer.
+    """One txt2img request, and what is known about it until the response arrives.
 
-    A1111 since 1.8 and Forge know it by its id. Elsewhere we only hear of what is being drawn, and take that for
-    ours if the server was idle when we asked.
+    AUTOMATIC1111 (since 1.8) and Forge report the progress of our task by its id. Other servers
+    only report whether an image is being generated. It is assumed to be ours if the server was
+    idle directly before the request.
     """
 
-    def __init__(self, server: remote.Server):
-        self.server = server
+    def __init__(self, client: remote.Client):
+        self.client = client
         self.id = f"task({secrets.token_hex(8)})"
         self.is_known_by_id = False
-        self.found_idle = False
+        self.was_idle = False
         self.is_running = False
         self.percent = 0
-        self.over = threading.Event()
+        # Set when the response has arrived, or nobody waits for it any more.
+        self.finished = threading.Event()
 
     def run(
-        self, fields: dict, seconds: float, on_progress: Callable[[int, int], None]
-    ) -> remote.Answer:
-        """Return the answer to txt2img. Whatever ends the wait for it ends the drawing too."""
-        threading.Thread(target=self.watch, daemon=True).start()
+        self,
+        body: dict,
+        timeout_seconds: float,
+        on_progress: OnProgress,
+    ) -> remote.RemoteResponse:
+        """Return the response to txt2img. If anything ends the wait, interrupt the server."""
+        poller = threading.Thread(target=self.poll_progress, daemon=True)
+        poller.start()
         try:
-            return remote.while_waiting(
-                lambda: self.send(fields, seconds),
+            return remote.run_with_progress(
+                lambda: self.send(body, timeout_seconds),
                 lambda: on_progress(self.percent, 100),
-                TICK_SECONDS,
+                PROGRESS_INTERVAL_SECONDS,
             )
         except BaseException:
-            self.stop()
+            self.cancel()
             raise
         finally:
-            self.over.set()
+            self.finished.set()
 
-    def send(self, fields: dict, seconds: float) -> remote.Answer:
-        before = self.progress()
-        self.found_idle = bool(before) and not is_busy(before)
-        if self.over.is_set():
-            raise TransientError("engine_unavailable", "given up before it was sent")
-        body = {**fields, "force_task_id": self.id}
-        answer = self.server.call("POST", "/sdapi/v1/txt2img", read_seconds=seconds, json=body)
-        if answer.status == 504:  # a proxy lost patience, but the server draws on
+    def send(self, body: dict, timeout_seconds: float) -> remote.RemoteResponse:
+        progress = self.get_progress()
+        if progress:
+            self.was_idle = not is_busy(progress)
+        if self.finished.is_set():
+            raise TransientError("engine_unavailable", "canceled before it was sent")
+        body = {**body, "force_task_id": self.id}
+        response = self.client.send("POST", "/sdapi/v1/txt2img", timeout_seconds, json=body)
+        # A timeout of a proxy: the server behind it still generates the image.
+        if response.status == 504:
             raise NoResponse("engine_unavailable", "504")
-        self.over.set()
-        # Somebody's interrupt leaves an unfinished picture, which looks like any other.
-        if answer.status == 200 and was_interrupted(self.progress()):
-            raise TransientError("engine_unavailable", UNFINISHED)
-        return answer
+        self.finished.set()
+        # If another client interrupts, the response holds an unfinished image, but looks normal.
+        if response.status == 200:
+            progress = self.get_progress()
+            if was_interrupted(progress):
+                raise TransientError("engine_unavailable", INTERRUPTED)
+        return response
 
-    def watch(self) -> None:
-        while not self.over.wait(POLL_SECONDS):
-            self.look()
+    def poll_progress(self) -> None:
+        while not self.finished.wait(POLL_SECONDS):
+            self.update_progress()
 
-    def look(self) -> None:
-        """Find out if it is being drawn, and how far it is. No answer is no news."""
-        question = {"id_task": self.id, "id_live_preview": -1, "live_preview": False}
-        said = self.ask("POST", "/internal/progress", json=question)
-        if any(said.get(key) for key in ("active", "queued", "completed")):
-            self.is_known_by_id = True
+    def update_progress(self) -> None:
+        """Find out whether our image is being generated, and how far; keep the old state if not."""
+        progress = self.get_task_progress()
         if self.is_known_by_id:
-            is_ours = bool(said.get("active"))
+            is_running = bool(progress.get("active"))
         else:
-            said = self.progress()
-            is_ours = self.found_idle and is_busy(said)
-        if not said:
+            progress = self.get_progress()
+            is_running = self.was_idle and is_busy(progress)
+        if not progress:
             return
-        self.is_running = is_ours
-        if is_ours:
-            self.percent = max(self.percent, percent_of(said))
+        self.is_running = is_running
+        if is_running:
+            percent = percent_of(progress)
+            self.percent = max(self.percent, percent)
 
-    def stop(self) -> None:
-        """Interrupt it if it is being drawn, but wait for that only so long."""
-        if self.over.is_set():
+    def get_task_progress(self) -> dict:
+        """Return the progress of our task id; {} on an error."""
+        body = {
+            "id_task": self.id,
+            "id_live_preview": -1,
+            "live_preview": False,
+        }
+        progress = self.try_send("POST", "/internal/progress", json=body)
+        for state in ("active", "queued", "completed"):
+            if progress.get(state):
+                self.is_known_by_id = True
+        return progress
+
+    def get_progress(self) -> dict:
+        """Return the progress of whichever image is being generated; {} on an error."""
+        return self.try_send("GET", "/sdapi/v1/progress?skip_current_image=true")
+
+    def cancel(self) -> None:
+        """Interrupt our image if it is being generated. Waits for that only a short time."""
+        if self.finished.is_set():
             return
         thread = threading.Thread(target=self.interrupt, daemon=True)
         thread.start()
-        thread.join(STOP_SECONDS)
+        thread.join(INTERRUPT_WAIT_SECONDS)
 
     def interrupt(self) -> None:
-        self.look()
+        self.update_progress()
         if self.is_running:
-            self.ask("POST", "/sdapi/v1/interrupt")
+            self.try_send("POST", "/sdapi/v1/interrupt")
 
-    def progress(self) -> dict:
-        return self.ask("GET", "/sdapi/v1/progress?skip_current_image=true")
-
-    def ask(self, method: str, path: str, **options: Any) -> dict:
-        """Return what the server answers; {} for trouble, none of which may harm the picture."""
+    def try_send(self, method: str, path: str, **options: Any) -> dict:
+        """Return the JSON object of a response; {} on an error, which must not fail the job."""
         try:
-            answer = self.server.call(method, path, read_seconds=ANSWER_SECONDS, **options)
+            response = self.client.send(method, path, STATUS_TIMEOUT_SECONDS, **options)
         except (TransientError, PermanentError):
             return {}
-        return object_in(answer) if answer.status == 200 else {}
+        if response.status != 200:
+            return {}
+        return json_object(response)
 
 
 def is_busy(progress: dict) -> bool:
-    state = state_of(progress)
-    return bool(state.get("job") or state.get("job_count"))
+    state = as_dict(progress.get("state"))
+    job = state.get("job") or state.get("job_count")
+    return bool(job)
 
 
 def was_interrupted(progress: dict) -> bool:
-    """Tell if the last picture was; the server forgets it only when it begins another."""
-    state = state_of(progress)
-    return state.get("interrupted") is True or state.get("skipped") is True
-
-
-def state_of(progress: dict) -> dict:
-    state = progress.get("state")
-    return state if isinstance(state, dict) else {}
+    """Tell whether the last image was interrupted; the flags are reset when the next one starts."""
+    state = as_dict(progress.get("state"))
+    if state.get("interrupted") is True:
+        return True
+    return state.get("skipped") is True
 
 
 def percent_of(progress: dict) -> int:
-    share = progress.get("progress")
-    return int(100 * share) if isinstance(share, int | float) and 0 <= share <= 1 else 0
+    fraction = progress.get("progress")
+    if not isinstance(fraction, int | float):
+        return 0
+    if not 0 <= fraction <= 1:
+        return 0
+    return int(100 * fraction)
 
 
-# -- The answer ---------------------------------------------------------------------------------
+# -- The response -------------------------------------------------------------------------------
 
 
-def object_in(answer: remote.Answer) -> dict:
-    """Return the JSON object an answer holds; {} if it is none."""
+def json_object(response: remote.RemoteResponse) -> dict:
+    """Return the JSON object of a response; {} if it is anything else."""
     try:
-        said = answer.json()
+        body = response.json()
     except PermanentError:
         return {}
-    return said if isinstance(said, dict) else {}
+    return as_dict(body)
 
 
-def raise_for(answer: remote.Answer) -> None:
-    """Raise what an answer without a picture means, in our own words: the server's may hold the prompt."""
-    if answer.status < 300:
+def raise_for_error(response: remote.RemoteResponse) -> None:
+    """Raise the EngineError for an error response, without its message: that may quote a prompt."""
+    if response.status < 300:
         return
-    said = object_in(answer)
-    if answer.status == 422:
-        names = wrong_fields(said)
+    error = json_object(response)
+    if response.status == 422:
+        names = invalid_fields(error)
         raise PermanentError("engine_refused", f"422 {names}".strip(), names)
-    if said.get("detail") == "Sampler not found":
+    if error.get("detail") == "Sampler not found":
         raise PermanentError("engine_refused", "no such sampler", "sampler")
-    # Not final: while it starts, the server has its pages before it has its API.
-    if answer.status in (404, 405):
-        raise TransientError(
-            "engine_unavailable", "no API at this address; is the server started with --api?"
-        )
-    # Not final: memory is short mostly because something else is on the GPU, and a second try often works.
-    if said.get("error") == "OutOfMemoryError":
+    # Transient, because a server that is starting serves its web page before its API.
+    if response.status in (404, 405):
+        detail = "no API at this address; is the server started with --api?"
+        raise TransientError("engine_unavailable", detail)
+    # Transient, because usually another program uses the GPU, and a retry often succeeds.
+    if error.get("error") == "OutOfMemoryError":
         raise TransientError("engine_busy", "out of GPU memory")
-    remote.raise_for_status(answer, remote.word(said.get("error")))
+    error_type = remote.identifier(error.get("error"))
+    remote.raise_for_status(response, error_type)
 
 
-def wrong_fields(said: dict) -> str:
-    """Return the names of the fields a 422 complains of; their values and its messages stay out."""
-    problems = said.get("detail")
-    places = (
-        [item.get("loc") for item in problems if isinstance(item, dict)]
-        if isinstance(problems, list)
-        else []
-    )
-    names = [
-        remote.word(part) for place in places if isinstance(place, list) for part in place[1:2]
-    ]
-    return ", ".join(dict.fromkeys(filter(None, names)))
+def invalid_fields(error: dict) -> str:
+    """Return the names of the fields that a 422 reports, without their values."""
+    names = []
+    for problem in as_list(error.get("detail")):
+        name = field_name(problem)
+        if name and name not in names:
+            names.append(name)
+    return ", ".join(names)
 
 
-def drawing(said: Any) -> GeneratedImage:
-    images = said.get("images") if isinstance(said, dict) else None
+def field_name(problem: Any) -> str:
+    """Return the field of a validation problem, whose location is like ["body", "steps"]."""
+    problem = as_dict(problem)
+    location = as_list(problem.get("loc"))
+    if len(location) < 2:
+        return ""
+    return remote.identifier(location[1])
+
+
+def generated_image(body: Any) -> GeneratedImage:
+    """Return the first image of a successful response, and the parameters it reports."""
+    images = as_dict(body).get("images")
     if not isinstance(images, list):
         raise PermanentError("bad_picture", "no list of images")
     if not images:
-        raise TransientError("engine_unavailable", UNFINISHED)
-    return GeneratedImage(decoded(images[0]), used(said.get("info")))
+        raise TransientError("engine_unavailable", INTERRUPTED)
+    data = decode_base64(images[0])
+    params = used_params(body.get("info"))
+    return GeneratedImage(data, params)
 
 
-def decoded(image: Any) -> bytes:
-    """Return the bytes of a picture in base64, bare or as a data: URL."""
+def decode_base64(image: Any) -> bytes:
+    """Return the bytes of a base64 image, with or without the head of a data: URL."""
     data = b""
     if isinstance(image, str):
+        encoded = image.rpartition(",")[2]
         with suppress(ValueError):
-            data = base64.b64decode(image.rpartition(",")[2], validate=True)
+            data = base64.b64decode(encoded, validate=True)
     if not data:
         raise PermanentError("bad_picture", "not base64")
     return data
 
 
-def used(info: Any) -> dict[str, Any]:
-    """Return what the picture was really made with, as far as `info` tells in a form we know."""
+def used_params(info: Any) -> dict[str, Any]:
+    """Return the seed, sampler and checkpoint that the server used, as far as `info` has them."""
+    values = parse_info(info)
+    params = {}
+    seed = values.get("seed")
+    if remote.is_seed(seed):
+        params["seed"] = seed
+    names = {
+        "sampler": values.get("sampler_name"),
+        "checkpoint": values.get("sd_model_name") or values.get("sd_model_hash"),
+    }
+    for param, name in names.items():
+        if isinstance(name, str) and 1 <= len(name) <= MAX_NAME_LENGTH:
+            params[param] = name
+    return params
+
+
+def parse_info(info: Any) -> dict[str, Any]:
+    """Return the JSON object in the text `info`; {} if it is anything else."""
     try:
-        said = json.loads(info)
+        values = json.loads(info)
     except (TypeError, ValueError, RecursionError):
-        said = None
-    if not isinstance(said, dict):
         return {}
-    texts = {
-        "sampler": said.get("sampler_name"),
-        "checkpoint": said.get("sd_model_name") or said.get("sd_model_hash"),
-    }
-    params = {
-        name: text for name, text in texts.items() if isinstance(text, str) and 0 < len(text) <= 200
-    }
-    seed = said.get("seed")
-    return {"seed": seed, **params} if type(seed) is int and 0 <= seed < 2**63 else params
+    return as_dict(values)

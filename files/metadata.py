@@ -1,7 +1,8 @@
-"""What a picture file says about itself: texts, the AI-content label China asks for, credentials. Never its pixels.
+"""The metadata of PNG, JPEG and WebP files: texts, credentials, the label of AI-generated content.
 
-Pure functions on the bytes of PNG, JPEG and WebP files, which are taken apart and put together again, not encoded
-anew. They expect files that a decoder took; one whose structure makes no sense raises ValueError.
+parse() takes a file apart into chunks, once. The PictureFile that it returns can be asked and
+changed, and is put together again by to_bytes(). Pixels are neither decoded nor encoded. Files
+should have been decoded before; one with an invalid structure raises ValueError.
 """
 
 from __future__ import annotations
@@ -14,465 +15,774 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 from xml.parsers import expat
 
-PNG_START = b"\x89PNG\r\n\x1a\n"
-PNG_TEXTS = frozenset((b"tEXt", b"zTXt", b"iTXt"))
-PNG_XMP = b"XML:com.adobe.xmp"
-JPEG_START = b"\xff\xd8\xff"
-JPEG_XMP = b"http://ns.adobe.com/xap/1.0/\0"
-# Escaped FF bytes, restarts and fill bytes start no segment.
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
+PNG_XMP_KEYWORD = b"XML:com.adobe.xmp"
+MAX_KEYWORD_BYTES = 80
+JPEG_SIGNATURE = b"\xff\xd8\xff"
+JPEG_XMP_HEADER = b"http://ns.adobe.com/xap/1.0/\0"
+JPEG_EOI = b"\xd9"
+JPEG_SOS = b"\xda"
+# The start of a segment. Not escaped FF bytes, restart markers and fill bytes.
 JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
+MAX_JPEG_SEGMENT_BYTES = 0xFFFF - 2
+MAX_HEADER_BYTES = 40
+WEBP_PICTURE_CHUNKS = (b"VP8X", b"VP8 ", b"VP8L")
+WEBP_ALPHA = 0x10
+WEBP_EXIF = 0x08
+WEBP_XMP = 0x04
+WEBP_OTHER_FLAGS = 0xFF - WEBP_EXIF - WEBP_XMP
+# Texts by keyword, and the fields of a label by name.
+Texts = Mapping[str, str]
+# Compressed texts are not read any further.
 MAX_TEXT_BYTES = 1024 * 1024
 
-# What stripping leaves is listed, not what it takes: a chunk nobody has heard of may hold a prompt too.
-KEPT = frozenset(("picture", "pixels", "credentials"))
+# The role of each kind of chunk:
+#   picture, pixels: needed to decode the picture and to show the right colours
+#   credentials: C2PA Content Credentials
+#   exif, xmp: metadata in these formats
+#   label: a label of AI-generated content outside of exif and xmp
+#   text, other: everything else
 PNG_ROLES = {
-    **dict.fromkeys(
-        b"IHDR PLTE IEND tRNS cHRM gAMA iCCP sBIT sRGB cICP mDCV cLLI bKGD hIST pHYs".split(),
-        "picture",
-    ),
-    **dict.fromkeys(b"acTL fcTL fdAT".split(), "picture"),
-    **{b"IDAT": "pixels", b"caBX": "credentials", b"eXIf": "exif"},
+    b"IHDR": "picture",
+    b"PLTE": "picture",
+    b"IDAT": "pixels",
+    b"IEND": "picture",
+    b"tRNS": "picture",
+    b"cHRM": "picture",
+    b"gAMA": "picture",
+    b"iCCP": "picture",
+    b"sBIT": "picture",
+    b"sRGB": "picture",
+    b"cICP": "picture",
+    b"mDCV": "picture",
+    b"cLLI": "picture",
+    b"bKGD": "picture",
+    b"hIST": "picture",
+    b"pHYs": "picture",
+    b"acTL": "picture",
+    b"fcTL": "picture",
+    b"fdAT": "picture",
+    b"caBX": "credentials",
+    b"eXIf": "exif",
 }
-PNG_TEXT_ROLES = {PNG_XMP: "xmp", b"AIGC": "label"}
-JPEG_ROLES = (
-    (b"\xe0JFIF\0", "picture"),
-    (b"\xe1Exif\0", "exif"),
-    (b"\xe1" + JPEG_XMP, "xmp"),
-    (b"\xe2ICC_PROFILE\0", "picture"),
-    (b"\xebJP", "credentials"),
-    (b"\xeeAdobe", "picture"),
-)
+PNG_TEXT_ROLES = {
+    PNG_XMP_KEYWORD: "xmp",
+    b"AIGC": "label",
+}
+# By the marker of a segment and the first bytes in it.
+JPEG_ROLES = {
+    b"\xe0JFIF\0": "picture",
+    b"\xe1Exif\0": "exif",
+    b"\xe1" + JPEG_XMP_HEADER: "xmp",
+    b"\xe2ICC_PROFILE\0": "picture",
+    b"\xebJP": "credentials",
+    b"\xeeAdobe": "picture",
+}
 WEBP_ROLES = {
-    **dict.fromkeys((b"VP8X", b"ICCP", b"ANIM", b"ANMF", b"ALPH", b"VP8 ", b"VP8L"), "picture"),
-    **{b"C2PA": "credentials", b"EXIF": "exif", b"XMP ": "xmp"},
+    b"VP8X": "picture",
+    b"VP8 ": "picture",
+    b"VP8L": "picture",
+    b"ICCP": "picture",
+    b"ANIM": "picture",
+    b"ANMF": "picture",
+    b"ALPH": "picture",
+    b"C2PA": "credentials",
+    b"EXIF": "exif",
+    b"XMP ": "xmp",
 }
-WEBP_EXIF, WEBP_XMP, WEBP_ALPHA = 0x08, 0x04, 0x10
+# An allow-list, because an unknown chunk may hold a prompt too.
+ROLES_KEPT_BY_STRIP = (
+    "picture",
+    "pixels",
+    "credentials",
+)
 
-# Each brings its own namespaces, so that it fits into any packet.
-DESCRIPTION = (
+# It declares its namespaces itself, so that it can be inserted into any packet.
+XMP_DESCRIPTION = (
     '<rdf:Description rdf:about="" xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"'
-    ' xmlns:TC260="http://www.tc260.org.cn/ns/AIGC/1.0/"><TC260:AIGC>{}</TC260:AIGC></rdf:Description>'
+    ' xmlns:TC260="http://www.tc260.org.cn/ns/AIGC/1.0/"><TC260:AIGC>{}</TC260:AIGC>'
+    "</rdf:Description>"
 )
-PACKET = (
-    '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
-    '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">{}</rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
+XMP_PACKET = (
+    '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
+    '<x:xmpmeta xmlns:x="adobe:ns:meta/">'
+    '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">{}</rdf:RDF>'
+    '</x:xmpmeta><?xpacket end="w"?>'
 )
-# Some generators write the label into EXIF's user comment, with its name around it.
+# Some generators write the label into the user comment of the EXIF data.
 EXIF_LABEL = re.compile(rb'\{\s*"AIGC"\s*:')
 
 
-def with_text(data: bytes, values: Mapping[str, str]) -> bytes:
-    """Write texts into a PNG, in place of those with the same keywords; return other formats as they are."""
-    if not data.startswith(PNG_START):
-        return data
-    picture = _Png(data)
-    picture.put_texts(values)
-    return bytes(picture)
-
-
-def with_label(data: bytes, label: Mapping[str, str]) -> bytes:
-    """Write the AI-content label of GB 45438-2025 into the picture's XMP; return a labelled picture as it is."""
-    picture = _opened(data)
-    if picture.label() is not None:
-        return data
-    description = _description(label)
-    packet = picture.xmp().merged(description)
-    # What cannot be added to gives way, as does what leaves no room: the law wants a label that can be read.
-    if packet is None or len(packet) > picture.max_xmp_bytes:
-        packet = PACKET.format(description).encode()
-    picture.put_xmp(packet)
-    return bytes(picture)
-
-
-def label_of(data: bytes) -> dict | None:
-    """Return the AI-content label, whoever wrote it; None if there is none that can be read."""
-    return _opened(data).label()
-
-
-def stripped(data: bytes) -> bytes:
-    """Remove all that may hold a prompt or say who, where and when; keep colours, credentials and the label."""
-    picture = _opened(data)
-    label = picture.label()
-    picture.pieces = [piece for piece in picture.pieces if piece.role in KEPT]
-    if label is not None:
-        picture.put_xmp(PACKET.format(_description(label)).encode())
-    return bytes(picture)
-
-
-def has_credentials(data: bytes) -> bool:
-    """Tell whether the file carries C2PA credentials; whether they hold is not looked at."""
-    return _opened(data).first("credentials") is not None
-
-
-def _opened(data: bytes) -> _File:
-    if data.startswith(PNG_START):
-        return _Png(data)
-    if data.startswith(JPEG_START):
-        return _Jpeg(data)
-    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-        return _Webp(data)
+def parse(data: bytes) -> PictureFile:
+    """Take a picture file apart. Raises ValueError if it is not a valid PNG, JPEG or WebP file."""
+    if data.startswith(PNG_SIGNATURE):
+        return PngFile(data)
+    if data.startswith(JPEG_SIGNATURE):
+        return JpegFile(data)
+    is_riff = data.startswith(b"RIFF")
+    if is_riff and data[8:12] == b"WEBP":
+        return WebpFile(data)
     raise ValueError("Not a PNG, JPEG or WebP file")
 
 
-# ---------------------------------------------------------------------------
-# Files
-# ---------------------------------------------------------------------------
-class Piece(NamedTuple):
-    """A chunk or segment: its role for us, what it holds, and all its bytes as they stand in the file."""
+def with_text(data: bytes, values: Texts) -> bytes:
+    """Return the file with PictureFile.put_texts(); not parsed if it is no PNG."""
+    if not data.startswith(PNG_SIGNATURE):
+        return data
+    picture = parse(data)
+    picture.put_texts(values)
+    return picture.to_bytes()
+
+
+def with_label(data: bytes, label: Texts) -> bytes:
+    """Return the file with PictureFile.add_label()."""
+    picture = parse(data)
+    picture.add_label(label)
+    return picture.to_bytes()
+
+
+def stripped(data: bytes) -> bytes:
+    """Return the file with PictureFile.strip()."""
+    picture = parse(data)
+    picture.strip()
+    return picture.to_bytes()
+
+
+def label_of(data: bytes) -> dict | None:
+    """Return PictureFile.label of the file."""
+    return parse(data).label
+
+
+def has_credentials(data: bytes) -> bool:
+    """Return PictureFile.has_credentials of the file."""
+    return parse(data).has_credentials
+
+
+# -- Picture files ------------------------------------------------------------------------------
+
+
+class Chunk(NamedTuple):
+    """A chunk of a PNG or WebP file, or a segment of a JPEG file.
+
+    `body` is its content, `raw` all its bytes in the file.
+    """
 
     role: str
     body: memoryview
     raw: memoryview | bytes
 
 
-class _File:
-    """A picture file as its pieces in order.
+NO_BODY = memoryview(b"")
 
-    What follows the end of the picture is a last piece, "tail": often the second picture of a phone's JPEG, and so
-    left alone; only stripping takes it, which cannot know what it tells.
+
+def read_int(
+    view: memoryview,
+    position: int,
+    size: int,
+    byteorder: str = "big",
+) -> int:
+    end = position + size
+    data = view[position:end]
+    return int.from_bytes(data, byteorder)
+
+
+def read_kind(view: memoryview, position: int, size: int) -> bytes:
+    end = position + size
+    return bytes(view[position:end])
+
+
+class PictureFile:
+    """A picture file as a list of chunks. Each subclass knows one file format.
+
+    Bytes after the end of the picture are a last chunk with the role "tail". Phones append a
+    second picture there. Only strip() removes it, because its content is unknown.
     """
 
     max_xmp_bytes = 2**31 - 1
 
     def __init__(self, data: bytes):
-        self.pieces = list(self.parsed(memoryview(data)))
+        self.original = data
+        self.is_changed = False
+        view = memoryview(data)
+        self.chunks = list(self.split(view))
+        self._xmp: XmpPacket | None = None
 
-    def __bytes__(self) -> bytes:
-        return b"".join(piece.raw for piece in self.pieces)
+    @property
+    def has_credentials(self) -> bool:
+        """Whether the file has C2PA Content Credentials. Their signature is not verified."""
+        return self.find("credentials") is not None
 
-    def first(self, role: str) -> int | None:
-        """Return the index of the first piece of that role."""
-        return next((index for index, piece in enumerate(self.pieces) if piece.role == role), None)
-
-    def text(self, role: str) -> bytes:
-        """Return what the first piece of that role says, b"" without one."""
-        index = self.first(role)
-        return b"" if index is None else self.text_in(self.pieces[index])
-
-    def text_in(self, piece: Piece) -> bytes:
-        return bytes(piece.body)
-
-    def xmp(self) -> _Packet:
-        return _Packet(self.text("xmp"))
-
+    @property
     def label(self) -> dict | None:
-        """Return the first label that can be read, from the XMP or the places some writers use instead."""
-        exif = self.text("exif")
-        found = EXIF_LABEL.search(exif)
-        elsewhere = [self.text("label"), exif[found.start() :] if found else b""]
-        texts = [*self.xmp().labels, *(text.decode("utf-8", "replace") for text in elsewhere)]
-        return next((label for label in map(_label, texts) if label is not None), None)
+        """The label of AI-generated content, whoever wrote it; None if there is no valid one."""
+        for text in self.label_texts():
+            label = parse_label(text)
+            if label is not None:
+                return label
+        return None
 
-    def put_xmp(self, packet: bytes) -> None:
-        """Write the packet in place of the first one; a proper file has no other."""
-        if len(packet) > self.max_xmp_bytes:
-            raise ValueError("The label is too long for this kind of file")
-        old = self.first("xmp")
-        if old is not None:
-            del self.pieces[old]
-        self.pieces.insert(self.xmp_index(), self.xmp_piece(packet))
+    def put_texts(self, values: Texts) -> None:
+        """Write texts into a PNG file, and replace those with the same keywords.
 
+        Other formats have no such texts and are left as they are.
+        """
 
-class _Png(_File):
-    """A signature, then chunks to IEND."""
+    def add_label(self, label: Texts) -> None:
+        """Write the label of GB 45438-2025 into the XMP data, unless the file has a label.
+
+        Raises ValueError if the label is too long for the file format.
+        """
+        if self.label is not None:
+            return
+        description = format_description(label)
+        packet = self.xmp.with_description(description)
+        # An XMP packet that is invalid, or would get too long, is replaced: the law requires a
+        # label that can be read.
+        is_usable = packet is not None and len(packet) <= self.max_xmp_bytes
+        if not is_usable:
+            packet = format_packet(description)
+        self.put_xmp(packet)
+
+    def strip(self) -> None:
+        """Remove everything that may hold a prompt, or who made the picture, where and when.
+
+        Colours, credentials and the label of AI-generated content are kept.
+        """
+        label = self.label
+        self.chunks = [chunk for chunk in self.chunks if chunk.role in ROLES_KEPT_BY_STRIP]
+        self.mark_changed()
+        if label is not None:
+            description = format_description(label)
+            packet = format_packet(description)
+            self.put_xmp(packet)
+
+    def to_bytes(self) -> bytes:
+        """Return the file; the same bytes as were parsed if nothing was changed."""
+        if not self.is_changed:
+            return self.original
+        return self.join()
+
+    # -- What the subclasses define -----------------------------------------------------------
 
     @classmethod
-    def parsed(cls, view: memoryview) -> Iterator[Piece]:
-        yield Piece("picture", view[:0], view[:8])
-        start, kind = 8, b""
-        while kind != b"IEND":
-            end = start + 12 + int.from_bytes(view[start : start + 4])
-            if end > len(view):
-                raise ValueError("The PNG file ends early")
-            kind, body = bytes(view[start + 4 : start + 8]), view[start + 8 : end - 4]
-            yield Piece(cls.role(kind, body), body, view[start:end])
-            start = end
-        yield Piece("tail", view[:0], view[start:])
+    def split(cls, view: memoryview) -> Iterator[Chunk]:
+        """Yield the chunks of a file. Raises ValueError."""
+        raise NotImplementedError
 
-    @staticmethod
-    def role(kind: bytes, body: memoryview) -> str:
-        if kind in PNG_TEXTS:
-            return PNG_TEXT_ROLES.get(_keyword(body), "text")
-        return PNG_ROLES.get(kind, "other")
+    def join(self) -> bytes:
+        return b"".join(chunk.raw for chunk in self.chunks)
 
-    @classmethod
-    def chunk(cls, kind: bytes, *parts: bytes) -> Piece:
-        body = b"".join(parts)
-        raw = b"".join(
-            (len(body).to_bytes(4), kind, body, zlib.crc32(body, zlib.crc32(kind)).to_bytes(4))
-        )
-        return Piece(cls.role(kind, memoryview(body)), memoryview(body), raw)
-
-    def text_in(self, piece: Piece) -> bytes:
-        return _png_text(bytes(piece.raw[4:8]), bytes(piece.body))
-
-    def put_texts(self, values: Mapping[str, str]) -> None:
-        chunks = [self.text_chunk(keyword.encode(), value) for keyword, value in values.items()]
-        keywords = {_keyword(chunk.body) for chunk in chunks}
-        self.pieces = [
-            p
-            for p in self.pieces
-            if p.raw[4:8] not in PNG_TEXTS or _keyword(p.body) not in keywords
-        ]
-        index = self.xmp_index()
-        self.pieces[index:index] = chunks
-
-    def text_chunk(self, keyword: bytes, value: str) -> Piece:
-        """Make the plainest chunk that holds the value: some readers know tEXt only."""
-        if all(
-            character == "\n" or (character.isprintable() and character <= "\xff")
-            for character in value
-        ):
-            return self.chunk(b"tEXt", keyword, b"\0", value.encode("latin-1"))
-        # PNG takes neither NUL nor half a surrogate pair; a mark in their place is better than no picture.
-        return self.chunk(
-            b"iTXt", keyword, b"\0\0\0\0\0", value.replace("\0", "?").encode("utf-8", "replace")
-        )
+    def text_of(self, chunk: Chunk) -> bytes:
+        """Return the text in a chunk, without keyword or header."""
+        return bytes(chunk.body)
 
     def xmp_index(self) -> int:
-        index = self.first("pixels")
+        """Return the index at which a chunk with XMP is to be inserted."""
+        raise NotImplementedError
+
+    def xmp_chunk(self, packet: bytes) -> Chunk:
+        raise NotImplementedError
+
+    # -- Chunks -------------------------------------------------------------------------------
+
+    def find(self, role: str) -> int | None:
+        """Return the index of the first chunk with this role."""
+        for index, chunk in enumerate(self.chunks):
+            if chunk.role == role:
+                return index
+        return None
+
+    def find_text(self, role: str) -> bytes:
+        """Return the text of the first chunk with this role; b"" if there is none."""
+        index = self.find(role)
+        if index is None:
+            return b""
+        return self.text_of(self.chunks[index])
+
+    def mark_changed(self) -> None:
+        self.is_changed = True
+        self._xmp = None
+
+    @property
+    def xmp(self) -> XmpPacket:
+        """The XMP packet; parsed when it is used for the first time."""
+        if self._xmp is None:
+            data = self.find_text("xmp")
+            self._xmp = XmpPacket(data)
+        return self._xmp
+
+    def put_xmp(self, packet: bytes) -> None:
+        """Insert an XMP packet in place of the first one; a valid file has no other."""
+        if len(packet) > self.max_xmp_bytes:
+            raise ValueError("The label is too long for this kind of file")
+        old = self.find("xmp")
+        if old is not None:
+            del self.chunks[old]
+        index = self.xmp_index()
+        chunk = self.xmp_chunk(packet)
+        self.chunks.insert(index, chunk)
+        self.mark_changed()
+
+    def label_texts(self) -> Iterator[str]:
+        """Yield the texts that may be a label: in the XMP data, or where some writers put it."""
+        yield from self.xmp.labels
+        text = self.find_text("label")
+        yield text.decode("utf-8", "replace")
+        exif = self.find_text("exif")
+        match = EXIF_LABEL.search(exif)
+        if match:
+            start = match.start()
+            text = exif[start:]
+            yield text.decode("utf-8", "replace")
+
+
+# -- PNG ----------------------------------------------------------------------------------------
+
+
+class PngFile(PictureFile):
+    """A signature, and chunks up to IEND."""
+
+    @classmethod
+    def split(cls, view: memoryview) -> Iterator[Chunk]:
+        position = len(PNG_SIGNATURE)
+        yield Chunk("picture", NO_BODY, view[:position])
+        kind = b""
+        while kind != b"IEND":
+            # A chunk consists of length, kind, body and checksum.
+            length = read_int(view, position, 4)
+            body_start = position + 8
+            body_end = body_start + length
+            end = body_end + 4
+            if end > len(view):
+                raise ValueError("The PNG file ends early")
+            kind = read_kind(view, position + 4, 4)
+            body = view[body_start:body_end]
+            role = cls.role_of(kind, body)
+            yield Chunk(role, body, view[position:end])
+            position = end
+        yield Chunk("tail", NO_BODY, view[position:])
+
+    @staticmethod
+    def role_of(kind: bytes, body: memoryview) -> str:
+        if kind in PNG_TEXT_CHUNKS:
+            keyword = png_keyword(body)
+            return PNG_TEXT_ROLES.get(keyword, "text")
+        return PNG_ROLES.get(kind, "other")
+
+    def put_texts(self, values: Texts) -> None:
+        texts = []
+        keywords = set()
+        for keyword, value in values.items():
+            chunk = png_text_chunk(keyword.encode(), value)
+            texts.append(chunk)
+            keywords.add(png_text_keyword(chunk))
+        kept = []
+        for chunk in self.chunks:
+            keyword = png_text_keyword(chunk)
+            if keyword not in keywords:
+                kept.append(chunk)
+        self.chunks = kept
+        index = self.xmp_index()
+        self.chunks[index:index] = texts
+        self.mark_changed()
+
+    def text_of(self, chunk: Chunk) -> bytes:
+        kind = read_kind(chunk.raw, 4, 4)
+        body = bytes(chunk.body)
+        return read_png_text(kind, body)
+
+    def xmp_index(self) -> int:
+        index = self.find("pixels")
         if index is None:
             raise ValueError("The PNG file has no pixels")
         return index
 
-    def xmp_piece(self, packet: bytes) -> Piece:
-        return self.chunk(b"iTXt", PNG_XMP, b"\0\0\0\0\0", packet)
+    def xmp_chunk(self, packet: bytes) -> Chunk:
+        return png_international_text(PNG_XMP_KEYWORD, packet)
 
 
-class _Jpeg(_File):
-    """Segments from SOI to EOI; the data of a scan belongs to its SOS, bytes between segments to nothing."""
-
-    max_xmp_bytes = 0xFFFF - 2 - len(JPEG_XMP)
-
-    @classmethod
-    def parsed(cls, view: memoryview) -> Iterator[Piece]:
-        yield Piece("picture", view[:0], view[:2])
-        start, kind = 2, b""
-        while kind != b"\xd9":
-            marker = _next_marker(view, start)
-            end = _segment_end(view, marker)
-            kind, body = bytes(view[marker + 1 : marker + 2]), view[marker + 4 : end]
-            yield Piece(cls.role(kind, body), body, view[marker:end])
-            start = end
-        yield Piece("tail", view[:0], view[start:])
-
-    @staticmethod
-    def role(kind: bytes, body: memoryview) -> str:
-        if b"\xc0" <= kind <= b"\xdf":
-            return "picture"
-        beginning = kind + bytes(body[:40])
-        return next((role for start, role in JPEG_ROLES if beginning.startswith(start)), "other")
-
-    def text_in(self, piece: Piece) -> bytes:
-        return bytes(piece.body).removeprefix(JPEG_XMP)
-
-    def xmp_index(self) -> int:
-        """Return the place behind the JFIF and EXIF segments, which readers want in front."""
-        index = 1
-        while self.pieces[index].role == "exif" or self.pieces[index].raw[:2] == b"\xff\xe0":
-            index += 1
-        return index
-
-    def xmp_piece(self, packet: bytes) -> Piece:
-        body = JPEG_XMP + packet
-        return Piece("xmp", memoryview(body), b"\xff\xe1" + (len(body) + 2).to_bytes(2) + body)
+def png_chunk(kind: bytes, body: bytes) -> Chunk:
+    checksum = zlib.crc32(kind + body)
+    parts = (
+        len(body).to_bytes(4),
+        kind,
+        body,
+        checksum.to_bytes(4),
+    )
+    view = memoryview(body)
+    role = PngFile.role_of(kind, view)
+    raw = b"".join(parts)
+    return Chunk(role, view, raw)
 
 
-class _Webp(_File):
-    """Chunks in a RIFF; one in front, VP8X, says which others there are."""
+def png_text_chunk(keyword: bytes, value: str) -> Chunk:
+    """Return a text chunk of the simplest kind that can hold the value.
 
-    def __init__(self, data: bytes):
-        super().__init__(data)
-        if self.pieces[0].raw[:4] not in (b"VP8X", b"VP8 ", b"VP8L"):
-            raise ValueError("The WebP file does not begin with a picture")
-
-    @classmethod
-    def parsed(cls, view: memoryview) -> Iterator[Piece]:
-        start, riff_end = 12, 8 + int.from_bytes(view[4:8], "little")
-        while start < riff_end:
-            end = start + 8 + int.from_bytes(view[start + 4 : start + 8], "little")
-            if end > min(riff_end, len(view)):
-                raise ValueError("The WebP file ends early")
-            yield cls.chunk(bytes(view[start : start + 4]), view[start + 8 : end])
-            start = end + end % 2
-        yield Piece("tail", view[:0], view[riff_end:])
-
-    @staticmethod
-    def chunk(kind: bytes, body: bytes | memoryview) -> Piece:
-        raw = b"".join((kind, len(body).to_bytes(4, "little"), body, b"\0" * (len(body) % 2)))
-        return Piece(WEBP_ROLES.get(kind, "other"), memoryview(body), raw)
-
-    def __bytes__(self) -> bytes:
-        chunks = [piece.raw for piece in self.under_header() if piece.role != "tail"]
-        tail = [piece.raw for piece in self.pieces if piece.role == "tail"]
-        size = 4 + sum(map(len, chunks))
-        return b"".join((b"RIFF", size.to_bytes(4, "little"), b"WEBP", *chunks, *tail))
-
-    def under_header(self) -> list[Piece]:
-        """Return the pieces with a VP8X that is right about EXIF and XMP; without either, none is added."""
-        head, *rest = self.pieces
-        flags = 0 if self.first("exif") is None else WEBP_EXIF
-        flags |= 0 if self.first("xmp") is None else WEBP_XMP
-        if head.raw[:4] == b"VP8X":
-            flags |= int.from_bytes(head.body[:1]) & ~(WEBP_EXIF | WEBP_XMP)
-            return [self.chunk(b"VP8X", bytes([flags]) + head.body[1:]), *rest]
-        return [self.chunk(b"VP8X", _vp8x(head, flags)), *self.pieces] if flags else self.pieces
-
-    def xmp_index(self) -> int:
-        return 1 + max(
-            index for index, piece in enumerate(self.pieces) if piece.role in ("picture", "exif")
-        )
-
-    def xmp_piece(self, packet: bytes) -> Piece:
-        return self.chunk(b"XMP ", packet)
+    Some readers only know tEXt, which is limited to Latin-1 without control characters.
+    """
+    if all(is_plain(character) for character in value):
+        text = value.encode("latin-1")
+        body = keyword + b"\0" + text
+        return png_chunk(b"tEXt", body)
+    # A text must not contain NUL or a part of a surrogate pair; "?" is written instead.
+    value = value.replace("\0", "?")
+    text = value.encode("utf-8", "replace")
+    return png_international_text(keyword, text)
 
 
-def _keyword(body: memoryview) -> bytes:
-    return bytes(body[:80]).partition(b"\0")[0]
+def is_plain(character: str) -> bool:
+    if character == "\n":
+        return True
+    return character.isprintable() and character <= "\xff"
 
 
-def _png_text(kind: bytes, body: bytes) -> bytes:
-    """Return what a chunk says past its keyword, inflated; b"" if that cannot be."""
-    if kind not in PNG_TEXTS:
+def png_international_text(keyword: bytes, text: bytes) -> Chunk:
+    """Return an iTXt chunk: not compressed, without language and translated keyword."""
+    body = keyword + b"\0\0\0\0\0" + text
+    return png_chunk(b"iTXt", body)
+
+
+def png_keyword(body: memoryview) -> bytes:
+    start = bytes(body[:MAX_KEYWORD_BYTES])
+    keyword, _, _ = start.partition(b"\0")
+    return keyword
+
+
+def png_text_keyword(chunk: Chunk) -> bytes | None:
+    """Return the keyword of a text chunk; None for any other chunk."""
+    kind = read_kind(chunk.raw, 4, 4)
+    if kind not in PNG_TEXT_CHUNKS:
+        return None
+    return png_keyword(chunk.body)
+
+
+def read_png_text(kind: bytes, body: bytes) -> bytes:
+    """Return the text in a chunk, after its keyword; b"" if it cannot be decompressed."""
+    if kind not in PNG_TEXT_CHUNKS:
         return body
-    rest = body.partition(b"\0")[2]
+    _, _, rest = body.partition(b"\0")
     if kind == b"tEXt":
         return rest
     if kind == b"zTXt":
-        return _inflated(rest[1:])
-    text = rest[2:].split(b"\0", 2)[-1]
-    return _inflated(text) if rest[:1] == b"\1" else text
+        return decompress(rest[1:])
+    is_compressed = rest.startswith(b"\1")
+    # Two bytes about the compression are followed by language, translated keyword and text.
+    fields = rest[2:].split(b"\0", 2)
+    text = fields[-1]
+    if is_compressed:
+        return decompress(text)
+    return text
 
 
-def _inflated(data: bytes) -> bytes:
+def decompress(data: bytes) -> bytes:
+    decompressor = zlib.decompressobj()
     try:
-        return zlib.decompressobj().decompress(data, MAX_TEXT_BYTES)
+        return decompressor.decompress(data, MAX_TEXT_BYTES)
     except zlib.error:
         return b""
 
 
-def _next_marker(view: memoryview, start: int) -> int:
+# -- JPEG ---------------------------------------------------------------------------------------
+
+
+class JpegFile(PictureFile):
+    """Segments from SOI to EOI.
+
+    The data of a scan is part of its SOS segment. Bytes between segments are left out.
+    """
+
+    max_xmp_bytes = MAX_JPEG_SEGMENT_BYTES - len(JPEG_XMP_HEADER)
+
+    @classmethod
+    def split(cls, view: memoryview) -> Iterator[Chunk]:
+        position = 2
+        yield Chunk("picture", NO_BODY, view[:position])
+        kind = b""
+        while kind != JPEG_EOI:
+            # A segment consists of marker, kind, length and body.
+            start = find_marker(view, position)
+            end = segment_end(view, start)
+            kind = read_kind(view, start + 1, 1)
+            body_start = start + 4
+            body = view[body_start:end]
+            role = cls.role_of(kind, body)
+            yield Chunk(role, body, view[start:end])
+            position = end
+        yield Chunk("tail", NO_BODY, view[position:])
+
+    @staticmethod
+    def role_of(kind: bytes, body: memoryview) -> str:
+        if b"\xc0" <= kind <= b"\xdf":
+            return "picture"
+        beginning = kind + bytes(body[:MAX_HEADER_BYTES])
+        for start, role in JPEG_ROLES.items():
+            if beginning.startswith(start):
+                return role
+        return "other"
+
+    def text_of(self, chunk: Chunk) -> bytes:
+        text = bytes(chunk.body)
+        return text.removeprefix(JPEG_XMP_HEADER)
+
+    def xmp_index(self) -> int:
+        """Return the index after JFIF and EXIF, which some readers expect at the start."""
+        index = 1
+        while is_jfif_or_exif(self.chunks[index]):
+            index += 1
+        return index
+
+    def xmp_chunk(self, packet: bytes) -> Chunk:
+        body = JPEG_XMP_HEADER + packet
+        length = len(body) + 2
+        parts = (
+            b"\xff\xe1",
+            length.to_bytes(2),
+            body,
+        )
+        raw = b"".join(parts)
+        return Chunk("xmp", memoryview(body), raw)
+
+
+def is_jfif_or_exif(chunk: Chunk) -> bool:
+    if chunk.role == "exif":
+        return True
+    return chunk.raw[:2] == b"\xff\xe0"
+
+
+def find_marker(view: memoryview, start: int) -> int:
+    """Return the position of the next segment. Raises ValueError if there is none."""
     found = JPEG_MARKER.search(view, start)
     if found is None:
         raise ValueError("The JPEG file ends early")
     return found.start()
 
 
-def _segment_end(view: memoryview, marker: int) -> int:
-    if view[marker + 1] == 0xD9:
-        return marker + 2
-    length = int.from_bytes(view[marker + 2 : marker + 4])
-    end = marker + 2 + length
+def segment_end(view: memoryview, start: int) -> int:
+    """Return the end of the segment that starts at this position."""
+    kind = read_kind(view, start + 1, 1)
+    length_start = start + 2
+    if kind == JPEG_EOI:
+        return length_start
+    length = read_int(view, length_start, 2)
+    end = length_start + length
     if length < 2 or end > len(view):
         raise ValueError("The JPEG file has a segment of impossible length")
-    return _next_marker(view, end) if view[marker + 1] == 0xDA else end
+    if kind == JPEG_SOS:
+        return find_marker(view, end)
+    return end
 
 
-def _vp8x(picture: Piece, flags: int) -> bytes:
-    """Make the header for a file that was a bare lossy or lossless picture, whose own header has its size."""
+# -- WebP ---------------------------------------------------------------------------------------
+
+
+class WebpFile(PictureFile):
+    """A RIFF file of chunks. The first may be VP8X, with flags for the kinds of other chunks."""
+
+    def __init__(self, data: bytes):
+        super().__init__(data)
+        first = self.chunks[0]
+        kind = first.raw[:4]
+        if kind not in WEBP_PICTURE_CHUNKS:
+            raise ValueError("The WebP file does not begin with a picture")
+
+    @classmethod
+    def split(cls, view: memoryview) -> Iterator[Chunk]:
+        riff_end = 8 + read_int(view, 4, 4, "little")
+        max_end = min(riff_end, len(view))
+        position = 12
+        while position < riff_end:
+            # A chunk consists of kind, length and body.
+            kind = read_kind(view, position, 4)
+            length = read_int(view, position + 4, 4, "little")
+            body_start = position + 8
+            end = body_start + length
+            if end > max_end:
+                raise ValueError("The WebP file ends early")
+            body = view[body_start:end]
+            yield webp_chunk(kind, body)
+            # A body of odd length is followed by a padding byte.
+            padding = end % 2
+            position = end + padding
+        yield Chunk("tail", NO_BODY, view[riff_end:])
+
+    def join(self) -> bytes:
+        content = [b"WEBP"]
+        tail = []
+        for chunk in self.chunks_with_header():
+            parts = tail if chunk.role == "tail" else content
+            parts.append(chunk.raw)
+        size = sum(map(len, content))
+        parts = (
+            b"RIFF",
+            size.to_bytes(4, "little"),
+            *content,
+            *tail,
+        )
+        return b"".join(parts)
+
+    def chunks_with_header(self) -> list[Chunk]:
+        """Return the chunks with a VP8X header whose flags match them, if they need one."""
+        flags = 0
+        if self.find("exif") is not None:
+            flags |= WEBP_EXIF
+        if self.find("xmp") is not None:
+            flags |= WEBP_XMP
+        first, *others = self.chunks
+        if first.raw[:4] == b"VP8X":
+            old_flags = read_int(first.body, 0, 1)
+            flags |= old_flags & WEBP_OTHER_FLAGS
+            rest = first.body[1:]
+            body = bytes([flags]) + rest
+            return [webp_chunk(b"VP8X", body), *others]
+        if not flags:
+            return self.chunks
+        body = vp8x_body(first, flags)
+        return [webp_chunk(b"VP8X", body), *self.chunks]
+
+    def xmp_index(self) -> int:
+        """Return the index after the picture and the EXIF data."""
+        last = 0
+        for index, chunk in enumerate(self.chunks):
+            if chunk.role in ("picture", "exif"):
+                last = index
+        return last + 1
+
+    def xmp_chunk(self, packet: bytes) -> Chunk:
+        return webp_chunk(b"XMP ", packet)
+
+
+def webp_chunk(kind: bytes, body: bytes | memoryview) -> Chunk:
+    length = len(body)
+    is_odd = length % 2
+    padding = b"\0" * is_odd
+    parts = (
+        kind,
+        length.to_bytes(4, "little"),
+        body,
+        padding,
+    )
+    role = WEBP_ROLES.get(kind, "other")
+    raw = b"".join(parts)
+    return Chunk(role, memoryview(body), raw)
+
+
+def vp8x_body(picture: Chunk, flags: int) -> bytes:
+    """Return the VP8X header of a file that has none, by the header of its lossy or lossless data.
+
+    Raises ValueError if that has no size.
+    """
     body = picture.body
     if picture.raw[:4] == b"VP8 ":
-        width, height = (int.from_bytes(body[at : at + 2], "little") & 0x3FFF for at in (6, 8))
+        width = read_int(body, 6, 2, "little") & 0x3FFF
+        height = read_int(body, 8, 2, "little") & 0x3FFF
     else:
-        bits = int.from_bytes(body[1:5], "little")
-        width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-        flags |= WEBP_ALPHA if bits >> 28 & 1 else 0
+        bits = read_int(body, 1, 4, "little")
+        width = (bits & 0x3FFF) + 1
+        height = (bits >> 14 & 0x3FFF) + 1
+        has_alpha = bits >> 28 & 1
+        if has_alpha:
+            flags |= WEBP_ALPHA
     if not width or not height:
         raise ValueError("The WebP file has no size")
-    return (
-        bytes((flags, 0, 0, 0))
-        + (width - 1).to_bytes(3, "little")
-        + (height - 1).to_bytes(3, "little")
+    parts = (
+        flags.to_bytes(4, "little"),
+        (width - 1).to_bytes(3, "little"),
+        (height - 1).to_bytes(3, "little"),
     )
+    return b"".join(parts)
 
 
-# ---------------------------------------------------------------------------
-# The label
-# ---------------------------------------------------------------------------
-class _Packet:
-    """An XMP packet, read once: the labels in it, and where one more description fits, if it is sound XML."""
+# -- XMP and the label --------------------------------------------------------------------------
+
+
+class XmpPacket:
+    """An XMP packet: the texts in it that may be a label, and where a description can be added.
+
+    The namespace prefixes are not resolved: some writers do not declare those that they use.
+    """
 
     def __init__(self, data: bytes):
         self.data = data.rstrip(b"\0")
         self.labels: list[str] = []
-        self.end: int | None = None
-        self._text: list[str] = []
-        # Prefixes are taken as written: not every writer declares the one it uses.
-        self._parser = expat.ParserCreate("UTF-8")
-        self._parser.StartDoctypeDeclHandler = self._refuse
-        self._parser.StartElementHandler = self._start
-        self._parser.CharacterDataHandler = self._text.append
-        self._parser.EndElementHandler = self._finish
+        # The position before the end tag of rdf:RDF; None if there is none or the XML is invalid.
+        self.insert_at: int | None = None
+        self._texts: list[str] = []
+        parser = expat.ParserCreate("UTF-8")
+        parser.StartDoctypeDeclHandler = self._refuse_doctype
+        parser.StartElementHandler = self._start_element
+        parser.CharacterDataHandler = self._texts.append
+        parser.EndElementHandler = self._end_element
+        self._parser = parser
         try:
-            self._parser.Parse(self.data, True)
+            parser.Parse(self.data, True)
         except (expat.ExpatError, ValueError):
-            self.end = None
+            self.insert_at = None
 
-    def merged(self, description: str) -> bytes | None:
-        """Return the packet with one more description; None if it is broken, or has a label already."""
-        if self.end is None or self.labels:
+    def with_description(self, description: str) -> bytes | None:
+        """Return the packet with one more description; None if it is invalid or has a label."""
+        if self.insert_at is None or self.labels:
             return None
-        return b"".join((self.data[: self.end], description.encode(), self.data[self.end :]))
+        position = self.insert_at
+        parts = (
+            self.data[:position],
+            description.encode(),
+            self.data[position:],
+        )
+        return b"".join(parts)
 
-    def _refuse(self, *_) -> None:
-        raise ValueError("XMP has no document type; entities could grow without end")
+    def _refuse_doctype(self, *_) -> None:
+        # Nested entities could expand to any size ("billion laughs").
+        raise ValueError("XMP has no document type")
 
-    def _start(self, name: str, attributes: dict[str, str]) -> None:
-        self._text.clear()
-        self.labels += [value for key, value in attributes.items() if key.endswith(":AIGC")]
+    def _start_element(self, name: str, attributes: dict) -> None:
+        self._texts.clear()
+        for key, value in attributes.items():
+            if key.endswith(":AIGC"):
+                self.labels.append(value)
 
-    def _finish(self, name: str) -> None:
+    def _end_element(self, name: str) -> None:
         if name.endswith(":AIGC"):
-            self.labels.append("".join(self._text))
-        at = self._parser.CurrentByteIndex
-        if name.endswith(":RDF") and self.data[at : at + 2] == b"</":
-            self.end = at
+            text = "".join(self._texts)
+            self.labels.append(text)
+        position = self._parser.CurrentByteIndex
+        # Not for an empty element, which has no end tag: <rdf:RDF/>
+        is_end_tag = self.data.startswith(b"</", position)
+        if is_end_tag and name.endswith(":RDF"):
+            self.insert_at = position
 
 
-def _description(label: Mapping[str, str]) -> str:
-    # Quotes stay quotes, which the content of an element may have: some readers look for plain JSON in the bytes.
-    return DESCRIPTION.format(
-        html.escape(json.dumps(dict(label), separators=(",", ":")), quote=False)
-    )
+def format_description(label: Texts) -> str:
+    """Return the XMP description for a label."""
+    separators = (",", ":")
+    text = json.dumps(dict(label), separators=separators)
+    # In the content of an element quotes need not be escaped, and some readers search the file
+    # for plain JSON.
+    text = html.escape(text, quote=False)
+    return XMP_DESCRIPTION.format(text)
 
 
-def _label(text: str) -> dict | None:
-    """Return the label the JSON object stands for, with or without its name around it."""
+def format_packet(description: str) -> bytes:
+    """Return an XMP packet with this description only."""
+    packet = XMP_PACKET.format(description)
+    return packet.encode()
+
+
+def parse_label(text: str) -> dict | None:
+    """Return the label in a JSON text, which may be {"AIGC": label}; None if it is not valid."""
+    decoder = json.JSONDecoder()
+    text = text.strip()
     try:
-        value, _ = json.JSONDecoder().raw_decode(text.strip())
+        label, _ = decoder.raw_decode(text)
     except (ValueError, RecursionError):
         return None
-    if isinstance(value, dict) and isinstance(value.get("AIGC"), dict):
-        value = value["AIGC"]
-    if not isinstance(value, dict) or any(
-        isinstance(part, (dict, list)) for part in value.values()
-    ):
+    if not isinstance(label, dict):
         return None
-    return value or None
-
-
-# -- the object, until the module is rewritten --
-PictureFile = _File
-parse = _opened
-_File.has_credentials = property(lambda self: self.first("credentials") is not None)
-
-
-def _strip(self):
-    label = self.label()
-    self.pieces = [piece for piece in self.pieces if piece.role in KEPT]
-    if label is not None:
-        self.put_xmp(PACKET.format(_description(label)).encode())
-
-
-def _add_label(self, label):
-    if self.label() is None:
-        description = _description(label)
-        packet = self.xmp().merged(description)
-        if packet is None or len(packet) > self.max_xmp_bytes:
-            packet = PACKET.format(description).encode()
-        self.put_xmp(packet)
-
-
-_File.strip = _strip
-_File.add_label = _add_label
-_File.put_texts = lambda self, values: None
+    inner = label.get("AIGC")
+    if isinstance(inner, dict):
+        label = inner
+    for value in label.values():
+        is_nested = isinstance(value, (dict, list))
+        if is_nested:
+            return None
+    return label or None

@@ -1,18 +1,18 @@
-"""What the tests of the remote engines share: how a call of make() is canceled, and all that its error tells."""
+"""Shared by the tests of the remote engines: canceling make(), and all texts of an error."""
 
 import traceback
 
 
 class Canceled(Exception):
-    """What on_progress raises to end a picture."""
+    """Raised by on_progress to cancel an image."""
 
 
 def ignore(done: int, total: int) -> None:
-    """Hear of progress, and go on."""
+    """Ignore progress."""
 
 
 def everything_of(error: BaseException | None) -> str:
-    """Return every text of an error, and of those it came from, that could get into a log."""
+    """Return all texts of an error and its causes, which could get into a log."""
     if error is None:
         return ""
     parts = [

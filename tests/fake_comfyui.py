@@ -1,8 +1,8 @@
-"""A ComfyUI without models: its API on 127.0.0.1, as server.py, execution.py and main.py of 0.3.64 answer it.
+"""A fake ComfyUI: the API of server.py, execution.py and main.py of 0.3.64 on 127.0.0.1, no model.
 
-Every message and error was compared with what a real 0.3.64 sent. An old one, of December 2023, names prompts itself,
-interrupts whatever runs, tells less of progress, and of errors by the websocket alone. The picture is white; samplers
-take the steps they are asked for.
+Every message and error was compared with those of a real 0.3.64. An old server, of December 2023,
+chooses the ids of prompts, interrupts whichever prompt runs, reports less progress, and reports
+errors on the websocket only. The image is white; samplers take the steps that are requested.
 """
 
 import base64
@@ -92,7 +92,7 @@ class Killed(Exception):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One connection to the fake; what it is asked goes to FakeComfyUI.answer()."""
+    """One connection to the fake; FakeComfyUI.answer() responds to its requests."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -140,18 +140,18 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class FakeComfyUI:
-    """Say what it shall do wrong before a request; read what it was asked after it."""
+    """Set how it should fail before a request; read what it received afterwards."""
 
     def __init__(self, is_old: bool = False):
         self.is_old = is_old
         self.credentials = ""  # "user:password", as a proxy in front would ask for them
-        self.hold_at = (
-            None  # (node id, step): stops there until `go` is set, or it is interrupted or killed
-        )
+        # (node id, step): it stops there until `go` is set, or it is interrupted or killed.
+        self.hold_at = None
         self.go, self.held = threading.Event(), threading.Event()
         self.failing = {}  # node id: (type, message) of the exception it raises
-        self.instead = {}  # path: what it answers instead, (status, body); called if it can be
-        # Paths that give no answer, or only once the event is set.
+        # path: the response instead, (status, body), or a function that returns it
+        self.instead = {}
+        # Paths that never respond, and paths that respond when `unhang` is set.
         self.hanging, self.late, self.unhang = set(), set(), threading.Event()
         self.has_websocket, self.noise = True, []
         self.asked, self.websocket_headers, self.accepted = [], [], []
@@ -159,16 +159,16 @@ class FakeComfyUI:
         self.files, self.port = {}, 0
         self.start()
 
-    # -- Its life -----------------------------------------------------------------------------
+    # -- Start and stop -----------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start, or start again: on the same port, and with nothing in mind."""
+        """Start or restart, on the same port, with an empty queue and history."""
         self.queue, self.running, self.history, self.cache = [], None, {}, {}
         self.sockets, self.connections, self.is_interrupted = {}, [], False
         self.changed, self.life = threading.Condition(), object()
         self.http = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
         self.http.daemon_threads, self.http.fake = True, self
-        # Clients that have gone are what many tests are about.
+        # Many tests break connections: log no tracebacks.
         self.http.handle_error = lambda request, address: None
         self.port = self.http.server_port
         self.url = f"http://127.0.0.1:{self.port}"
@@ -291,7 +291,7 @@ class FakeComfyUI:
             self.is_interrupted = True
 
     def occupy(self, number: int = 0, client_id: str = "somebody") -> None:
-        """Let somebody's prompt run, which ends when it is interrupted or `go` is set."""
+        """Run the prompt of another client until it is interrupted or `go` is set."""
         self.hold_at = ("blocker", 0)
         workflow = {"blocker": {"class_type": "EmptyImage", "inputs": {}}}
         with self.changed:
@@ -332,7 +332,7 @@ class FakeComfyUI:
         )
 
     def send_noise(self, client_id: str) -> None:
-        """Send what a client must get over: a preview, messages about another prompt, and whatever a test adds."""
+        """Send what a client must ignore: a preview, another prompt's messages, a test's own."""
         receiver = self.sockets.get(client_id)
         for frame in [struct.pack(">II", 1, 1) + b"JPEG", *self.noise] if receiver else ():
             receiver.send_frame(frame)
@@ -355,7 +355,7 @@ class FakeComfyUI:
 
 
 class Execution:
-    """One prompt that runs, and what the history will tell of it."""
+    """One prompt that runs, and its entry in the history."""
 
     def __init__(self, fake: FakeComfyUI, life: object, item: list):
         self.fake, self.life, self.item = fake, life, item
@@ -459,9 +459,14 @@ class Execution:
         kind, message = self.fake.failing[node_id]
         where = '  File "/srv/comfy/execution.py", line 496, in execute\n'
         return {
-            **self.node(node_id), "executed": [], "exception_message": f"{message}\n", "exception_type": kind,
-            "traceback": [where], "current_inputs": self.workflow[node_id]["inputs"], "current_outputs": [],
-        }  # fmt: skip
+            **self.node(node_id),
+            "executed": [],
+            "exception_message": f"{message}\n",
+            "exception_type": kind,
+            "traceback": [where],
+            "current_inputs": self.workflow[node_id]["inputs"],
+            "current_outputs": [],
+        }
 
     def tell(self, kind: str, data: dict) -> None:
         data = {"prompt_id": self.prompt_id, **data, "timestamp": 1795383208478}
@@ -481,7 +486,7 @@ class Execution:
 
 
 def ordered(workflow: dict, outputs: list) -> list[str]:
-    """Return the nodes that these need, and these, in the order they can run."""
+    """Return these nodes and the nodes that they need, in the order of execution."""
     found = []
     for node_id in outputs:
         links = [
@@ -492,7 +497,7 @@ def ordered(workflow: dict, outputs: list) -> list[str]:
 
 
 def validated(workflow: dict) -> tuple[dict | None, list, dict]:
-    """Return the error if nothing can run, the output nodes that can, and what is wrong with the others."""
+    """Return the error if nothing can run, the valid output nodes, and the errors of others."""
     for node_id, node in workflow.items():
         if node["class_type"] not in NODES:
             words = f"Cannot execute because node {node['class_type']} does not exist."

@@ -1,7 +1,8 @@
-"""A server without a model that speaks OpenAI's Images API on 127.0.0.1, with the manners and the errors of several.
+"""A fake server with OpenAI's Images API on 127.0.0.1, and the responses and errors of several.
 
-Bodies as in OpenAI's API reference and error guide, SiliconFlow's, Azure's and Volcengine's documentation, and the
-sources of LocalAI and vLLM-Omni. Each error quotes the prompt and the key, as a careless server may.
+The bodies follow OpenAI's API reference and error guide, the documentation of SiliconFlow, Azure
+and Volcengine, and the source code of LocalAI and vLLM-Omni. Each error message quotes the prompt
+and the API key, as those of a careless server may.
 """
 
 import base64
@@ -118,26 +119,24 @@ class Seen(NamedTuple):
 
 class Quiet(WSGIRequestHandler):
     def log(self, type: str, message: str, *args) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 class FakeOpenAI:
-    """Set `mode`, `models` and what a picture's link does before a request; read `seen` after it."""
+    """Set `mode`, `models` and how image URLs respond before a request; read `seen` after it."""
 
     def __init__(self):
         self.mode, self.models, self.picture_mode = "b64", "list", "ok"
-        self.redirects: list[
-            str
-        ] = []  # where links lead to, one after the other, before there is a picture
-        self.failures = 0  # so many times a picture is not there yet
+        # The targets of the redirects, in order, before an image is served.
+        self.redirects: list[str] = []
+        # How many requests for an image fail with 404 before it is served.
+        self.failures = 0
         self.result = PNG
         self.revised_prompt, self.seed = None, None
         self.seen: list[Seen] = []
-        self.hangs, self.was_left, self.over = (
-            threading.Event(),
-            threading.Event(),
-            threading.Event(),
-        )
+        self.hangs = threading.Event()
+        self.was_left = threading.Event()
+        self.over = threading.Event()
         self.http = make_server("127.0.0.1", 0, self, threaded=True, request_handler=Quiet)
         self.url = f"http://127.0.0.1:{self.http.port}"
         self.link = f"{self.url}/pictures/1.png?sig={SIGNATURE}"
@@ -163,7 +162,7 @@ class FakeOpenAI:
             response = self.generation(request, body)
         return response(environ, start_response)
 
-    # -- Pictures made ------------------------------------------------------------------------
+    # -- Generations -------------------------------------------------------------------------
 
     def generation(self, request: Request, body: dict) -> Response:
         if self.mode in ERRORS:
@@ -226,7 +225,7 @@ class FakeOpenAI:
             }
         )
 
-    # -- Answers that are none ----------------------------------------------------------------
+    # -- Invalid responses -------------------------------------------------------------------
 
     def answer_broken_base64(self, request):
         return self.good(b64_json="iVBORw0KGgo*")
@@ -270,7 +269,7 @@ class FakeOpenAI:
     # -- Connections that break ---------------------------------------------------------------
 
     def answer_hang(self, request):
-        """Say nothing until the other side leaves."""
+        """Send nothing until the client closes the connection."""
         self.hangs.set()
         connection = request.environ["werkzeug.socket"]
         while not self.over.is_set():
@@ -305,7 +304,7 @@ class FakeOpenAI:
 
         return Response(drops(), headers={"Content-Length": "100000"}, mimetype="application/json")
 
-    # -- Links and lists ----------------------------------------------------------------------
+    # -- Images and model lists --------------------------------------------------------------
 
     def picture(self, request: Request) -> Response:
         if self.redirects:

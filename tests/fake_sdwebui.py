@@ -1,7 +1,7 @@
-"""A Stable Diffusion WebUI without a model: its API on 127.0.0.1, as A1111 1.10, Forge or SD.Next answer it.
+"""A fake Stable Diffusion WebUI: the API of A1111 1.10, Forge or SD.Next on 127.0.0.1, no model.
 
-Read off modules/api/{api,models}.py, modules/progress.py and modules/shared_state.py of the three. The picture is a
-plain square: white once finished, grey if interrupted.
+It follows modules/api/{api,models}.py, modules/progress.py and modules/shared_state.py of the
+three. The image is a plain square: white if finished, grey if interrupted.
 """
 
 import base64
@@ -45,7 +45,7 @@ def picture(is_finished: bool = True) -> bytes:
 
 
 class FakeWebUI:
-    """Set what it shall do wrong before a request; read what it was asked after it."""
+    """Set how it should fail before a request; read what it received afterwards."""
 
     def __init__(self, flavour: str = "a1111", port: int = 0):
         self.flavour = flavour
@@ -53,13 +53,21 @@ class FakeWebUI:
         self.hold_at = None  # a picture stops at this step until `go` is set or it is interrupted
         self.go, self.held = threading.Event(), threading.Event()
         self.progress_hangs = threading.Event()
-        self.progress_hangs.set()  # cleared: questions for progress get no answer until it is set
-        self.instead = None  # a function whose result is the answer to txt2img instead of a picture
+        self.progress_hangs.set()  # cleared: progress is not answered until it is set
+        self.instead = None  # a function that makes the response to txt2img instead
         self.change_reply = lambda reply: reply
         self.bodies, self.seeds, self.polls, self.interrupts = [], [], 0, 0
         self.queue, self.pending, self.finished, self.current_task = threading.Lock(), [], [], None
-        self.state = {"skipped": False, "interrupted": False, "job": "", "job_count": 0, "job_timestamp": "0",
-                      "job_no": 0, "sampling_step": 0, "sampling_steps": 0}  # fmt: skip
+        self.state = {
+            "skipped": False,
+            "interrupted": False,
+            "job": "",
+            "job_count": 0,
+            "job_timestamp": "0",
+            "job_no": 0,
+            "sampling_step": 0,
+            "sampling_steps": 0,
+        }
         self.server = make_server("127.0.0.1", port, self.app(), threaded=True)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         threading.Thread(
@@ -97,7 +105,7 @@ class FakeWebUI:
             )
         return None
 
-    # -- GeneratedImage ----------------------------------------------------------------------------
+    # -- txt2img ----------------------------------------------------------------------------
 
     def txt2img(self):
         body = request.get_json()
@@ -105,8 +113,11 @@ class FakeWebUI:
         if wrong := [
             name for name in WHOLE_NUMBERS if name in body and type(body[name]) is not int
         ]:
-            problems = [{"type": "int_parsing", "loc": ["body", name], "msg": f"not a number in {body}",
-                         "input": body} for name in wrong]  # fmt: skip
+            message = f"not a number in {body}"
+            problems = [
+                {"type": "int_parsing", "loc": ["body", name], "msg": message, "input": body}
+                for name in wrong
+            ]
             return jsonify(detail=problems), 422
         if self.flavour == "sdnext" and body.get("sampler_name", "Euler") not in SAMPLERS:
             return self.error(404, "HTTPException", detail="Sampler not found")
@@ -122,7 +133,7 @@ class FakeWebUI:
 
     @contextmanager
     def drawing(self, task: str, job: str, steps: int):
-        """Draw while the block runs; before, wait for whoever is drawing."""
+        """Generate while the block runs; before, wait until no other image is generated."""
         knows_tasks = self.flavour != "sdnext"
         if knows_tasks:
             self.pending.append(task)
@@ -157,7 +168,7 @@ class FakeWebUI:
 
     @contextmanager
     def busy_with_another(self):
-        """Draw somebody else's picture while the block runs, and be halfway through it."""
+        """Generate another client's image while the block runs, and be halfway through it."""
         with self.drawing("task(theirs)", "API-IMG", 10):
             self.state["sampling_step"] = 5
             yield
@@ -167,16 +178,21 @@ class FakeWebUI:
         seed = random.randrange(2**32) if seed == -1 else seed
         self.seeds.append(seed)
         info = {
-            "prompt": body["prompt"], "seed": seed, "all_seeds": [seed], "steps": body.get("steps", 50),
-            "cfg_scale": body.get("cfg_scale", 7.0), "sampler_name": body.get("sampler_name", "Euler"),
-            "sd_model_hash": "6ce0161689", "infotexts": [f"{body['prompt']}\nSteps: 20, Seed: {seed}"],
-        }  # fmt: skip
+            "prompt": body["prompt"],
+            "seed": seed,
+            "all_seeds": [seed],
+            "steps": body.get("steps", 50),
+            "cfg_scale": body.get("cfg_scale", 7.0),
+            "sampler_name": body.get("sampler_name", "Euler"),
+            "sd_model_hash": "6ce0161689",
+            "infotexts": [f"{body['prompt']}\nSteps: 20, Seed: {seed}"],
+        }
         if self.flavour != "sdnext":
             info["sd_model_name"] = "dreamy.v2"
         data = base64.b64encode(picture(not self.state["interrupted"])).decode()
         return {"images": [data], "parameters": body, "info": json.dumps(info)}
 
-    # -- What else it answers ---------------------------------------------------------------
+    # -- Other endpoints ---------------------------------------------------------------
 
     def progress(self):
         self.poll()
@@ -212,17 +228,17 @@ class FakeWebUI:
         self.state["interrupted"] = True
 
     def error(self, status: int, kind: str, detail: str = "", text: str = ""):
-        """Answer as the three do to an exception; A1111 and SD.Next name its text `errors`, Forge `message`."""
+        """Respond as after an exception; its text is `message` on Forge, `errors` on the others."""
         named = "message" if self.flavour == "forge" else "errors"
         return jsonify({"error": kind, "detail": detail, "body": "", named: text}), status
 
     def hang_up(self):
-        """Close the connection without an answer, as a process that is killed does."""
+        """Close the connection without a response, as a process that is killed does."""
         request.environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
         return ""
 
     def break_off(self):
-        """Close the connection in the middle of the answer."""
+        """Close the connection in the middle of the response."""
         return Response(
             iter(['{"images": ["iVBO']),
             headers={"Content-Length": "5000"},

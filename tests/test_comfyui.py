@@ -35,21 +35,21 @@ EMPTY_IMAGE, TEXT_TO_IMAGE = DOCS / "comfyui-empty-image.json", DOCS / "comfyui-
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch):
-    monkeypatch.setattr(comfyui, "TICK_SECONDS", 0.02)
+    monkeypatch.setattr(comfyui, "PROGRESS_INTERVAL_SECONDS", 0.02)
     monkeypatch.setattr(comfyui, "POLL_SECONDS", 0.05)
     monkeypatch.setenv("COMFYUI_PASSWORD", PASSWORD)
 
 
 @pytest.fixture
 def often(monkeypatch):
-    """Let the engine ask the server often although the websocket is connected."""
-    monkeypatch.setattr(comfyui, "CALM_POLL_SECONDS", 0.05)
+    """Let the engine poll often although the websocket is connected."""
+    monkeypatch.setattr(comfyui, "CONNECTED_POLL_SECONDS", 0.05)
 
 
 @pytest.fixture
 def impatient(monkeypatch):
-    """Let the engine not wait for long until a prompt is withdrawn."""
-    monkeypatch.setattr(comfyui, "WITHDRAW_SECONDS", 0.2)
+    """Let the engine wait only a short time until a canceled prompt is removed."""
+    monkeypatch.setattr(comfyui, "CANCEL_WAIT_SECONDS", 0.2)
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def job(server, workflow=TEXT_TO_IMAGE, output_node="", **changes):
 
 
 def failure(job, on_progress=ignore, kind=EngineError):
-    """Return what make() raises, having looked for secrets in all that a log would hold of it."""
+    """Return the error of make(), after a check that nothing a log could show has a secret."""
     with pytest.raises(kind) as caught:
         comfyui.make(job, on_progress)
     text = everything_of(caught.value)
@@ -134,7 +134,7 @@ def posted(server):
 
 
 def in_background(call, *arguments):
-    """Call in a thread; the list returned gets what it returned or raised, and the thread can be joined."""
+    """Call in a thread; return the thread, and a list that will hold the result or the error."""
     outcome = []
 
     def run():
@@ -178,7 +178,7 @@ def test_the_same_job_again_gives_the_picture_from_the_servers_cache(server):
 
 
 def test_websocket_tells_when_the_picture_is_done(server, monkeypatch):
-    monkeypatch.setattr(comfyui, "CALM_POLL_SECONDS", 120)
+    monkeypatch.setattr(comfyui, "CONNECTED_POLL_SECONDS", 120)
     started = time.monotonic()
 
     comfyui.make(job(server), ignore)
@@ -382,7 +382,8 @@ def test_an_edited_workflow_counts_from_the_next_job_on(server, saved):
 
 
 def test_progress_counts_nodes_and_the_steps_of_the_sampler(any_server):
-    # Four nodes before the sampler, which counts as ten and is in the middle of its 4 steps, and two after it.
+    # Four nodes before the sampler, which counts as ten and is in the middle of its 4 steps, and
+    # two after it.
     any_server.hold_at, heard, held = ("3", 2), [], (4 + 10 / 2) / 16
 
     def on_progress(done, total):
@@ -399,12 +400,14 @@ def test_progress_counts_nodes_and_the_steps_of_the_sampler(any_server):
 @pytest.mark.parametrize(
     "noise",
     [
-        "not JSON", "[]", '"x"', "{}", '{"type": "progress", "data": null}', '{"type": "progress", "data": []}',
+        "not JSON", "[]", '"x"', "{}",
+        '{"type": "progress", "data": null}', '{"type": "progress", "data": []}',
         '{"type": "progress", "data": {"value": 1, "max": 0}}',
         '{"type": "progress", "data": {"value": "1", "max": "2"}}',
         '{"type": "progress", "data": {"value": NaN, "max": 1, "node": "3"}}',
         '{"type": "progress", "data": {"value": 99, "max": 1, "node": "nobody"}}',
-        '{"type": "executing", "data": {"node": {}}}', '{"type": "progress_state", "data": {"nodes": {"3": {}}}}',
+        '{"type": "executing", "data": {"node": {}}}',
+        '{"type": "progress_state", "data": {"nodes": {"3": {}}}}',
         '{"type": "unheard_of", "data": {}}', "", "x" * 60_000,
     ],
 )  # fmt: skip
@@ -454,7 +457,7 @@ def test_without_a_websocket_the_picture_comes_all_the_same(any_server):
 
 
 def test_a_websocket_that_never_connects_is_not_waited_for_long(server, monkeypatch):
-    monkeypatch.setattr(comfyui, "LISTEN_SECONDS", 0.2)
+    monkeypatch.setattr(comfyui, "WEBSOCKET_TIMEOUT_SECONDS", 0.2)
     server.hanging = {"/ws"}
 
     drawing = comfyui.make(job(server), ignore)
@@ -495,7 +498,7 @@ def test_a_websocket_that_breaks_leaves_polling(server):
     ],
 )
 def test_websocket_goes_to_the_same_server(base_url, websocket):
-    server = comfyui.server_of(ComfyUI(base_url=base_url, workflow=EMPTY_IMAGE))
+    server = comfyui.connect(ComfyUI(base_url=base_url, workflow=EMPTY_IMAGE))
 
     assert comfyui.Listener(server, "/ws?x", ignore).url == websocket
 
@@ -600,7 +603,7 @@ def test_a_server_that_dies_in_the_middle_is_noticed_soon(any_server, comes_back
     any_server.restart() if comes_back else any_server.kill()
     thread.join(60)
 
-    assert (type(outcome[0]) in (TransientError, comfyui.Lost), outcome[0].code) == (
+    assert (type(outcome[0]) in (TransientError, comfyui.PromptLost), outcome[0].code) == (
         True,
         "engine_unavailable",
     )
@@ -615,7 +618,7 @@ def test_a_server_that_dies_while_the_prompt_waits_is_noticed(server):
     server.restart()
     thread.join(10)
 
-    assert isinstance(outcome[0], comfyui.Lost)
+    assert isinstance(outcome[0], comfyui.PromptLost)
 
 
 @pytest.mark.parametrize("forget", ["queue", "history"])
@@ -630,7 +633,7 @@ def test_a_queue_or_history_that_was_cleared_is_noticed(server, often, forget):
     server.queue.clear()
     thread.join(10)
 
-    assert isinstance(outcome[0], comfyui.Lost)
+    assert isinstance(outcome[0], comfyui.PromptLost)
 
 
 def test_a_short_absence_does_not_end_a_prompt(server):
@@ -696,7 +699,8 @@ def test_a_prompt_somebody_interrupts_may_be_made_again(any_server):
         ({"width": 0}, "EmptyLatentImage (5): Value 0 smaller than min of 1: width"),
         (
             {"steps": None, "seed": -1},
-            "KSampler (3): Value -1 smaller than min of 0: seed; KSampler (3): Required input is missing: steps",
+            "KSampler (3): Value -1 smaller than min of 0: seed"
+            "; KSampler (3): Required input is missing: steps",
         ),
     ],
 )
@@ -807,11 +811,17 @@ def test_a_failed_prompt_is_forgotten_too(server):
 @pytest.mark.parametrize(
     ("status", "kind", "code"),
     [
-        (302, PermanentError, "engine_error"), (400, PermanentError, "engine_error"), (401, PermanentError, "engine_account"),
-        (403, PermanentError, "engine_account"), (404, PermanentError, "engine_refused"), (413, PermanentError, "engine_refused"),
-        (429, TransientError, "engine_busy"), (500, TransientError, "engine_unavailable"), (502, TransientError, "engine_unavailable"),
+        (302, PermanentError, "engine_error"),
+        (400, PermanentError, "engine_error"),
+        (401, PermanentError, "engine_account"),
+        (403, PermanentError, "engine_account"),
+        (404, PermanentError, "engine_refused"),
+        (413, PermanentError, "engine_refused"),
+        (429, TransientError, "engine_busy"),
+        (500, TransientError, "engine_unavailable"),
+        (502, TransientError, "engine_unavailable"),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("path", ["/prompt", "/queue"])
 def test_http_statuses_become_our_codes(server, impatient, path, status, kind, code):
     server.instead[path] = (status, f"<html>{PROMPT}</html>".encode())
@@ -839,11 +849,18 @@ def test_odd_answers_fail_the_job_and_nothing_else(server, path, body):
 @pytest.mark.parametrize(
     "entry",
     [
-        {}, {"outputs": None}, {"outputs": []}, {"outputs": {"9": None}}, {"outputs": {"9": {"images": None}}},
+        {},
+        {"outputs": None},
+        {"outputs": []},
+        {"outputs": {"9": None}},
+        {"outputs": {"9": {"images": None}}},
         {"outputs": {"9": {"images": [None, "x", {}, {"filename": None}]}}},
-        {"outputs": {"9": {"gifs": [{"filename": "x"}]}}, "status": {"status_str": "success", "completed": True}},
+        {
+            "outputs": {"9": {"gifs": [{"filename": "x"}]}},
+            "status": {"status_str": "success", "completed": True},
+        },
     ],
-)  # fmt: skip
+)
 def test_a_history_without_a_picture_is_a_bad_picture(server, entry):
     server.instead |= {"/prompt": (200, b'{"prompt_id": "us"}'), "/queue": NO_QUEUE}
     server.instead["/history/us"] = (200, json.dumps({"us": entry}).encode())
@@ -919,7 +936,7 @@ def test_check_gets_over_odd_statistics(server, stats):
 
 
 def test_check_of_a_server_that_hangs_ends_in_time(server, monkeypatch):
-    monkeypatch.setattr(comfyui, "CHECK_SECONDS", 0.2)
+    monkeypatch.setattr(comfyui, "CHECK_TIMEOUT_SECONDS", 0.2)
     server.hanging = {"/system_stats"}
 
     with pytest.raises(TransientError):

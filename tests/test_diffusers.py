@@ -1,6 +1,7 @@
-"""The engine `diffusers` with a real pipeline: tiny, of random weights, made by the script in its documentation.
+"""The engine `diffusers` with a real pipeline: tiny, with random weights, made as in the docs.
 
-What needs torch is skipped without requirements-gpu.txt; what an operator reads then is tried everywhere.
+Tests that need torch are skipped unless requirements-gpu.txt is installed. The messages that an
+operator then gets are tested everywhere.
 """
 
 import io
@@ -46,7 +47,7 @@ def torch():
 @pytest.fixture(scope="session")
 def made_once(torch, tmp_path_factory):
     folder = tmp_path_factory.mktemp("pipelines") / "tiny"
-    engine.quiet_diffusers()
+    engine.import_diffusers()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["tiny.py", str(folder)])
         exec(block(PAGES[0], "python"), {})
@@ -160,7 +161,7 @@ def test_a_class_unknown_to_the_automatic_choice_works_too(copied):
 
 
 def test_progress_is_told_at_the_start_and_after_each_step(options, pipeline, monkeypatch):
-    monkeypatch.setattr(engine, "PULSE_SECONDS", 1000)
+    monkeypatch.setattr(engine, "PROGRESS_INTERVAL_SECONDS", 1000)
     told = []
 
     draw(options, lambda *progress: told.append(progress))
@@ -169,7 +170,7 @@ def test_progress_is_told_at_the_start_and_after_each_step(options, pipeline, mo
 
 
 def test_progress_is_told_within_a_step(options, monkeypatch):
-    monkeypatch.setattr(engine, "PULSE_SECONDS", 0)
+    monkeypatch.setattr(engine, "PROGRESS_INTERVAL_SECONDS", 0)
     told = []
 
     draw(options, lambda *progress: told.append(progress))
@@ -179,7 +180,7 @@ def test_progress_is_told_within_a_step(options, monkeypatch):
 
 
 def test_what_progress_raises_ends_the_run_at_once_and_unchanged(options, pipeline, monkeypatch):
-    monkeypatch.setattr(engine, "PULSE_SECONDS", 1000)
+    monkeypatch.setattr(engine, "PROGRESS_INTERVAL_SECONDS", 1000)
     told, stop = [], Stop()
 
     def on_progress(done, total):
@@ -195,7 +196,7 @@ def test_what_progress_raises_ends_the_run_at_once_and_unchanged(options, pipeli
 
 def test_a_run_broken_off_leaves_no_trace_in_the_next(options, pipeline, torch, monkeypatch):
     whole = draw(options)
-    monkeypatch.setattr(engine, "PULSE_SECONDS", 0)
+    monkeypatch.setattr(engine, "PROGRESS_INTERVAL_SECONDS", 0)
     steps = iter(range(40))
 
     with pytest.raises(StopIteration):
@@ -271,8 +272,10 @@ logging.basicConfig(level=logging.DEBUG)
 from engines import ImageRequest, diffusers
 from engines.options import Diffusers
 options = Diffusers(folder={str(options.folder)!r})
-job = ImageRequest("quagga " * 300, negative_prompt="dodo " * 300, width=64, height=64, steps=1, options=options)
-print(len(diffusers.make(job).data))
+negative = "dodo " * 300
+size = {{"width": 64, "height": 64}}
+request = ImageRequest("quagga " * 300, negative, **size, steps=1, options=options)
+print(len(diffusers.make(request).data))
 """
 
     done = subprocess.run(
@@ -357,7 +360,7 @@ def test_a_broken_folder_is_no_news_of_the_job(copied):
 
 
 def test_check_says_what_runs_where_and_loads_nothing(copied, torch):
-    device, *name = engine.full_name(engine.device_of("auto")).split(" ", 1)
+    device, *name = engine.describe_device(engine.find_device("auto")).split(" ", 1)
 
     offers = engine.check(Diffusers(folder=copied, dtype="float32"))
 
@@ -382,7 +385,7 @@ def test_the_dtype_suits_the_device_and_the_weights(torch, tmp_path, device, sto
     weights = {"a": torch.zeros(1), "b": torch.zeros(64, dtype=getattr(torch, stored))}
     save_file(weights, tmp_path / "unet/model.safetensors")
 
-    assert engine.dtype_of("auto", torch.device(device), tmp_path) == expected
+    assert engine.choose_dtype("auto", torch.device(device), tmp_path) == expected
 
 
 # -- Without torch ------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Models of remote engines, from models.toml to the picture: worker.py as a real process, the engine a local server."""
+"""Remote engines from models.toml to the image: worker.py as a process, against local servers."""
 
 import signal
 
@@ -134,7 +134,7 @@ def test_a_picture_from_home_says_the_seed_it_was_made_with(alice, webui, worker
     assert opened(image).text["negative_prompt"] == "rain"
 
 
-# -- Canceled, killed, away -------------------------------------------------------------------------
+# -- Canceled, killed, unavailable ------------------------------------------------------------
 
 
 def test_a_cancel_reaches_the_engine(alice, settings, webui, worker):
@@ -222,7 +222,7 @@ def test_a_refused_key_fails_the_job_and_says_so(alice, openai, worker):
     assert failed["errorCode"] == "engine_account" and quota(alice)["used"] == 0
 
 
-# -- flask engines check ----------------------------------------------------------------------------
+# -- flask engines check ----------------------------------------------------------------------
 
 
 def test_engines_check_tries_each_model(declared, cli, webui, openai, monkeypatch):

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
-from files.metadata import has_credentials, label_of, stripped, with_label, with_text
+from files.metadata import has_credentials, label_of, parse, stripped, with_label, with_text
 
 LABEL = {
     "Label": "1",
@@ -270,13 +270,17 @@ def test_xmp_that_cannot_take_the_label_gives_way(xmp):
 @pytest.mark.parametrize(
     "body",
     [
-        f'<rdf:Description xmlns:TC260="{TC260}"><TC260:AIGC>{PLAIN}</TC260:AIGC></rdf:Description>',
-        f'<rdf:Description xmlns:TC260="{TC260}">\n<TC260:AIGC>\n{json.dumps(OTHER)}\n</TC260:AIGC></rdf:Description>',
-        f'<a:b xmlns:TC260="{TC260}"><TC260:AIGC><![CDATA[{json.dumps(OTHER)}]]></TC260:AIGC></a:b>',
+        f'<rdf:Description xmlns:TC260="{TC260}"><TC260:AIGC>{PLAIN}</TC260:AIGC>'
+        "</rdf:Description>",
+        f'<rdf:Description xmlns:TC260="{TC260}">\n<TC260:AIGC>\n{json.dumps(OTHER)}\n</TC260:AIGC>'
+        "</rdf:Description>",
+        f'<a:b xmlns:TC260="{TC260}"><TC260:AIGC><![CDATA[{json.dumps(OTHER)}]]></TC260:AIGC>'
+        "</a:b>",
         f'<rdf:Description xmlns:TC260="{TC260}" TC260:AIGC="{PLAIN}"/>',
         f"<rdf:Description xmlns:t='{TC260}' t:AIGC='{json.dumps(OTHER)}'/>",
         f'<rdf:Description xmlns:C260="{TC260}" TC260:AIGC="{PLAIN}"/>',
-        f'<rdf:Description xmlns:TC260="{TC260}" TC260:AIGC="{escape(json.dumps({"AIGC": OTHER}))}"/>',
+        f'<rdf:Description xmlns:TC260="{TC260}"'
+        f' TC260:AIGC="{escape(json.dumps({"AIGC": OTHER}))}"/>',
     ],
 )
 @pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
@@ -300,7 +304,7 @@ def test_label_outside_xmp_is_read_and_moved_there_by_stripping():
         with_riff_chunk(pictures()["webp-alpha"], b"EXIF", exif),
     ]
 
-    # Of two EXIF chunks the first counts, so the last file, which has the label in the second, has none.
+    # Of two EXIF chunks the first counts: the label in the second of the last file is ignored.
     assert [label_of(data) for data in files] == [OTHER, OTHER, OTHER, None]
     assert [label_of(stripped(data)) for data in files] == [OTHER, OTHER, OTHER, None]
     assert (
@@ -475,7 +479,10 @@ def test_what_follows_the_picture_is_dropped_by_stripping_only(kind):
 # ---------------------------------------------------------------------------
 # Credentials
 # ---------------------------------------------------------------------------
-JUMBF = b"JP\0\1\0\0\0\1\0\0\0\x2ajumb\0\0\0\x1ejumdc2pa\0\x11\0\x10\x80\0\0\xaa\0\x38\x9b\x71\3c2pa\0 odd"
+JUMBF = (
+    b"JP\0\1\0\0\0\1\0\0\0\x2ajumb\0\0\0\x1ejumdc2pa"
+    b"\0\x11\0\x10\x80\0\0\xaa\0\x38\x9b\x71\3c2pa\0 odd"
+)
 CREDENTIALS = {
     "png": (with_chunk(pictures()["png"], b"caBX", JUMBF[8:]), chunk(b"caBX", JUMBF[8:])),
     "jpeg": (
@@ -506,6 +513,31 @@ def test_picture_without_credentials_has_none(kind):
 
 def test_other_app11_segments_are_no_credentials():
     assert not has_credentials(with_segment(pictures()["jpeg"], b"\xeb", b"HDR_RI ver=11"))
+
+
+# ---------------------------------------------------------------------------
+# Several changes of a parsed file
+# ---------------------------------------------------------------------------
+@every_kind
+def test_file_that_was_only_read_stays_the_same(kind):
+    picture = parse(pictures()[kind])
+
+    assert (picture.label, picture.has_credentials) == (None, False)
+    assert picture.to_bytes() is pictures()[kind]
+
+
+@every_kind
+def test_changes_of_a_parsed_file_are_those_of_separate_calls(kind):
+    picture = parse(pictures()[kind])
+
+    picture.put_texts({"prompt": "a fox"})
+    picture.add_label(LABEL)
+    labelled = picture.to_bytes()
+    picture.strip()
+
+    assert labelled == with_label(with_text(pictures()[kind], {"prompt": "a fox"}), LABEL)
+    assert picture.label == LABEL
+    assert picture.to_bytes() == stripped(labelled)
 
 
 # ---------------------------------------------------------------------------

@@ -1,3 +1,5 @@
+"""The engine for OpenAI's Images API, against a local server that speaks it."""
+
 import logging
 import re
 import socket
@@ -32,7 +34,7 @@ BROKEN = ["broken base64", "data url without base64"]
 @pytest.fixture(autouse=True)
 def key(monkeypatch):
     monkeypatch.setenv("FAKE_KEY", KEY)
-    monkeypatch.setattr(openai_images, "PAUSES_SECONDS", (0, 0))
+    monkeypatch.setattr(openai_images, "RETRY_DELAYS_SECONDS", (0, 0))
 
 
 def started_server():
@@ -222,7 +224,7 @@ def test_revised_prompt_is_kept(fake, said, kept):
 def test_progress_grows_and_never_is_whole(monkeypatch):
     now, told = iter([0, 0, 30, 90, 3600, 10**9]), []
     monkeypatch.setattr(time, "monotonic", lambda: next(now))
-    tick = openai_images.estimate(lambda done, total: told.append((done, total)))
+    tick = openai_images.estimated_progress(lambda done, total: told.append((done, total)))
 
     for _ in range(5):
         tick()
@@ -525,12 +527,12 @@ def test_name_that_means_a_private_address_is_not_spoken_to(fake, named):
     ],
 )
 def test_address_is_private(address):
-    assert not openai_images.is_public(address)
+    assert not openai_images.is_public_address(address)
 
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8"])
 def test_address_is_public(address):
-    assert openai_images.is_public(address)
+    assert openai_images.is_public_address(address)
 
 
 @pytest.mark.parametrize(
@@ -609,7 +611,7 @@ def test_picture_that_is_not_there_yet_is_asked_for_again(fake):
     [(True, PermanentError, "outcome_unknown"), (False, TransientError, None)],
 )
 def test_picture_that_cannot_be_fetched(fake, monkeypatch, how, paid, kind, code):
-    monkeypatch.setattr(openai_images, "FETCH_SECONDS", 0.2)
+    monkeypatch.setattr(openai_images, "DOWNLOAD_TIMEOUT_SECONDS", 0.2)
     fake.mode, fake.picture_mode, fake.failures = "url", how, 9 if how == "gone" else 0
 
     error = failure(fake, paid=paid)
@@ -621,7 +623,7 @@ def test_picture_that_cannot_be_fetched(fake, monkeypatch, how, paid, kind, code
 
 
 def test_picture_beyond_all_measure_is_refused(fake, monkeypatch):
-    monkeypatch.setattr(openai_images, "MAX_PICTURE_BYTES", 10_000)
+    monkeypatch.setattr(openai_images, "MAX_IMAGE_BYTES", 10_000)
     fake.mode, fake.result = "url", b"x" * 300_000
 
     error = failure(fake)
@@ -654,7 +656,7 @@ def test_errors_and_logs_hold_no_key_prompt_or_address(fake, caplog, mode, paid)
 )
 def test_errors_of_fetching_hold_no_key_prompt_or_address(fake, caplog, monkeypatch, how):
     caplog.set_level(logging.DEBUG)
-    monkeypatch.setattr(openai_images, "FETCH_SECONDS", 0.2)
+    monkeypatch.setattr(openai_images, "DOWNLOAD_TIMEOUT_SECONDS", 0.2)
     fake.mode, fake.picture_mode, fake.failures = "url", how, 9 if how == "gone" else 0
     fake.redirects = ["/pictures/9.png"] * 4 if how == "redirected" else []
     fake.link = {"refused": "https://other.example.com/1.png", "odd": f"http://[{SIGNATURE}"}.get(

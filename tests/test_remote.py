@@ -1,3 +1,5 @@
+"""The HTTP client of the remote engines, against servers that answer byte by byte."""
+
 import gzip
 import socket
 import ssl
@@ -19,7 +21,10 @@ GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
 @contextmanager
 def serving(talk, tls=None, heads=None):
-    """Give the address of a server that does talk(connection) with each of its connections after the request."""
+    """Run a server and yield its URL.
+
+    After the head of a request has arrived, talk(connection) sends the response.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     if tls:
         context.load_cert_chain(tls)
@@ -45,7 +50,7 @@ def serving(talk, tls=None, heads=None):
 
 
 def says(*pieces: bytes, end: bytes | None = None):
-    """Say these pieces; then repeat `end` until the other side leaves, if there is one, or hang up."""
+    """Send these pieces; then repeat `end` until the client leaves, or hang up if there is none."""
 
     def talk(connection):
         for piece in pieces:
@@ -57,8 +62,8 @@ def says(*pieces: bytes, end: bytes | None = None):
     return talk
 
 
-def call(url: str, seconds: float = 5, **options) -> remote.Answer:
-    return remote.Server(url).call("GET", "/", seconds, **options)
+def call(url: str, seconds: float = 5, **options) -> remote.RemoteResponse:
+    return remote.Client(url).send("GET", "/", seconds, **options)
 
 
 def failure(url: str, seconds: float = 5, **options) -> EngineError:
@@ -87,7 +92,7 @@ def test_answer_is_read_whole(answer):
 
 def test_compressed_answer_is_unpacked():
     packed = gzip.compress(b"x" * 500_000)
-    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(packed)}\r\n\r\n".encode()
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
 
     with serving(says(head, packed)) as url:
         assert call(url).body == b"x" * 500_000
@@ -100,10 +105,10 @@ def test_connection_is_kept_for_the_next_call():
         connection.sendall(GOOD)
 
     with serving(twice) as url:
-        server = remote.Server(url)
+        client = remote.Client(url)
 
-        assert [server.call("GET", "/").status for _ in range(2)] == [200, 200]
-        assert len(server.connections) == 1
+        assert [client.send("GET", "/").status for _ in range(2)] == [200, 200]
+        assert len(client.connections) == 1
 
 
 def test_redirect_is_not_followed():
@@ -114,14 +119,14 @@ def test_redirect_is_not_followed():
 @pytest.mark.parametrize("body", [b"", b"<h1>", b"\xff", b"[" * 100_000])
 def test_body_that_is_no_json_is_final(body):
     with pytest.raises(PermanentError) as caught:
-        remote.Answer(200, {}, body).json()
+        remote.RemoteResponse(200, {}, body).json()
 
     assert str(caught.value) == "engine_error: 200 without JSON"
     assert caught.value.__context__ is None
 
 
 def test_answer_does_not_show_its_body():
-    assert repr(remote.Answer(200, {"X": "secret"}, b"secret")) == "<Answer 200>"
+    assert repr(remote.RemoteResponse(200, {"X": "secret"}, b"secret")) == "<RemoteResponse 200>"
 
 
 @pytest.mark.parametrize(
@@ -129,12 +134,12 @@ def test_answer_does_not_show_its_body():
     [("7", 7), ("1.9", 1), ("0", 0), ("", None), ("-1", None), ("soon", None), ("9" * 30, None)],
 )
 def test_retry_after_is_understood(text, seconds):
-    assert remote.seconds_of(text) == seconds
+    assert remote.parse_retry_after(text) == seconds
 
 
 def test_retry_after_may_be_a_date():
-    assert remote.seconds_of("Wed, 21 Oct 2015 07:28:00 GMT") == 0
-    assert remote.seconds_of("Wed, 21 Oct 2099 07:28:00 GMT") > 10**9
+    assert remote.parse_retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0
+    assert remote.parse_retry_after("Wed, 21 Oct 2099 07:28:00 GMT") > 10**9
 
 
 # -- What breaks --------------------------------------------------------------------------------
@@ -174,7 +179,7 @@ def test_slow_answer_is_given_up(head):
 
 def test_answer_beyond_measure_is_final():
     with serving(says(b"HTTP/1.0 200 OK\r\n\r\n", b"x" * 2000)) as url:
-        error = failure(url, limit=1000)
+        error = failure(url, max_bytes=1000)
 
     assert isinstance(error, PermanentError)
 
@@ -271,11 +276,11 @@ def test_close_breaks_off_what_is_under_way(request, head, secure):
         left.set()
 
     with serving(wait, request.getfixturevalue("trusted") if secure else None) as url:
-        server = remote.Server(url)
-        in_thread(lambda: server.call("GET", "/", 60), ended)
+        client = remote.Client(url)
+        in_thread(lambda: client.send("GET", "/", 60), ended)
         assert reached.wait(10)
 
-        server.close()
+        client.close()
 
         assert left.wait(10)
         assert ended.wait(10)
@@ -294,22 +299,23 @@ def test_connection_made_after_the_close_is_not_used():
     heard = []
 
     with serving(heard.append) as url:
-        server = remote.Server(url)
-        server.close()
+        client = remote.Client(url)
+        client.close()
         with pytest.raises(TransientError):
-            server.call("GET", "/")
+            client.send("GET", "/")
 
     assert heard == []
 
 
 def test_address_that_may_not_be_reached_hears_nothing():
     with socket.create_server(("127.0.0.1", 0)) as private:
-        server = remote.Server(
-            f"https://localhost:{private.getsockname()[1]}", may_reach=lambda address: False
+        client = remote.Client(
+            f"https://localhost:{private.getsockname()[1]}",
+            is_allowed_address=lambda address: False,
         )
 
         with pytest.raises(PermanentError, match="an address that is not allowed"):
-            server.call("GET", "/")
+            client.send("GET", "/")
 
         assert private.accept()[0].recv(100) == b""
 
@@ -318,7 +324,7 @@ def test_waiting_ends_at_once_with_what_the_tick_raises():
     over = threading.Event()
 
     with pytest.raises(KeyError):
-        remote.while_waiting(lambda: over.wait(60), {}.popitem, seconds=0.01)
+        remote.run_with_progress(lambda: over.wait(60), {}.popitem, interval_seconds=0.01)
 
     over.set()
 
@@ -326,7 +332,7 @@ def test_waiting_ends_at_once_with_what_the_tick_raises():
 @pytest.mark.parametrize("call", [lambda: 7, lambda: {}["x"]])
 def test_waiting_gives_what_the_call_gives(call):
     try:
-        assert remote.while_waiting(call, lambda: None) == 7
+        assert remote.run_with_progress(call, lambda: None) == 7
     except KeyError as error:
         assert error.args == ("x",)
 
@@ -339,7 +345,7 @@ def test_key_that_cannot_be_sent_is_refused_without_being_quoted(monkeypatch, ke
     monkeypatch.setenv("FAKE_KEY", key)
 
     with pytest.raises(PermanentError) as caught:
-        remote.bearer("FAKE_KEY")
+        remote.bearer_auth("FAKE_KEY")
 
     assert caught.value.code == "engine_account"
     assert not key or key not in str(caught.value)
@@ -369,4 +375,4 @@ def test_passwords_of_netrc_are_not_sent(monkeypatch, tmp_path):
     ],
 )
 def test_only_short_names_of_the_server_are_kept(value, kept):
-    assert remote.word(value) == kept
+    assert remote.identifier(value) == kept

@@ -26,9 +26,9 @@ PROMPT, PASSWORD = "a fox nobody may read of", "tr0ub4dor-and-3"
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch):
-    monkeypatch.setattr(sdwebui, "TICK_SECONDS", 0.02)
+    monkeypatch.setattr(sdwebui, "PROGRESS_INTERVAL_SECONDS", 0.02)
     monkeypatch.setattr(sdwebui, "POLL_SECONDS", 0.02)
-    monkeypatch.setattr(sdwebui, "STOP_SECONDS", 1)
+    monkeypatch.setattr(sdwebui, "INTERRUPT_WAIT_SECONDS", 1)
     monkeypatch.setenv("WEBUI_PASSWORD", PASSWORD)
 
 
@@ -57,7 +57,7 @@ def any_webui(request, start):
 
 
 def job(webui, **parameters):
-    """A job for this server; what no job has goes to the options of its model."""
+    """Return a request for this server; parameters that it does not have become options."""
     ours = {
         name: parameters.pop(name)
         for name in list(parameters)
@@ -73,7 +73,7 @@ def failure(job, on_progress=ignore):
 
 
 def seen_of(job, until):
-    """Draw with an on_progress that remembers percents, and calls until(percent) each time."""
+    """Return the list of percents reported, and a call of make() that fills it."""
     percents = []
 
     def on_progress(done, total):
@@ -130,8 +130,9 @@ def test_sends_what_the_job_says(webui):
     body = webui.bodies[0]
     assert body.pop("force_task_id").startswith("task(")
     assert body == {
-        "prompt": PROMPT, "negative_prompt": "fog", "width": 640, "height": 512, "steps": 8, "cfg_scale": 4.5,
-        "seed": 0, "scheduler": "Karras", "override_settings": {"sd_model_checkpoint": "plain"},
+        "prompt": PROMPT, "negative_prompt": "fog", "width": 640, "height": 512, "steps": 8,
+        "cfg_scale": 4.5, "seed": 0, "scheduler": "Karras",
+        "override_settings": {"sd_model_checkpoint": "plain"},
         "batch_size": 1, "n_iter": 1, "send_images": True, "save_images": False,
     }  # fmt: skip
 
@@ -303,8 +304,8 @@ def test_cancel_leaves_anothers_picture_alone(any_webui):
 
 
 def test_cancel_does_not_wait_for_a_server_that_hangs(webui, monkeypatch):
-    monkeypatch.setattr(sdwebui, "STOP_SECONDS", 0.2)
-    monkeypatch.setattr(sdwebui, "ANSWER_SECONDS", 120)
+    monkeypatch.setattr(sdwebui, "INTERRUPT_WAIT_SECONDS", 0.2)
+    monkeypatch.setattr(sdwebui, "STATUS_TIMEOUT_SECONDS", 120)
     webui.progress_hangs.clear()
     started = time.monotonic()
 
@@ -315,7 +316,7 @@ def test_cancel_does_not_wait_for_a_server_that_hangs(webui, monkeypatch):
 
 
 def test_what_was_canceled_before_it_was_sent_is_never_sent(webui, monkeypatch):
-    monkeypatch.setattr(sdwebui, "STOP_SECONDS", 0.1)
+    monkeypatch.setattr(sdwebui, "INTERRUPT_WAIT_SECONDS", 0.1)
     before = set(threading.enumerate())
     webui.progress_hangs.clear()
     with pytest.raises(Canceled):
@@ -332,7 +333,7 @@ def test_what_was_canceled_before_it_was_sent_is_never_sent(webui, monkeypatch):
 
 
 def answer(status, kind="", detail="", text=""):
-    """A server whose txt2img ends with an error, as it words them."""
+    """Let txt2img respond with an error of this server, whose text quotes the prompt."""
     return lambda webui: lambda: webui.error(status, kind, detail, f"{text} while drawing {PROMPT}")
 
 
@@ -498,8 +499,9 @@ def test_check_counts_what_the_server_has(any_webui):
 @pytest.mark.parametrize(
     "name",
     [
-        "sd15/dreamy.v2.safetensors [6ce0161689]", "sd15/dreamy.v2.safetensors", "sd15_dreamy.v2", "dreamy.v2",
-        "dreamy.v2 [6ce0161689]", "6ce0161689", "plain.ckpt", "plain",
+        "sd15/dreamy.v2.safetensors [6ce0161689]", "sd15/dreamy.v2.safetensors",
+        "sd15_dreamy.v2", "dreamy.v2", "dreamy.v2 [6ce0161689]", "6ce0161689",
+        "plain.ckpt", "plain",
     ],
 )  # fmt: skip
 def test_check_knows_a_checkpoint_by_each_of_its_names(webui, name):
