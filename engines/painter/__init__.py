@@ -1,17 +1,33 @@
-"""Owns the built-in drawing engine: pictures drawn by plain code from the words of a prompt and a seed.
+"""The built-in drawing engine: pictures drawn by plain code from the words of a prompt and a seed.
 
-It is no AI model: it knows the words in WORDS and how to draw them, and nothing else. It needs only Pillow,
-and gives the same bytes for the same job in every process; a prompt without a known word becomes an abstract.
+It is no AI model: it knows the words in words.py and how to draw them, and nothing else. It needs
+only Pillow, and gives the same bytes for the same request in every process; a prompt without a
+known word becomes an abstract picture.
+
+    words.py     from the words of a prompt to motifs, colours and a mood
+    colours.py   blends, gradients, and the palettes of the moods
+    curves.py    ridge lines, hill lines and rounded outlines
+    canvas.py    the picture being painted, and the tools to paint
+    sky.py       the sky, sun, moon, stars, clouds, fireworks, and the weather
+    land.py      mountains, hills, a city, the sea, a desert
+    plants.py    forests and flowers
+    things.py    the house, animals, boats, balloons and birds
+    abstract.py  abstract pictures
+
+Each motif has a paint_ function, which yields strokes: functions that paint a part of the picture
+when they are called. The strokes of a motif share one series of random numbers. Keep the order
+in which they take them: another order gives other pictures for the same seed.
 """
 
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from random import Random
 from typing import Any
 
 from engines import Drawing, Job, no_progress
 from engines.painter.abstract import ABSTRACTS, paint_backdrop
-from engines.painter.canvas import Canvas, Stroke
+from engines.painter.canvas import Canvas, Stroke, Strokes
 from engines.painter.land import paint_city, paint_desert, paint_hills, paint_mountains, paint_sea
 from engines.painter.plants import paint_flowers, paint_forest
 from engines.painter.sky import (
@@ -33,8 +49,7 @@ from engines.painter.words import WORDS, motifs_in
 
 __all__ = ["WORDS", "check", "make", "motifs_in"]
 
-
-# In painting order, from the sky to what falls before our eyes.
+# In painting order, from the sky to rain and snow: the motifs that each function paints.
 PAINTERS = (
     ("galaxy", paint_galaxy),
     ("star", paint_stars),
@@ -61,35 +76,64 @@ PAINTERS = (
 )
 
 
-def plan(canvas: Canvas) -> list[Stroke]:
-    """List the strokes of a picture, at least one for each step; the extra ones are faint flecks of light."""
-    painters = [painter for names, painter in PAINTERS if canvas.motifs & set(names.split())]
-    chosen = canvas.random("abstract").choice(ABSTRACTS)
-    painters = [paint_sky, *painters] if canvas.motifs else [paint_backdrop, chosen]
-    strokes = [stroke for painter in painters for stroke in painter(canvas)]
-    rng = canvas.random("flecks")
-    while len(strokes) < canvas.job.steps:
-        x, y = rng.uniform(0, canvas.width), rng.uniform(0, canvas.height)
-        strokes.append(partial(canvas.glow, x, y, canvas.unit * rng.uniform(0.04, 0.12), canvas.light, 0.035))
-    return strokes
+def make(
+    request: Job,
+    on_progress: Callable[[int, int], None] = no_progress,
+) -> Drawing:
+    """Draw a request as a PNG; the same request always gives the same bytes.
 
-
-def make(job: Job, on_progress: Callable[[int, int], None] = no_progress) -> Drawing:
-    """Draw the job as a PNG; the same job always gives the same bytes.
-
-    Reads all of the job but guidance and options. Calls on_progress(done, total) after each of job.steps
+    Reads all of it but guidance and options. Calls on_progress(done, total) after each of its
     steps; what that raises ends the drawing at once and reaches the caller.
     """
-    job = replace(job, steps=job.steps or 20)
-    canvas = Canvas(job)
+    steps = request.steps or 20
+    canvas = Canvas(replace(request, steps=steps))
     strokes = plan(canvas)
-    for step in range(job.steps):
-        for stroke in strokes[len(strokes) * step // job.steps : len(strokes) * (step + 1) // job.steps]:
+    for step in range(steps):
+        first = len(strokes) * step // steps
+        last = len(strokes) * (step + 1) // steps
+        for stroke in strokes[first:last]:
             stroke()
-        on_progress(step + 1, job.steps)
+        on_progress(step + 1, steps)
     return Drawing(canvas.png())
 
 
 def check(options: Any) -> list[str]:
     """Say what there is to draw; nothing can be missing."""
     return [f"{len(WORDS)} motifs"]
+
+
+def plan(canvas: Canvas) -> list[Stroke]:
+    """List the strokes of a picture, at least one for each step."""
+    strokes = []
+    for paint in _painters(canvas):
+        strokes += paint(canvas)
+    rng = canvas.random("flecks")
+    while len(strokes) < canvas.request.steps:
+        strokes.append(_fleck(canvas, rng))
+    return strokes
+
+
+def _painters(canvas: Canvas) -> list[Callable[[Canvas], Strokes]]:
+    if not canvas.motifs:
+        abstract = canvas.random("abstract").choice(ABSTRACTS)
+        return [paint_backdrop, abstract]
+    painters = [paint_sky]
+    for motifs, paint in PAINTERS:
+        if canvas.has(*motifs.split()):
+            painters.append(paint)
+    return painters
+
+
+def _fleck(
+    canvas: Canvas,
+    rng: Random,
+) -> Stroke:
+    """Choose a faint fleck of light, which fills a step that has nothing else to paint."""
+    return partial(
+        canvas.glow,
+        x=rng.uniform(0, canvas.width),
+        y=rng.uniform(0, canvas.height),
+        radius=canvas.unit * rng.uniform(0.04, 0.12),
+        colour=canvas.light,
+        strength=0.035,
+    )

@@ -1,15 +1,16 @@
-"""What the words of a prompt mean: motifs, colours, and the mood that sets the palette.
+"""From the words of a prompt to what is drawn: motifs, colours and the mood.
 
-Latin words match whole (plurals too), Chinese ones as substrings.
+Latin words match whole (plurals too), Chinese ones wherever they stand. A motif is something to
+draw, such as a mountain; the mood is the time or weather that sets the palette.
 """
 
-import random
 import re
 import unicodedata
+from random import Random
 
-from engines import Job
 from engines.painter.colours import Colour, rgb
 
+# The motifs, and the words that ask for each.
 WORDS = {
     "sunset": "sunset dusk evening twilight 日落 夕阳 夕陽 落日 黄昏 黃昏 晚霞 傍晚",
     "dawn": "dawn sunrise morning daybreak 日出 黎明 清晨 早晨 朝霞 晨曦",
@@ -30,11 +31,19 @@ WORDS = {
     "snow": "snow snowy winter ice frozen 雪 雪花 冬 冰",
     "mountain": "mountain peak alp alps valley himalaya fuji 山 峰 岭 嶺 峡谷",
     "hill": "hill field countryside landscape farm 丘 田野 乡村 鄉村 风景 風景",
-    "city": "city town skyline skyscraper street building cyberpunk tokyo shanghai 城市 都市 城 街 高楼 大厦 上海",
-    "sea": "sea ocean lake river water beach coast island wave seascape 海 湖 江 河 海浪 浪花 岛 島",
+    "city": (
+        "city town skyline skyscraper street building cyberpunk tokyo shanghai "
+        "城市 都市 城 街 高楼 大厦 上海"
+    ),
+    "sea": (
+        "sea ocean lake river water beach coast island wave seascape 海 湖 江 河 海浪 浪花 岛 島"
+    ),
     "desert": "desert dune sahara sand 沙漠 沙丘 大漠",
     "forest": "forest tree wood woodland pine jungle 森林 树 樹 林",
-    "flower": "flower floral meadow blossom garden rose tulip daisy poppy lavender sunflower 花 草原 草地 玫瑰",
+    "flower": (
+        "flower floral meadow blossom garden rose tulip daisy poppy lavender sunflower "
+        "花 草原 草地 玫瑰"
+    ),
     "boat": "boat sailboat ship sail yacht 帆船 小船 渔船 轮船 帆 舟",
     "house": "house cabin cottage hut 房子 小屋 木屋 屋",
     "balloon": "balloon 气球 氣球",
@@ -44,6 +53,7 @@ WORDS = {
     "firework": "firework celebration festival 烟花 煙花 烟火 节日",
 }
 
+# The colours, and the words that ask for each.
 COLOUR_WORDS = {
     "d62839": "red crimson scarlet 红 紅",
     "f3722c": "orange 橙 橘",
@@ -59,8 +69,11 @@ COLOUR_WORDS = {
     "8a8f98": "gray grey silver monochrome 灰 银色",
 }
 
+GREEN = rgb("43a047")
+BROWN = rgb("8d5a3b")
 
-# The first of these that the prompt names sets the mood, hence the palette.
+# The motifs of a prompt set the mood, hence the palette: the first line that names one of them
+# counts, and the mood is one of those on its right. The last line is for all other prompts.
 MOODS = (
     ("galaxy planet aurora firework night", "night"),
     ("sunset", "sunset"),
@@ -79,8 +92,8 @@ MOODS = (
     ("", "day dawn sunset"),
 )
 
-# What else a motif or a mood brings along, unless the negative prompt forbids it.
-BRINGS = {
+# What else is drawn with a motif or in a mood, unless the negative prompt forbids it.
+COMPANIONS = {
     "sunset": "sun cloud bird",
     "dawn": "sun cloud bird",
     "day": "sun cloud bird",
@@ -101,8 +114,13 @@ BRINGS = {
     "rainbow": "hill cloud",
 }
 
+# Motifs that fill the lower half of the picture.
 GROUND = {"mountain", "hill", "city", "sea", "desert", "forest", "flower"}
+
+# Motifs that fill all of it with sky.
 SPACE = {"galaxy", "planet"}
+
+# Motifs that stand at the front.
 SUBJECTS = {"cat", "fox", "house"}
 
 
@@ -117,34 +135,103 @@ def colours_in(text: str) -> list[Colour]:
     return [rgb(code) for code in COLOUR_WORDS if code in found]
 
 
-def _matches(text: str, table: dict[str, str]) -> set[str]:
+def _matches(
+    text: str,
+    table: dict[str, str],
+) -> set[str]:
+    """Name the keys of a table whose words are in the text."""
     folded = unicodedata.normalize("NFKC", text).casefold()
-    latin = set(re.findall(r"[a-z]+", folded))
-    latin |= {word.removesuffix("s") for word in latin} | {word.removesuffix("es") for word in latin}
-    latin |= {word.removesuffix("ies") + "y" for word in latin if word.endswith("ies")}
+    latin_words = _latin_words(folded)
     found = set()
-    # Long words go first and are struck out, or the 花 in 烟花 (firework) would ask for flowers.
-    pairs = [(word, name) for name, words in table.items() for word in words.split()]
-    for word, name in sorted(pairs, key=lambda pair: len(pair[0]), reverse=True):
-        if word in latin if word.isascii() else word in folded:
+    for word, name in _longest_first(table):
+        is_named = word in latin_words if word.isascii() else word in folded
+        if is_named:
             found.add(name)
+            # Struck out, or the 花 in 烟花 (firework) would ask for flowers too.
             folded = folded.replace(word, " ")
     return found
 
 
-def compose(job: Job, rng: random.Random) -> tuple[str, set[str]]:
-    """Choose the mood and the motifs of a job; the mood is "abstract", without motifs, if no word is known."""
-    forbidden = motifs_in(job.negative_prompt)
-    wanted = motifs_in(job.prompt) - forbidden
+def _latin_words(text: str) -> set[str]:
+    """List the words of a text, with what would be the singular of each."""
+    words = set(re.findall(r"[a-z]+", text))
+    without_s = {word.removesuffix("s") for word in words}
+    without_es = {word.removesuffix("es") for word in words}
+    words = words | without_s | without_es
+    for word in sorted(words):
+        if word.endswith("ies"):
+            words.add(word.removesuffix("ies") + "y")
+    return words
+
+
+def _longest_first(table: dict[str, str]) -> list[tuple[str, str]]:
+    """List every word of a table, with its key."""
+    pairs = []
+    for name, words in table.items():
+        pairs += [(word, name) for word in words.split()]
+    return sorted(pairs, key=lambda pair: len(pair[0]), reverse=True)
+
+
+def compose(
+    prompt: str,
+    negative_prompt: str,
+    rng: Random,
+) -> tuple[str, set[str]]:
+    """Choose the mood and the motifs of a picture.
+
+    Without a known word the mood is "abstract", and there are no motifs.
+    """
+    forbidden = motifs_in(negative_prompt)
+    wanted = motifs_in(prompt) - forbidden
     if not wanted:
         return "abstract", set()
-    choices = next(moods.split() for names, moods in MOODS if not names or wanted & set(names.split()))
-    mood = rng.choice([choice for choice in choices if choice not in forbidden] or ["day"])
-    brought = {extra for name in wanted | {mood} for extra in BRINGS.get(name, "").split()}
-    if not (wanted | brought) & (GROUND | SPACE):
-        brought |= {"hill", rng.choice(("mountain", "hill") if wanted & SUBJECTS else ("mountain", "hill", "forest"))}
-    if (wanted | brought) & GROUND == {"mountain"}:
-        brought.add(rng.choice(("hill", "forest", "sea")))
-    if mood in ("night", "rain") or SPACE & wanted:
-        brought -= {"sun", "bird"} | ({"moon"} if SPACE & wanted or mood == "rain" else set())
-    return mood, wanted | (brought - forbidden)
+    mood = _choose_mood(rng, wanted, forbidden)
+    added = _companions(wanted | {mood})
+    if not (wanted | added) & (GROUND | SPACE):
+        added |= _choose_ground(rng, wanted)
+    if (wanted | added) & GROUND == {"mountain"}:
+        foreground = rng.choice(("hill", "forest", "sea"))
+        added.add(foreground)
+    added -= _unfitting(wanted, mood)
+    return mood, wanted | (added - forbidden)
+
+
+def _choose_mood(
+    rng: Random,
+    wanted: set[str],
+    forbidden: set[str],
+) -> str:
+    moods = next(moods for motifs, moods in MOODS if not motifs or wanted & set(motifs.split()))
+    allowed = [mood for mood in moods.split() if mood not in forbidden]
+    return rng.choice(allowed or ["day"])
+
+
+def _companions(names: set[str]) -> set[str]:
+    """List what is drawn together with these motifs and moods."""
+    companions = set()
+    for name in names:
+        companions.update(COMPANIONS.get(name, "").split())
+    return companions
+
+
+def _choose_ground(
+    rng: Random,
+    wanted: set[str],
+) -> set[str]:
+    """Choose land for a picture that would have none."""
+    choices = ["mountain", "hill"]
+    if not wanted & SUBJECTS:
+        choices.append("forest")
+    return {"hill", rng.choice(choices)}
+
+
+def _unfitting(
+    wanted: set[str],
+    mood: str,
+) -> set[str]:
+    """List what cannot be seen in this mood, unless the prompt asks for it."""
+    if wanted & SPACE or mood == "rain":
+        return {"sun", "bird", "moon"}
+    if mood == "night":
+        return {"sun", "bird"}
+    return set()
