@@ -46,7 +46,7 @@ def process(job: Job, params: dict[str, Any], generated: GeneratedImage) -> Resu
     thumbnail = metadata.parse(picture.thumbnail)
     add_ai_label(job, thumbnail)
     columns = {"generation_params_json": encode_params(params), **size}
-    return Result(image, picture.extension, bytes(thumbnail), columns)
+    return Result(image, picture.extension, thumbnail.to_bytes(), columns)
 
 
 def with_facts(params: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def with_metadata(job: Job, params: dict[str, Any], data: bytes) -> bytes:
     picture = metadata.parse(data)
     embed_prompt(job, params, picture)
     add_ai_label(job, picture)
-    return bytes(picture)
+    return picture.to_bytes()
 
 
 def embed_prompt(job: Job, params: dict[str, Any], picture: metadata.PictureFile) -> None:
