@@ -1,7 +1,7 @@
-"""How fast and how small the service is, beside the least code that could do the same. See README.md.
+"""How fast and how small the service is, beside the least code that could do the same: README.md.
 
-    .venv/bin/python bench/run.py [profile] [history] [record] [submit] [watchers] [jobs] [million] [memory] [start]
-                                  [logins]
+    .venv/bin/python bench/run.py [profile] [history] [record] [submit] [watchers] [jobs] [memory]
+                                  [start] [logins] [million]
 
 Compared variants run in turns, ABABAB, and the ratio is the median of the rounds' ratios.
 """
@@ -46,6 +46,7 @@ MILLION = 1_000_000
 PROFILE, HISTORY = "/api/auth/profile", "/api/v1/images/history"
 RECORD, SUBMIT = "/api/v1/images/1", "/api/v1/images/generate"
 SMALL_USER, LARGE_USER = 1, 2  # with 10 and with 1,000,000 generations
+SUBMITTERS = range(3, 67)  # the others' histories stay as they are
 
 
 def main() -> None:
@@ -58,8 +59,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, mariadb(Path(folder)) as environ:
         upgrade(environ)
         with mysql(environ) as connection, connection.cursor() as cursor:
-            add_users(cursor)
-            cursor.execute(SMALL_HISTORY)
+            fill(cursor)
         for part in chosen:
             PARTS[part](environ)
 
@@ -75,7 +75,10 @@ def report(what: str, ours: str, beside: str = "", ratio: float | None = None,
 
 
 def compared(pairs: Iterable[tuple[float, float]]) -> tuple[float, float, float]:
-    """Return the median of each side, and of the ratios within a round, where both had the same neighbours."""
+    """Return the median of each side, and of the ratios within a round.
+
+    Both of a round had the same neighbours on the machine.
+    """
     pairs = list(pairs)
     mine, beside = (median(side) for side in zip(*pairs))
     return mine, beside, median(one / other for one, other in pairs)
@@ -83,29 +86,53 @@ def compared(pairs: Iterable[tuple[float, float]]) -> tuple[float, float, float]
 
 # -- What is in the database --------------------------------------------------------------------
 
-GENERATION = "a fox in the snow, evening light, watercolour', '/api/uploads/generated_images/1/0123456789abcdef.png"
-COLUMNS = "(user_id, prompt_text, image_url, thumbnail_url, status, generation_params_json, created_at, updated_at)"
-VALUES = f"""
-    {{user}}, '{GENERATION}', '/api/uploads/generated_images/1/0123456789abcdef_thumbnail.webp', 'completed',
-    '{{"model_used": "painter-1", "seed": 1234567890, "steps": 20, "width": 512, "height": 512}}'
+Cursor = pymysql.cursors.Cursor | sqlite3.Cursor
+
+COLUMNS = """
+    (user_id, prompt_text, image_url, thumbnail_url, status, generation_params_json,
+     created_at, updated_at)
+"""
+VALUES = """
+    'a fox in the snow, evening light, watercolour',
+    '/api/uploads/generated_images/1/0123456789abcdef.png',
+    '/api/uploads/generated_images/1/0123456789abcdef_thumbnail.webp', 'completed',
+    '{"model_used": "painter-1", "seed": 1234567890, "steps": 20, "width": 512, "height": 512}'
 """
 SMALL_HISTORY = f"""
     INSERT INTO image_generations {COLUMNS}
-    SELECT {VALUES.replace("{user}", str(SMALL_USER))}, CURRENT_TIMESTAMP, CURRENT_TIMESTAMP
+    SELECT {SMALL_USER}, {VALUES}, CURRENT_TIMESTAMP, CURRENT_TIMESTAMP
       FROM (SELECT 1 FROM users LIMIT 10) AS ten
 """
-LARGE_VALUES = VALUES.replace("{user}", str(LARGE_USER))
 LARGE_MYSQL = f"""
     INSERT INTO image_generations {COLUMNS}
-    SELECT {LARGE_VALUES}, FROM_UNIXTIME(1700000000 + seq), FROM_UNIXTIME(1700000000 + seq)
+    SELECT {LARGE_USER}, {VALUES},
+           FROM_UNIXTIME(1700000000 + seq), FROM_UNIXTIME(1700000000 + seq)
       FROM seq_1_to_{MILLION}
 """
 LARGE_SQLITE = f"""
     INSERT INTO image_generations {COLUMNS}
-    WITH RECURSIVE numbers (seq) AS (SELECT 1 UNION ALL SELECT seq + 1 FROM numbers WHERE seq < {MILLION})
-    SELECT {LARGE_VALUES}, datetime(1700000000 + seq, 'unixepoch'), datetime(1700000000 + seq, 'unixepoch')
+      WITH RECURSIVE numbers (seq) AS (
+           SELECT 1
+            UNION ALL
+           SELECT seq + 1 FROM numbers WHERE seq < {MILLION})
+    SELECT {LARGE_USER}, {VALUES},
+           datetime(1700000000 + seq, 'unixepoch'), datetime(1700000000 + seq, 'unixepoch')
       FROM numbers
 """
+ADD_USER = """
+    INSERT INTO users (username, username_key, email, email_key, password_hash)
+    VALUES ('{name}', '{name}', '{name}@example.com', '{name}@example.com', '{password_hash}')
+"""
+COUNT_IMAGES = """
+    UPDATE users
+       SET image_count = (SELECT COUNT(*) FROM image_generations WHERE user_id = users.id)
+"""
+USER_COLUMNS_MYSQL = """
+    SELECT column_name
+      FROM information_schema.columns
+     WHERE table_schema = DATABASE() AND table_name = 'users'
+"""
+USER_COLUMNS_SQLITE = "SELECT name FROM pragma_table_info('users')"
 
 
 def mysql_root(environ: dict[str, str]) -> pymysql.Connection:
@@ -115,20 +142,31 @@ def mysql_root(environ: dict[str, str]) -> pymysql.Connection:
 
 def mysql(environ: dict[str, str]) -> pymysql.Connection:
     return pymysql.connect(
-        host="127.0.0.1", port=int(environ["MYSQL_PORT"]), user="bench", password="bench", database="bench",
-        autocommit=True, ssl_disabled=True,
-    )  # fmt: skip
+        host="127.0.0.1",
+        port=int(environ["MYSQL_PORT"]),
+        user=environ["MYSQL_USER"],
+        password=environ["MYSQL_PASSWORD"],
+        database=environ["MYSQL_DB"],
+        autocommit=True,
+        ssl_disabled=True,
+    )
 
 
-def add_users(cursor: pymysql.cursors.Cursor | sqlite3.Cursor) -> None:
-    """Add user1 … user64; all have the same password."""
+def fill(cursor: Cursor) -> None:
+    """Add the users, whose ids are counted from 1, and the small user's history."""
     password_hash = generate_password_hash(logins.PASSWORD)
-    for number in range(1, 65):
-        name, email = f"user{number}", f"user{number}@example.com"
-        cursor.execute(
-            "INSERT INTO users (username, username_key, email, email_key, password_hash)"
-            f" VALUES ('{name}', '{name}', '{email}', '{email}', '{password_hash}')"
-        )
+    for number in range(1, SUBMITTERS.stop):
+        cursor.execute(ADD_USER.format(name=f"user{number}", password_hash=password_hash))
+    cursor.execute(SMALL_HISTORY)
+    count_images(cursor)
+
+
+def count_images(cursor: Cursor) -> None:
+    """Set how many generations each user has, where the schema keeps that number."""
+    is_sqlite = isinstance(cursor, sqlite3.Cursor)
+    cursor.execute(USER_COLUMNS_SQLITE if is_sqlite else USER_COLUMNS_MYSQL)
+    if ("image_count",) in cursor.fetchall():
+        cursor.execute(COUNT_IMAGES)
 
 
 def token(user_id: int) -> str:
@@ -151,45 +189,32 @@ def load(
     server: Server, path: str, user_id: int, connections: int, seconds: int, *options: str
 ) -> Load:
     """Ask as fast as the answers come."""
-    command = [
-        "wrk",
-        "-t1",
-        f"-c{connections}",
-        f"-d{seconds}s",
-        "-H",
-        f"Authorization: Bearer {token(user_id)}",
-    ]
-    command += options
+    header = f"Authorization: Bearer {token(user_id)}"
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-H", header, *options]
+    command.append(f"http://127.0.0.1:{server.port}{path}")
     before = server.cpu_seconds()
-    shown = subprocess.run(
-        [*command, f"http://127.0.0.1:{server.port}{path}"],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
+    shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     used = server.cpu_seconds() - before
     if "Non-2xx" in shown or "Socket errors" in shown:
         sys.exit(f"{path} was not answered:\n{shown}")
     number = int(re.search(r"(\d+) requests in", shown)[1])
-    return Load(float(re.search(r"Requests/sec: +([\d.]+)", shown)[1]), used / number * 1e6)
+    per_second = float(re.search(r"Requests/sec: +([\d.]+)", shown)[1])
+    return Load(per_second, used / number * 1e6)
 
 
 def against_limit(
     environ: dict[str, str], name: str, path: str, least: float, *options: str
 ) -> None:
+    def measure(server: Server, seconds: int = ROUND_SECONDS) -> Load:
+        return load(server, path, SMALL_USER, CONNECTIONS, seconds, *options)
+
     with gunicorn(environ) as ours, gunicorn(environ, f"bench.limits:{name}") as limit:
         for server in (ours, limit):
-            load(server, path, SMALL_USER, CONNECTIONS, 1, *options)
-        rounds = [
-            [
-                load(server, path, SMALL_USER, CONNECTIONS, ROUND_SECONDS, *options)
-                for server in (ours, limit)
-            ]
-            for _ in range(ROUNDS)
-        ]
+            measure(server, seconds=1)
+        rounds = [(measure(ours), measure(limit)) for _ in range(ROUNDS)]
     mine, bare, ratio = compared((ours.per_second, limit.per_second) for ours, limit in rounds)
-    report(f"{name}: requests/s, beside a bare WSGI callable", f"{mine:,.0f}", f"{bare:,.0f}", ratio,
-           f">= {least}", ratio >= least)  # fmt: skip
+    what = f"{name}: requests/s, beside a bare WSGI callable"
+    report(what, f"{mine:,.0f}", f"{bare:,.0f}", ratio, f">= {least}", ratio >= least)
     mine, bare, ratio = compared((ours.cpu_us, limit.cpu_us) for ours, limit in rounds)
     report("    processor time a request", f"{mine:.0f} us", f"{bare:.0f} us", ratio)
 
@@ -211,10 +236,14 @@ tokens = { %s }
 turn = 0
 request = function()
   turn = turn %% #tokens + 1
-  local headers = { ["Content-Type"] = "application/json", ["Authorization"] = "Bearer " .. tokens[turn] }
+  local headers = {
+    ["Content-Type"] = "application/json", ["Authorization"] = "Bearer " .. tokens[turn]
+  }
   return wrk.format("POST", nil, headers, '{"prompt": "a fox in the snow", "seed": 1, "steps": 20}')
 end
 """
+ROOM = {"MAX_ACTIVE_JOBS": "100", "DAILY_IMAGES": "1000000", "MAX_QUEUE": "10000"}
+FINISH = "UPDATE image_generations SET status = 'completed' WHERE status = 'pending'"
 
 
 def submit(environ: dict[str, str]) -> None:
@@ -222,24 +251,32 @@ def submit(environ: dict[str, str]) -> None:
 
     A user has about ten unfinished at a time, so of each ninety submits one counts them.
     """
-    script = Path(environ["DATA_DIR"]) / "submit.lua"
-    script.write_text(SUBMIT_SCRIPT % ", ".join(f'"{token(user_id)}"' for user_id in range(1, 65)))
-    room = {"MAX_ACTIVE_JOBS": "100", "DAILY_IMAGES": "1000000", "MAX_QUEUE": "10000"}
+    script = submit_script(environ)
     with durable(environ), emptied(environ):
-        against_limit({**environ, **room}, "submit", SUBMIT, 0.5, "-s", str(script))
+        against_limit({**environ, **ROOM}, "submit", SUBMIT, 0.5, "-s", script)
+
+
+def submit_script(environ: dict[str, str]) -> str:
+    """Write what wrk sends, and return its path."""
+    tokens = ", ".join(f'"{token(user_id)}"' for user_id in SUBMITTERS)
+    path = Path(environ["DATA_DIR"]) / "submit.lua"
+    path.write_text(SUBMIT_SCRIPT % tokens)
+    return str(path)
 
 
 @contextmanager
 def emptied(environ: dict[str, str]) -> Iterator[None]:
-    """Finish what waits twice a second, as workers would: the queue stays as long as in real life."""
+    """Finish what waits twice a second, as workers would: the queue stays as long as in real life.
+
+    At the end nothing waits.
+    """
     ended = threading.Event()
 
     def finish() -> None:
         with mysql(environ) as connection, connection.cursor() as cursor:
             while not ended.wait(0.5):
-                cursor.execute(
-                    "UPDATE image_generations SET status = 'completed' WHERE status = 'pending'"
-                )
+                cursor.execute(FINISH)
+            cursor.execute(FINISH)
 
     thread = threading.Thread(target=finish)
     thread.start()
@@ -262,15 +299,11 @@ def durable(environ: dict[str, str]) -> Iterator[None]:
 def jobs_overhead(environ: dict[str, str]) -> None:
     """Time take and finish of jobs whose picture costs nothing."""
     command = [sys.executable, "bench/jobs_overhead.py"]
-    shown = subprocess.run(
-        command,
-        env={**environ, "PYTHONPATH": "."},
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
+    environ = {**environ, "PYTHONPATH": "."}
+    shown = subprocess.run(command, env=environ, cwd=ROOT, check=True, stdout=subprocess.PIPE)
     spent = float(shown.stdout)
+    with mysql(environ) as connection, connection.cursor() as cursor:
+        count_images(cursor)  # it has removed what it added
     report("take and finish of one job", f"{spent:.1f} ms", target="< 15 ms", is_met=spent < 15)
 
 
@@ -284,50 +317,59 @@ def watch(environ: dict[str, str]) -> None:
     ordinary = [watchers.Client(PROFILE, token(SMALL_USER), every=0.5) for _ in range(10)]
     ordinary += [watchers.Client(HISTORY, token(SMALL_USER), every=1) for _ in range(10)]
     with watched(environ) as (owned, advance), gunicorn(environ) as server:
-        polls = [
-            watchers.Client(f"/api/v1/images/{number}", token(user_id)) for user_id, number in owned
-        ]
+        polls = [watchers.Client(f"/api/v1/images/{id_}", token(user_id)) for user_id, id_ in owned]
         cpu = asyncio.run(watchers.run(server, polls + ordinary, advance))
-    due = WATCHERS / watchers.EVERY_SECONDS
-    answers, others = (
-        [one for client in clients for one in client.answers] for clients in (polls, ordinary)
-    )
-    wrong = sum(one.status not in (200, 304) for one in answers + others)
-    rate, unchanged = len(answers) / watchers.SECONDS, sum(one.status == 304 for one in answers)
-    report(f"{WATCHERS} watchers: polls a second, beside those due", f"{rate:.0f}", f"{due:.0f}", rate / due,
-           ">= 0.99", rate / due >= 0.99)  # fmt: skip
+    answers = [answer for client in polls for answer in client.answers]
+    others = [answer for client in ordinary for answer in client.answers]
+    rate, due = len(answers) / watchers.SECONDS, WATCHERS / watchers.EVERY_SECONDS
+    answered = rate / due
+    what = f"{WATCHERS} watchers: polls a second, beside those due"
+    report(what, f"{rate:.0f}", f"{due:.0f}", answered, ">= 0.99", answered >= 0.99)
+    unchanged = sum(answer.status == 304 for answer in answers)
     report("    of them answered with 304", f"{unchanged / len(answers):.0%}")
-    for what, some in (("polls", answers), ("30 ordinary requests a second", others)):
-        cuts = quantiles([one.ms for one in some], n=100)
-        report(f"    p99 of {what}, beside p50", f"{cuts[98]:.1f} ms", f"{cuts[49]:.1f} ms", None,
-               "<= 250", cuts[98] <= 250)  # fmt: skip
+    report_p99("polls", answers)
+    report_p99("30 ordinary requests a second", others)
+    wrong = sum(answer.status not in (200, 304) for answer in answers + others)
     report("    errors", str(wrong), target="0", is_met=not wrong)
     report("    processor time of the service", f"{cpu:.0%}", target="of one core")
+
+
+def report_p99(what: str, answers: list[watchers.Answer]) -> None:
+    cuts = quantiles([answer.ms for answer in answers], n=100)
+    p99, p50 = cuts[98], cuts[49]
+    what = f"    p99 of {what}, beside p50"
+    report(what, f"{p99:.1f} ms", f"{p50:.1f} ms", None, "<= 250", p99 <= 250)
+
+
+ADD_WATCHED = """
+    INSERT INTO image_generations (user_id, prompt_text, status, model, width, height, attempt)
+    VALUES (%s, 'a fox in the snow', %s, 'watched', 512, 512, %s)
+"""
+ADVANCE = """
+    UPDATE image_generations
+       SET progress = progress + 1
+     WHERE model = 'watched' AND status = 'processing' AND attempt = %s
+"""
 
 
 @contextmanager
 def watched(environ: dict[str, str]) -> Iterator[tuple[list[tuple[int, int]], Callable[[], None]]]:
     """Add the watchers, half of whose generations wait.
 
-    Yields pairs of a user's and a generation's id, and what advances a tenth of the others at each call.
+    Yields pairs of a user's and a generation's id, and what advances a tenth of the others at
+    each call.
     """
     with mysql(environ) as connection, connection.cursor() as cursor:
         owned = []
         for number in range(WATCHERS):
-            status, name = ("pending", "processing")[number % 2], f"watcher{number}"
-            cursor.execute(
-                "INSERT INTO users (username, username_key, email, email_key, password_hash)"
-                f" VALUES ('{name}', '{name}', '{name}@example.com', '{name}@example.com', 'x')"
-            )
+            status, tenth = ("pending", "processing")[number % 2], number // 2 % 10
+            cursor.execute(ADD_USER.format(name=f"watcher{number}", password_hash="x"))
             user_id = cursor.lastrowid
-            cursor.execute(
-                "INSERT INTO image_generations (user_id, prompt_text, status, model, width, height, attempt)"
-                f" VALUES ({user_id}, 'a fox in the snow', '{status}', 'watched', 512, 512, {number // 2 % 10})"
-            )
+            cursor.execute(ADD_WATCHED, (user_id, status, tenth))
             owned.append((user_id, cursor.lastrowid))
+        count_images(cursor)
         tenths = cycle(range(10))
-        sql = "UPDATE image_generations SET progress = progress + 1 WHERE model = 'watched' AND status = 'processing'"
-        yield owned, lambda: cursor.execute(f"{sql} AND attempt = {next(tenths)}")
+        yield owned, lambda: cursor.execute(ADVANCE, (next(tenths),))
         cursor.execute("DELETE FROM image_generations WHERE model = 'watched'")
         cursor.execute("DELETE FROM users WHERE username LIKE 'watcher%'")
 
@@ -338,36 +380,43 @@ def watched(environ: dict[str, str]) -> Iterator[tuple[list[tuple[int, int]], Ca
 def million(environ: dict[str, str]) -> None:
     with mysql(environ) as connection, connection.cursor() as cursor:
         cursor.execute(LARGE_MYSQL)
+        count_images(cursor)
     long_history(environ, "MariaDB")
     with tempfile.TemporaryDirectory(dir=environ["DATA_DIR"]) as folder:
         environ = environment(Path(folder), DATABASE="sqlite", WEB_WORKERS="1")
         upgrade(environ)
         with sqlite3.connect(Path(folder) / "instance" / "app.db") as connection:
-            add_users(connection.cursor())
-            connection.execute(SMALL_HISTORY)
-            connection.execute(LARGE_SQLITE)
+            cursor = connection.cursor()
+            fill(cursor)
+            cursor.execute(LARGE_SQLITE)
+            count_images(cursor)
         connection.close()
         long_history(environ, "SQLite")
 
 
 def long_history(environ: dict[str, str], database: str) -> None:
     with gunicorn(environ) as server:
-        for user_id, number in ((SMALL_USER, 10), (LARGE_USER, MILLION)):
-            _, body = call(server.port, "GET", HISTORY, token(user_id))
-            if body["data"]["pagination"]["total"] != number or len(body["data"]["records"]) != 10:
-                sys.exit(f"user {user_id} has {body['data']['pagination']}")
+        check_history(server, SMALL_USER, 10)
+        check_history(server, LARGE_USER, MILLION)
         rounds = [
-            [
-                1000 / load(server, HISTORY, user_id, 1, 1).per_second
-                for user_id in (LARGE_USER, SMALL_USER)
-            ]
-            for _ in range(ROUNDS)
+            (history_ms(server, LARGE_USER), history_ms(server, SMALL_USER)) for _ in range(ROUNDS)
         ]
         large, small, ratio = compared(rounds)
-        report(f"history of 1,000,000, page 1, beside one of 10: {database}", f"{large:.2f} ms", f"{small:.2f} ms",
-               ratio, "<= 1.3", ratio <= 1.3)  # fmt: skip
+        what = f"history of {MILLION:,}, page 1, beside one of 10: {database}"
+        report(what, f"{large:.2f} ms", f"{small:.2f} ms", ratio, "<= 1.3", ratio <= 1.3)
         for page in (2, 1000, 90_000):
             report(f"    page {page:,}", f"{page_ms(server, page):.2f} ms")
+
+
+def check_history(server: Server, user_id: int, total: int) -> None:
+    _, body = call(server.port, "GET", HISTORY, token(user_id))
+    records, pagination = body["data"]["records"], body["data"]["pagination"]
+    if pagination["total"] != total or len(records) != 10:
+        sys.exit(f"user {user_id} has {pagination}")
+
+
+def history_ms(server: Server, user_id: int) -> float:
+    return 1000 / load(server, HISTORY, user_id, connections=1, seconds=1).per_second
 
 
 def page_ms(server: Server, page: int) -> float:
@@ -387,12 +436,12 @@ def memory(environ: dict[str, str]) -> None:
         for server in (ours, flask):
             warm(server)
         mine, bare = ours.pss_mib(), flask.pss_mib()
-    report("memory at rest (PSS, 2 workers), beside bare Flask", f"{mine:.0f} MiB", f"{bare:.0f} MiB", mine / bare,
-           "<= 90 MiB", mine <= 90)  # fmt: skip
+    what = "memory at rest (PSS, 2 workers), beside bare Flask"
+    report(what, f"{mine:.0f} MiB", f"{bare:.0f} MiB", mine / bare, "<= 90 MiB", mine <= 90)
 
 
 def warm(server: Server) -> None:
-    """Ask for the profile and the history until every worker has opened its connection to the database."""
+    """Ask for the profile and the history until every worker is connected to the database."""
     workers = server.pids()[1:]
     before = {pid: logins.sockets(pid) for pid in workers}
     for _ in range(500):
@@ -406,57 +455,56 @@ def warm(server: Server) -> None:
 def start(environ: dict[str, str]) -> None:
     seconds = []
     for _ in range(5):
-        pair = []
-        for application in ((), ("bench.limits:flask_app",)):
-            with gunicorn(environ, *application) as server:
-                pair.append(server.start_seconds)
-        seconds.append(pair)
+        with gunicorn(environ) as ours:
+            pass
+        with gunicorn(environ, "bench.limits:flask_app") as flask:
+            pass
+        seconds.append((ours.start_seconds, flask.start_seconds))
     mine, bare, ratio = compared(seconds)
-    report("start to first answer, beside bare Flask", f"{mine:.2f} s", f"{bare:.2f} s", ratio,
-           "<= 1.0 s", mine <= 1.0)  # fmt: skip
+    what = "start to first answer, beside bare Flask"
+    report(what, f"{mine:.2f} s", f"{bare:.2f} s", ratio, "<= 1.0 s", mine <= 1.0)
 
 
 # -- Log-ins ------------------------------------------------------------------------------------
 
 
 def log_ins(environ: dict[str, str]) -> None:
-    for what, names in (
-        ("64 log-ins of one user", ["user1"] * 64),
-        ("64 users", [f"user{n}" for n in range(1, 65)]),
-    ):
-        added, answers = [], []
-        for _ in range(3):
-            with gunicorn(
-                environ
-            ) as server:  # a new one each time: threads and heaps once made stay
-                warm(server)
-                peak, statuses = logins.peak_during_burst(server, names)
-                added.append(peak)
-                answers += statuses
-        report(
-            f"{what} at once: memory added",
-            f"{median(added):.0f} MiB",
-            "",
-            None,
-            "<= 80 MiB",
-            median(added) <= 80,
-        )
-        report("    of them answered with 200", f"{answers.count(200)}/{len(answers)}")
-        with gunicorn(environ) as server:
+    log_ins_of(environ, "64 log-ins of one user", ["user1"] * 64)
+    log_ins_of(environ, "64 users", [f"user{number}" for number in range(1, 65)])
+
+
+def log_ins_of(environ: dict[str, str], what: str, names: list[str]) -> None:
+    added, answers = [], []
+    for _ in range(3):
+        with gunicorn(environ) as server:  # a new one each time: threads and heaps once made stay
             warm(server)
-            for pace in logins.PACES:
-                pairs = [
-                    logins.profile_p99s(server, names, token(SMALL_USER), pace) for _ in range(3)
-                ]
-                burst, quiet, ratio = compared(pairs)
-                report(f"    p99 of profile meanwhile, {pace}", f"{burst:.1f} ms", f"{quiet:.1f} ms",
-                       ratio, "<= 4", ratio <= 4)  # fmt: skip
+            peak, statuses = logins.peak_during_burst(server, names)
+            added.append(peak)
+            answers += statuses
+    mib = median(added)
+    report(f"{what} at once: memory added", f"{mib:.0f} MiB", target="<= 80 MiB", is_met=mib <= 80)
+    report("    of them answered with 200", f"{answers.count(200)}/{len(answers)}")
+    with gunicorn(environ) as server:
+        warm(server)
+        for pace in logins.PACES:
+            pairs = [logins.profile_p99s(server, names, token(SMALL_USER), pace) for _ in range(3)]
+            burst, quiet, ratio = compared(pairs)
+            what = f"    p99 of profile meanwhile, {pace}"
+            report(what, f"{burst:.1f} ms", f"{quiet:.1f} ms", ratio, "<= 4", ratio <= 4)
 
 
 PARTS = {
-    "profile": profile, "history": history, "record": record, "submit": submit, "watchers": watch,
-    "jobs": jobs_overhead, "memory": memory, "start": start, "logins": log_ins, "million": million,
-}  # fmt: skip
+    "profile": profile,
+    "history": history,
+    "record": record,
+    "submit": submit,
+    "watchers": watch,
+    "jobs": jobs_overhead,
+    "memory": memory,
+    "start": start,
+    "logins": log_ins,
+    "million": million,
+}
 
 if __name__ == "__main__":
     main()

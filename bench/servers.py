@@ -1,6 +1,7 @@
 """What a measurement runs against: a private MariaDB and gunicorns on free ports of 127.0.0.1.
 
-Each is a `with` block that ends its own process by its pid; all they write lies in the folder they are given.
+Each is a `with` block that ends its own process by its pid; all they write lies in the folder
+they are given. A `tree` is a checkout of the service, by default the one this file is in.
 """
 
 import getpass
@@ -25,7 +26,7 @@ SECRET_KEY = "0123456789abcdef" * 4
 
 
 class Server(NamedTuple):
-    """A running gunicorn: its master's pid, its port, and how long it took to answer for the first time."""
+    """A running gunicorn: its master's pid, its port, and how long its first answer took."""
 
     pid: int
     port: int
@@ -42,10 +43,10 @@ class Server(NamedTuple):
         return sum(int(text.split("\nPss:")[1].split()[0]) for text in rollups) / 1024
 
     def cpu_seconds(self) -> float:
-        stats = (
-            Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in self.pids()
-        )
-        return sum(int(fields[11]) + int(fields[12]) for fields in stats) / os.sysconf("SC_CLK_TCK")
+        stats = (Path(f"/proc/{pid}/stat").read_text() for pid in self.pids())
+        fields = (text.rpartition(")")[2].split() for text in stats)
+        ticks = sum(int(user) + int(system) for user, system in (each[11:13] for each in fields))
+        return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def free_port() -> int:
@@ -56,7 +57,7 @@ def free_port() -> int:
 
 @contextmanager
 def running(command: list, log: Path, **options) -> Iterator[subprocess.Popen]:
-    """Run a program, its output in a file; at the end ask it to stop, and insist after half a minute."""
+    """Run a program, its output in a file; at the end ask it to stop, and after 30 s insist."""
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, **options)
     try:
@@ -81,29 +82,29 @@ def mariadb(folder: Path) -> Iterator[dict[str, str]]:
     # A tmpdir of its own, because a mariadbd that starts empties it of everyone's temporary tables.
     scratch = folder / "scratch"
     scratch.mkdir()
-    common = [
-        "--no-defaults",
-        f"--user={getpass.getuser()}",
-        f"--datadir={folder / 'mariadb'}",
-        f"--tmpdir={scratch}",
-    ]
-    install = [program_path("mariadb-install-db", "mariadb-server"), *common, "--skip-test-db"]
-    subprocess.run(
-        [*install, "--auth-root-authentication-method=normal"],
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
-    options = [f"--socket={path}", f"--port={port}", "--bind-address=127.0.0.1", "--max-connections=400",
-               "--innodb-buffer-pool-size=512M", "--innodb-flush-log-at-trx-commit=0"]  # fmt: skip
+    common = ["--no-defaults", f"--user={getpass.getuser()}"]
+    common += [f"--datadir={folder / 'mariadb'}", f"--tmpdir={scratch}"]
+    install = [program_path("mariadb-install-db", "mariadb-server"), *common]
+    install += ["--skip-test-db", "--auth-root-authentication-method=normal"]
+    subprocess.run(install, check=True, stdout=subprocess.DEVNULL)
+    options = [f"--socket={path}", f"--port={port}", "--bind-address=127.0.0.1"]
+    options += ["--max-connections=400", "--innodb-buffer-pool-size=512M"]
+    options.append("--innodb-flush-log-at-trx-commit=0")
     with running([program, *common, *options], log) as process:
         connection = first_connection(process, path, log)
         with connection.cursor() as cursor:
             cursor.execute("CREATE DATABASE bench CHARACTER SET utf8mb4")
             cursor.execute("CREATE USER bench@'%' IDENTIFIED BY 'bench'")
-            cursor.execute("GRANT ALL ON bench.* TO bench@'%'")
+            cursor.execute("GRANT ALL ON *.* TO bench@'%'")
         connection.close()
-        yield environment(folder, MYSQL_HOST="127.0.0.1", MYSQL_PORT=str(port), MYSQL_USER="bench",
-                          MYSQL_PASSWORD="bench", MYSQL_DB="bench")  # fmt: skip
+        yield environment(
+            folder,
+            MYSQL_HOST="127.0.0.1",
+            MYSQL_PORT=str(port),
+            MYSQL_USER="bench",
+            MYSQL_PASSWORD="bench",
+            MYSQL_DB="bench",
+        )
 
 
 def program_path(name: str, package: str) -> str:
@@ -112,49 +113,55 @@ def program_path(name: str, package: str) -> str:
 
 
 def first_connection(process: subprocess.Popen, path: Path, log: Path) -> pymysql.Connection:
+    options = {"user": "root", "autocommit": True, "ssl_disabled": True}
     for _ in range(600):
         if process.poll() is not None:
             break
         try:
-            return pymysql.connect(
-                unix_socket=str(path), user="root", autocommit=True, ssl_disabled=True
-            )
+            return pymysql.connect(unix_socket=str(path), **options)
         except pymysql.OperationalError:
             time.sleep(0.1)
     sys.exit(f"MariaDB did not start:\n{log.read_text(errors='replace')[-2000:]}")
 
 
 def environment(folder: Path, **database: str) -> dict[str, str]:
-    """Return the settings of a server with that database, two workers and its files in the folder."""
+    """Return the settings of a server with that database, two workers and files in the folder."""
+    inherited = {name: text for name, text in os.environ.items() if not name.startswith("MYSQL_")}
     return {
-        **{name: value for name, value in os.environ.items() if not name.startswith("MYSQL_")},
-        **{
-            "FLASK_ENV": "production",
-            "SECRET_KEY": SECRET_KEY,
-            "DATA_DIR": str(folder),
-            "LOG_LEVEL": "info",
-        },
-        **{"WEB_WORKERS": "2", "HOST": "127.0.0.1", "CORS_ORIGINS": "https://app.test", **database},
+        **inherited,
+        "FLASK_ENV": "production",
+        "SECRET_KEY": SECRET_KEY,
+        "CORS_ORIGINS": "https://app.test",
+        "HOST": "127.0.0.1",
+        "WEB_WORKERS": "2",
+        "DATA_DIR": str(folder),
+        "LOG_LEVEL": "info",
+        **database,
     }
 
 
-def upgrade(environ: dict[str, str]) -> None:
-    """Make the tables, with the service's own migrations."""
-    subprocess.run([sys.executable, "-m", "flask", "db", "upgrade"], env=environ, cwd=ROOT, check=True,
-                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+def upgrade(environ: dict[str, str], tree: Path = ROOT) -> None:
+    """Make the tables, with the tree's own migrations."""
+    command = [sys.executable, "-m", "flask", "db", "upgrade"]
+    done = subprocess.run(command, env=environ, cwd=tree, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"The tables of {tree} could not be made:\n{done.stderr[-2000:]}")
 
 
 # -- The web servers ----------------------------------------------------------------------------
 
 
 @contextmanager
-def gunicorn(environ: dict[str, str], *application: str) -> Iterator[Server]:
-    """Serve the service, or another application in its place, by gunicorn.conf.py; yield once it has answered."""
+def gunicorn(environ: dict[str, str], *application: str, tree: Path = ROOT) -> Iterator[Server]:
+    """Serve the tree, or another application in its place, by the tree's gunicorn.conf.py.
+
+    Yields once it has answered.
+    """
     port = free_port()
     log = Path(environ["DATA_DIR"]) / f"gunicorn-{port}.log"
     command = [sys.executable, "-m", "gunicorn", *application]
     started = time.perf_counter()
-    with running(command, log, env={**environ, "PORT": str(port)}, cwd=ROOT) as process:
+    with running(command, log, env={**environ, "PORT": str(port)}, cwd=tree) as process:
         while not answers(port):
             if process.poll() is not None or time.perf_counter() - started > 60:
                 sys.exit(f"gunicorn did not start:\n{log.read_text(errors='replace')[-2000:]}")
@@ -177,10 +184,9 @@ def call(
     port: int, method: str, path: str, token: str = "", body: dict | None = None
 ) -> tuple[int, dict]:
     """Make one request on its own connection and return (status, JSON)."""
-    headers = {
-        "Content-Type": "application/json",
-        **({"Authorization": f"Bearer {token}"} if token else {}),
-    }
+    headers = {"Content-Type": "application/json"}
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
     try:
         connection.request(method, path, json.dumps(body) if body else None, headers)
