@@ -65,7 +65,8 @@ ERRORS = {
 class ApiError(Exception):
     """A request that cannot be granted: `code` is a key of ERRORS.
 
-    `fields` maps each wrong field to (key of FIELDS, values for its sentence); `retry_after` is in seconds.
+    `fields` maps each wrong field to (key of FIELDS, values for its sentence); `retry_after` is
+    in seconds.
     """
 
     code = "bad_request"

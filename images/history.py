@@ -1,4 +1,4 @@
-"""The table `image_generations` as its owners see it; and `deleted_generations`, the tombstones. SQL.
+"""SQL of `image_generations` as owners see it, and of `deleted_generations`, the tombstones.
 
 Ownership is in each WHERE: what is another's is as if it were not there.
 """
@@ -82,8 +82,8 @@ def list_generations(
         values["after_time"], values["after_id"] = after
         conditions.append("created_at <= %(after_time)s")
         conditions.append("(created_at < %(after_time)s OR id < %(after_id)s)")
-    # The inner query reads an index alone, so that a deep page costs little. To order by its columns,
-    # not by those of the rows, spares MySQL a temporary table on disk for their texts.
+    # The inner query reads an index alone, so that a deep page costs little. To order by its
+    # columns, not by those of the rows, spares MySQL a temporary table on disk for their texts.
     rows = db.all(
         f"""
            SELECT account.total, {COLUMNS}

@@ -1,4 +1,4 @@
-"""How an image is to be made: from a request to the row that keeps it, and from the row to an engine.
+"""How an image is to be made: from a request to its row, and from the row to an engine.
 
 What a model allows and its defaults stand in `engines/catalog.py`; here a request is held to that.
 """

@@ -73,8 +73,8 @@ def finish(response: Response) -> Response:
 def drain_body() -> None:
     """Read what an error left unread of the body.
 
-    gunicorn resets a connection with more than 64 KB of it, and the client, or nginx, then never sees
-    the answer.
+    gunicorn resets a connection with more than 64 KB of it, and the client, or nginx, then never
+    sees the answer.
     """
     environ = request.environ
     if not environ.get("CONTENT_LENGTH") and "HTTP_TRANSFER_ENCODING" not in environ:
