@@ -1,4 +1,4 @@
-"""The table `rate_limits`: counters with an end, shared by all processes and machines. SQL."""
+"""SQL of `rate_limits`: counters with an end, shared by all processes and machines."""
 
 import ipaddress
 from typing import NamedTuple

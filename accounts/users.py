@@ -1,6 +1,6 @@
-"""The table `users`: who has an account. (Its columns of quota belong to images/quota.py.)
+"""SQL of `users`: who has an account. Its columns of quota belong to `images/quota.py`.
 
-SQL. Deleting an account also deletes the rows of `image_generations` that belong to it.
+Deleting an account also deletes its rows of `image_generations`.
 """
 
 import unicodedata

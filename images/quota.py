@@ -1,4 +1,4 @@
-"""How much a user may ask for: images a day, and unfinished ones at a time. SQL.
+"""SQL of the quota: how many images a user may ask for in a day, and how many at a time.
 
 The columns `quota_day`, `quota_used`, `active_at_most` and `image_count` of `users` are changed
 here alone, in transactions that lock the user's row first: no deadlocks, and requests at the same
