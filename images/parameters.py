@@ -22,6 +22,10 @@ KEPT = ("steps", "guidance", "negative_prompt", *CHOICES)
 NOT_OFFERED = ("not_offered", {})
 RANDOM_SEED = (None, -1)
 
+to_json = json.JSONEncoder(ensure_ascii=False).encode
+# NaN and Infinity, which JSON has no word for, become null.
+from_json = json.JSONDecoder(parse_constant=lambda name: None).decode
+
 
 # -- From a request to rows ---------------------------------------------------------------------
 
@@ -127,18 +131,13 @@ def new_params(wanted: GenerateInput, model: Model, seed: int | None) -> dict[st
 # -- From a row ---------------------------------------------------------------------------------
 
 
-def to_json(params: dict[str, Any]) -> str:
-    return json.dumps(params, ensure_ascii=False)
-
-
 def params_of(generation: Generation | Job) -> dict[str, Any]:
     """Return recorded params; a row of an older program may hold none, or something else."""
     text = generation["generation_params_json"]
     if not text:
         return {}
     try:
-        # NaN and Infinity, which JSON has no word for, become null.
-        params = json.loads(text, parse_constant=lambda name: None)
+        params = from_json(text)
     except (ValueError, RecursionError):
         return {}
     return params if isinstance(params, dict) else {}

@@ -61,11 +61,13 @@ def begin() -> None:
 def finish(response: Response) -> Response:
     """Add the headers that every answer has, and write the request's one log line."""
     drain_body()
+    present = set(response.headers.keys())
     for name, value in SECURITY_HEADERS.items():
-        response.headers.setdefault(name, value)
+        if name not in present:
+            response.headers.add(name, value)
     # Without an Origin too, or a cache gives a page an answer without CORS headers.
     response.headers.add("Vary", "Origin")
-    response.headers["X-Request-Id"] = logs.request_id.get()
+    response.headers.add("X-Request-Id", logs.request_id.get())
     log_request(response.status_code)
     return response
 
