@@ -54,8 +54,9 @@ def init_app(app: Flask) -> None:
 def begin() -> None:
     g.started = time.perf_counter()
     wanted = request.headers.get("X-Request-Id", "")
-    is_valid = re.fullmatch(r"[\w.-]{1,64}", wanted, re.ASCII)
-    logs.request_id.set(wanted if is_valid else f"{random.getrandbits(64):016x}")
+    if not wanted or not re.fullmatch(r"[\w.-]{1,64}", wanted, re.ASCII):
+        wanted = f"{random.getrandbits(64):016x}"
+    logs.request_id.set(wanted)
 
 
 def finish(response: Response) -> Response:
