@@ -146,8 +146,7 @@ def login():
 @login_required
 def profile():
     """Show the caller's own account."""
-    user = {"id": g.user["id"], **records.public_user(g.user)}
-    return success({**user, "created_at": records.iso_time(g.user["created_at"])})
+    return success(records.public_profile(g.user))
 
 
 # -----------------------------------------------------------------------------------------------

@@ -40,21 +40,21 @@ def fill(wanted: GenerateInput) -> GenerateInput:
     if not model:
         expected = ", ".join(models)
         raise InvalidInput(fields={"model": ("literal_error", {"expected": expected})})
-    filled = wanted.model_copy(update={"model": model.name})
+    values = {"model": model.name}
     wrong = {}
     for name in (*RANGES, *CHOICES):
         offer = getattr(model, name)
         value = getattr(wanted, name)
         if value is None:
-            setattr(filled, name, default_of(name, offer))
+            values[name] = default_of(name, offer)
         elif problem := problem_with(offer, value):
             wrong[name] = problem
     if wanted.negative_prompt and not model.negative_prompt:
         wrong["negative_prompt"] = NOT_OFFERED
     if wanted.seed not in RANDOM_SEED and not model.takes_seed:
         wrong["seed"] = NOT_OFFERED
-    size = f"{filled.width}x{filled.height}"
-    if not wrong and model.sizes and size not in model.sizes:
+    filled = wanted.model_copy(update=values)
+    if model.sizes and not wrong and f"{filled.width}x{filled.height}" not in model.sizes:
         wrong["width"] = ("size_not_offered", {"sizes": ", ".join(model.sizes)})
     if wrong:
         raise InvalidInput(fields=wrong)

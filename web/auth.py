@@ -19,9 +19,10 @@ def login_required(view: Callable) -> Callable:
 
     @wraps(view)
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        g.session = read_session()
-        g.user = users.get_user(g.session.user_id)
-        tokens.check_session(g.session, g.user)
+        session = read_session()
+        account = users.get_user(session.user_id)
+        tokens.check_session(session, account)
+        g.user = account
         return view(*args, **kwargs)
 
     return guarded
@@ -35,8 +36,7 @@ def token_required(view: Callable) -> Callable:
 
     @wraps(view)
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        g.session = read_session()
-        return view(g.session, *args, **kwargs)
+        return view(read_session(), *args, **kwargs)
 
     return guarded
 
@@ -49,23 +49,25 @@ def owner_required(view: Callable) -> Callable:
 
     @wraps(view)
     def guarded(generation_id: int) -> Any:
-        g.session = read_session()
+        session = read_session()
         known_id = min(generation_id, MAX_ID)
-        generation = history.get_owned(g.session, known_id)
+        generation = history.get_owned(session, known_id)
         if generation and generation_id == known_id:
             return view(generation)
-        was_deleted = history.was_deleted(g.session.user_id, known_id)
+        was_deleted = history.was_deleted(session.user_id, known_id)
         raise ApiError("image_deleted" if was_deleted else "not_found")
 
     return guarded
 
 
 def read_session() -> Session:
-    """Return the session of the bearer token. Raises BadToken."""
+    """Return the session of the bearer token, as `g.session` too. Raises BadToken."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         raise BadToken("token_missing")
-    return tokens.read_token(token.strip())
+    session = tokens.read_token(token.strip())
+    g.session = session
+    return session
 
 
 def file_owner_required(view: Callable) -> Callable:
@@ -77,11 +79,11 @@ def file_owner_required(view: Callable) -> Callable:
     @wraps(view)
     def guarded(user_id: str, filename: str) -> Any:
         if "sig" in request.args:
-            g.session = read_link(user_id)
+            session = read_link(user_id)
         else:
-            g.session = read_session()
-            tokens.check_session(g.session, users.get_user(g.session.user_id))
-        if user_id != str(g.session.user_id):
+            session = read_session()
+            tokens.check_session(session, users.get_user(session.user_id))
+        if user_id != str(session.user_id):
             raise ApiError("forbidden")
         return view(user_id, filename)
 
@@ -89,7 +91,7 @@ def file_owner_required(view: Callable) -> Callable:
 
 
 def read_link(user_id: str) -> Session:
-    """Return the session that the signed link of this request stands for. Raises ApiError."""
+    """Return the session that the signed link stands for, as `g.session` too. Raises ApiError."""
     owner = users.get_user(int(user_id)) if re.fullmatch(r"[0-9]{1,9}", user_id) else None
     if not owner:
         raise ApiError("link_invalid")
@@ -98,4 +100,5 @@ def read_link(user_id: str) -> Session:
     version = owner["token_version"]
     if not tokens.is_link_valid(request.path, expires, signature, version):
         raise ApiError("link_invalid")
-    return Session(owner["id"], version)
+    g.session = Session(owner["id"], version)
+    return g.session

@@ -31,6 +31,14 @@ def public_user(account: Account) -> dict[str, Any]:
     }
 
 
+def public_profile(account: Account) -> dict[str, Any]:
+    return {
+        "id": account["id"],
+        **public_user(account),
+        "created_at": iso_time(account["created_at"]),
+    }
+
+
 def iso_time(text: str | None) -> str | None:
     """Return the database's UTC time as ISO 8601; MySQL's zero date is no time."""
     if not text or text.startswith("0000"):
