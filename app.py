@@ -1,7 +1,7 @@
 """Every route of the service, in groups. A handler reads, calls one function, and answers.
 
-What they have in common is in `web/`: hooks before and after each request, who may call, how input is
-read and how answers look. What they do is in `accounts/` and `images/`.
+What they have in common is in `web/`: hooks before and after each request, who may call, how
+input is read and how answers look. What they do is in `accounts/` and `images/`.
 """
 
 import logging.config
@@ -73,7 +73,7 @@ def health():
 
 @app.get("/api/health/ready")
 def ready():
-    """Say whether images can be made: database, storage, a worker; 503 names what is unavailable."""
+    """Say whether images can be made; 503 names what is unavailable."""
     state, problems = queue_status.readiness()
     wrong = {name: (problem, {}) for name, problem in state.items() if problem}
     if wrong:
@@ -178,8 +178,8 @@ def generate_test():
 def generate(session: Session):
     """Queue generations for the caller; workers make them later.
 
-    400 names each wrong field, 409 a key used for another request, 429 too many unfinished ones or a
-    spent quota, 503 a full queue.
+    400 names each wrong field, 409 a key used for another request, 429 too many unfinished ones
+    or a spent quota, 503 a full queue.
     """
     wanted = read_body(GenerateInput)
     return records.submitted(submit(session, wanted, idempotency_key()))

@@ -1,4 +1,4 @@
-"""The operator's command line: `flask db …`, `flask user …`, `flask jobs …` and `flask engines …`."""
+"""The operator's command line: `flask db …`, `flask user …`, `flask jobs …`, `flask engines …`."""
 
 import time
 from collections.abc import Iterator
@@ -265,7 +265,7 @@ def print_trial(model: str, engine: str, reached: str, picture: str, note: str) 
 
 
 class Trial:
-    """One try of a model: how long its engine took to answer and to make a picture, and what it said."""
+    """One try of a model: how long its engine took to answer and to make a picture."""
 
     def __init__(self, model: catalog.Model, with_picture: bool):
         self.reached = self.picture = "-"

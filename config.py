@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 from dotenv import dotenv_values
 
 HERE = Path(__file__).resolve().parent
+DEVELOPMENT_ORIGINS = ["http://localhost:5173", "http://localhost:5174"]
+KEY_ADVICE = "make one with: python3 -c 'import secrets; print(secrets.token_hex(32))'"
 PLACEHOLDERS = ("secret", "change", "your_", "your-", "example", "password")
 
 
@@ -43,34 +45,33 @@ def number(kind: type, low: float, high: float) -> Callable[[str], Any]:
         except ValueError:
             value = None
         if value is None or not low <= value <= high:
-            raise ValueError(
-                f"must be {'a whole' if kind is int else 'a'} number from {low} to {high}"
-            )
+            whole = "a whole" if kind is int else "a"
+            raise ValueError(f"must be {whole} number from {low} to {high}")
         return value
 
     return parse
 
 
 def origins(text: str) -> list[str]:
-    found = [part.strip().rstrip("/") for part in text.split(",") if part.strip()]
+    found = [origin.rstrip("/") for origin in words(text)]
     for origin in found:
-        parts = urlsplit(origin)
-        if origin != "*" and not (
-            parts.scheme in ("http", "https") and origin == f"{parts.scheme}://{parts.netloc}"
-        ):
+        if origin != "*" and not is_origin(origin):
             raise ValueError(
-                f"{origin!r} is no origin; write them like https://example.com,http://localhost:5173"
+                f"{origin!r} is no origin;"
+                " write them like https://example.com,http://localhost:5173"
             )
     return found
 
 
+def is_origin(text: str) -> bool:
+    parts = urlsplit(text)
+    is_web = parts.scheme in ("http", "https")
+    return is_web and text == f"{parts.scheme}://{parts.netloc}"
+
+
 def networks(text: str) -> list[Any]:
     try:
-        return [
-            ipaddress.ip_network(part.strip(), strict=False)
-            for part in text.split(",")
-            if part.strip()
-        ]
+        return [ipaddress.ip_network(address, strict=False) for address in words(text)]
     except ValueError:
         raise ValueError("must be addresses or networks like 127.0.0.1,10.0.0.0/8") from None
 
@@ -101,7 +102,7 @@ def label_text(text: str) -> str:
     # GB 45438-2025, annex E: no blank, no quote, no backslash, ASCII alone.
     if not re.fullmatch(r"[\x21\x23-\x5B\x5D-\x7E]{1,200}", text):
         raise ValueError(
-            'must be ASCII letters, digits and signs without blanks, " and \\, such as a company code'
+            "must be ASCII without blanks, quotes and backslashes, such as a company code"
         )
     return text
 
@@ -186,8 +187,9 @@ settings = Settings()
 
 
 def secret(name: str) -> str:
-    """Return a variable of the environment or of `.env` that the models file names, such as an API key; or ""."""
-    return (os.environ.get(name) or dotenv_values(HERE / ".env").get(name) or "").strip()
+    """Return a variable that the models file names, such as an API key; "" if it is not set."""
+    value = os.environ.get(name) or dotenv_values(HERE / ".env").get(name)
+    return (value or "").strip()
 
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:
@@ -205,16 +207,13 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
             raise SettingError(f"{item.name}: {error}") from None
         setattr(settings, item.name, value)
     check_database()
-    if settings.AIGC_LABEL and not settings.AIGC_PRODUCER:
-        raise SettingError("AIGC_PRODUCER: must be set when AIGC_LABEL is on")
-    if settings.AIGC_LABEL is None:
-        settings.AIGC_LABEL = bool(settings.AIGC_PRODUCER)
+    check_keys()
+    check_label()
     if not settings.is_production and not environ.get("CORS_ORIGINS"):
-        settings.CORS_ORIGINS = ["http://localhost:5173", "http://localhost:5174"]
-    # SQLite has one writer at a time, so a second process gains nothing there.
-    settings.WEB_WORKERS = settings.WEB_WORKERS or (2 if settings.uses_mysql else 1)
-    settings.SECRET_KEY = checked_key("SECRET_KEY", settings.SECRET_KEY) or development_key()
-    checked_key("SECRET_KEY_PREVIOUS", settings.SECRET_KEY_PREVIOUS)
+        settings.CORS_ORIGINS = DEVELOPMENT_ORIGINS
+    if not settings.WEB_WORKERS:
+        # SQLite has one writer at a time, so a second process gains nothing there.
+        settings.WEB_WORKERS = 2 if settings.uses_mysql else 1
     return settings
 
 
@@ -233,37 +232,50 @@ def check_database() -> None:
                 raise SettingError(f"{name}: must be set when MYSQL_HOST is")
 
 
-def checked_key(name: str, key: str) -> str:
-    """Return the key if production may use it: 32 bytes or more, and no example's placeholder."""
-    if not settings.is_production or (not key and name != "SECRET_KEY"):
-        return key
-    advice = "make one with: python3 -c 'import secrets; print(secrets.token_hex(32))'"
+def check_label() -> None:
+    if settings.AIGC_LABEL and not settings.AIGC_PRODUCER:
+        raise SettingError("AIGC_PRODUCER: must be set when AIGC_LABEL is on")
+    if settings.AIGC_LABEL is None:
+        settings.AIGC_LABEL = bool(settings.AIGC_PRODUCER)
+
+
+def check_keys() -> None:
+    """Refuse a missing or weak key in production; make one in development."""
+    if not settings.is_production:
+        settings.SECRET_KEY = settings.SECRET_KEY or development_key()
+        return
+    if not settings.SECRET_KEY:
+        raise SettingError(f"SECRET_KEY: must be set in production; {KEY_ADVICE}")
+    for name in ("SECRET_KEY", "SECRET_KEY_PREVIOUS"):
+        if is_weak(getattr(settings, name)):
+            raise SettingError(
+                f"{name}: too weak for production (32 random characters or more); {KEY_ADVICE}"
+            )
+
+
+def is_weak(key: str) -> bool:
+    """Tell if a key is short, uniform, or an example's placeholder; "" is no key."""
     if not key:
-        raise SettingError(f"{name}: must be set in production; {advice}")
-    if (
-        len(key.encode()) < 32
-        or len(set(key)) < 10
-        or any(word in key.lower() for word in PLACEHOLDERS)
-    ):
-        raise SettingError(
-            f"{name}: too weak for production (32 random characters or more); {advice}"
-        )
-    return key
+        return False
+    is_placeholder = any(word in key.lower() for word in PLACEHOLDERS)
+    return is_placeholder or len(key.encode()) < 32 or len(set(key)) < 10
 
 
 def development_key() -> str:
-    """Return the key kept in instance/, made at the first start; safe when several processes start at once."""
-    key = settings.instance_dir / "secret_key"
-    if not key.exists():
-        settings.instance_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        draft = key.with_name(f"secret_key.{secrets.token_hex(8)}")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(secrets.token_hex(32))
-        try:
-            os.link(draft, key)  # unlike a rename, never replaces the key another process just made
-        except FileExistsError:
-            pass
-        finally:
-            draft.unlink()
-    return key.read_text().strip()
+    """Return the key kept in instance/, made at the first start, by whichever process is first."""
+    file = settings.instance_dir / "secret_key"
+    if file.exists():
+        return file.read_text().strip()
+    settings.instance_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = file.with_name(f"secret_key.{secrets.token_hex(8)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as opened:
+        opened.write(secrets.token_hex(32))
+    try:
+        # Unlike a rename, this never replaces the key that another process just made.
+        os.link(draft, file)
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()
+    return file.read_text().strip()

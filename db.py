@@ -1,9 +1,9 @@
 """Runs SQL: one statement, or several as one change. Which SQL, the topic files of the wings say.
 
-SQL is written for MySQL; `pool.as_sqlite()` puts it in SQLite's words. Values are parameters, always:
-in the order of `%s`, or by name for `%(name)s`. A single statement commits itself; statements that
-belong together share `with transaction()`. Every function raises Unavailable when the database
-cannot answer, and none sends a statement twice.
+SQL is written for MySQL; `pool.as_sqlite()` puts it in SQLite's words. Values are parameters,
+always: in the order of `%s`, or by name for `%(name)s`. A single statement commits itself;
+statements that belong together share `with transaction()`. Every function raises Unavailable when
+the database cannot answer, and none sends a statement twice.
 """
 
 import threading

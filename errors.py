@@ -17,7 +17,7 @@ ERRORS = {
     "token_expired": (401, "登录令牌已过期，请重新登录", "The token has expired; log in again"),
     "wrong_credentials": (401, "用户名或密码错误", "Wrong user name or password"),
     "account_disabled": (403, "该账号已被停用", "This account is disabled"),
-    "link_invalid": (403, "链接无效或已过期", "The link is not valid, or no longer"),
+    "link_invalid": (403, "链接无效或已过期", "The link is invalid or has expired"),
     "forbidden": (403, "无权访问", "You may not see this"),
     "not_found": (404, "资源不存在", "Not found"),
     "method_not_allowed": (405, "该地址不支持此请求方法", "This address does not take that method"),
@@ -28,7 +28,7 @@ ERRORS = {
         "该 Idempotency-Key 已用于另一个请求",
         "That Idempotency-Key was used for another request",
     ),
-    "prompt_blocked": (400, "提示词包含禁用词", "The prompt holds a blocked word"),
+    "prompt_blocked": (400, "提示词包含禁用词", "The prompt contains a blocked word"),
     "already_finished": (409, "该任务已结束", "That generation is finished already"),
     "image_deleted": (410, "图像已删除", "That image was deleted"),
     "payload_too_large": (413, "请求体过大", "The request is too large"),
@@ -54,7 +54,7 @@ ERRORS = {
     "database_unavailable": (
         503,
         "数据库暂时不可用，请稍后重试",
-        "The database is away; try again soon",
+        "The database is unavailable; try again soon",
     ),
     "not_ready": (503, "服务尚未就绪", "The service is not ready"),
     "queue_full": (503, "排队任务已满，请稍后重试", "The queue is full; try again later"),
@@ -65,7 +65,8 @@ ERRORS = {
 class ApiError(Exception):
     """A request that cannot be granted: `code` is a key of ERRORS.
 
-    `fields` maps each wrong field to (key of FIELDS, values for its sentence); `retry_after` is in seconds.
+    `fields` maps each wrong field to (key of FIELDS, values for its sentence); `retry_after` is
+    in seconds.
     """
 
     code = "bad_request"

@@ -28,7 +28,7 @@ class Busy(ApiError):
 
 
 def run(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Return function(*arguments), run when a core is free. Raises Busy, and what the function does."""
+    """Return function(*arguments), called when a core is free. Raises Busy, and what it raises."""
     executor, slots = _workers()
     if not slots.acquire(blocking=False):
         raise Busy

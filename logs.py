@@ -16,6 +16,7 @@ logging.logProcesses = False
 logging.logMultiprocessing = False
 logging.logAsyncioTasks = False
 
+to_json = json.JSONEncoder(ensure_ascii=False).encode
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 
@@ -34,7 +35,7 @@ class JsonFormatter(logging.Formatter):
         line.update(getattr(record, "details", {}))
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
+        return to_json(line)
 
 
 def dict_config() -> dict:

@@ -1,7 +1,8 @@
 """Connections to the database: opened, checked, lent to one thread at a time, closed when broken.
 
-Two engines, one behaviour: rows are dicts, times are UTC text, an UPDATE counts the rows it matched,
-and a failure is either Duplicate, Unavailable (try again later) or a bug that goes up unchanged.
+Two engines, one behaviour: rows are dicts, times are UTC text, an UPDATE counts the rows it
+matched, and a failure is either Duplicate, Unavailable (try again later) or a bug that goes up
+unchanged.
 """
 
 import os
@@ -110,7 +111,7 @@ def mysql_tls(ca_file: str) -> ssl.SSLContext:
 
 
 def raise_ours(error: pymysql.MySQLError) -> NoReturn:
-    """Raise Duplicate or Unavailable if the error of the driver means that, else the error itself."""
+    """Raise Duplicate or Unavailable if the error means that, else the error itself."""
     number = error.args[0] if error.args else 0
     if number == ER.DUP_ENTRY:
         raise Duplicate(error.args[1]) from None

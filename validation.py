@@ -15,7 +15,8 @@ from pydantic_core import PydanticCustomError
 from errors import ApiError
 
 MAX_WRONG_FIELDS = 20
-# Control, format (zero width, direction), surrogate, private and unassigned characters; line breaks.
+# Control, format (zero width, direction), surrogate, private and unassigned characters; line
+# breaks.
 UNPRINTABLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 EMAIL = r"^[^@\s\x00-\x1F\x7F]+@[^@\s\x00-\x1F\x7F]+\.[^@\s\x00-\x1F\x7F]+$"
 
@@ -29,7 +30,7 @@ class InvalidInput(ApiError):
 
 
 def parse(schema: type[Schema], source: Any) -> Schema:
-    """Return the clean values of a JSON object or form. Raises InvalidInput naming every wrong field."""
+    """Return the clean values of a JSON object or form. Raises InvalidInput for wrong fields."""
     try:
         return schema.model_validate(source)
     except ValidationError as error:
@@ -42,7 +43,7 @@ def parse(schema: type[Schema], source: Any) -> Schema:
 
 
 def validate_all(*steps: Callable[[], Any]) -> list[Any]:
-    """Return what each step returns. Raises InvalidInput with the wrong fields of all steps together."""
+    """Return what each step returns. Raises InvalidInput with the wrong fields of all steps."""
     results = []
     wrong = {}
     for step in steps:
@@ -76,7 +77,7 @@ def check_printable(text: str) -> str:
 
 
 def check_prompt(text: str) -> str:
-    """Allow line breaks and the joiners of emoji and Indic scripts, but no other control characters."""
+    """Allow line breaks and the joiners of emoji and Indic scripts, but no control characters."""
     for character in text:
         if unicodedata.category(character) in ("Cc", "Cs") and character not in "\t\n\r":
             raise PydanticCustomError("unprintable", "unprintable")
@@ -90,7 +91,7 @@ def check_email(text: str) -> str:
 
 
 def is_json_number(value: Any) -> bool:
-    """Tell a number from what pydantic would take for one: true, and "512". JSON Schema takes neither."""
+    """Tell a number from true and "512", which pydantic takes for one, and JSON Schema does not."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

@@ -4,7 +4,8 @@ Three kinds of threads:
 - the main thread acquires and runs jobs;
 - the heartbeat thread renews the lease each second, notices cancels, deadlines and signals, and
   sweeps. An engine hears of it the next time it reports progress;
-- one thread for each model probes its engine: the jobs of one that is unavailable wait in the queue.
+- one thread for each model probes its engine: the jobs of one that is unavailable wait in the
+queue.
 """
 
 import json

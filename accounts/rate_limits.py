@@ -1,4 +1,4 @@
-"""The table `rate_limits`: counters with an end, shared by all processes and machines. SQL."""
+"""SQL of `rate_limits`: counters with an end, shared by all processes and machines."""
 
 import ipaddress
 from typing import NamedTuple
@@ -19,7 +19,10 @@ class RateLimit(NamedTuple):
         self._refuse(db.all(self._select(), *self.counters), spare=1)
 
     def hit(self) -> dict[str, int]:
-        """Count one hit of each counter, and return all its hits. Raises ApiError for one too many."""
+        """Count one hit of each counter, and return all hits of each.
+
+        Raises ApiError if that is one too many.
+        """
         values = []
         for name in self.counters:
             values += [name, self.window_seconds]

@@ -25,42 +25,50 @@ class Taken(ApiError):
 def register(wanted: RegisterInput, avatar: bytes | None = None, address: str = "") -> Account:
     """Add an account and return it.
 
-    What is cheap to check comes first: nobody makes us decode pictures or hash passwords for an
-    account that cannot be. Raises Taken, InvalidInput for a broken avatar, and ApiError when too
-    many accounts came from this address.
+    What is cheap to check comes first: no picture is decoded and no password hashed for an account
+    that cannot be. Raises Taken, BadPicture, and ApiError when too many accounts came from this
+    address.
     """
-    username_key = identity_key(wanted.username)
-    email_key = identity_key(wanted.email)
-    if taken := users.list_taken(username_key, email_key):
-        raise Taken(*taken)
     limit = RateLimit(
         {f"register:{network(address)}": settings.REGISTRATIONS_PER_ADDRESS},
         window_seconds=3600,
         code="too_many_registrations",
     )
+    refuse_taken(wanted)
     limit.check()
     picture = heavy.run(pictures.make_avatar, avatar) if avatar else None
     password_hash = heavy.run(passwords.hash_password, wanted.password)
-    key = store_avatar(picture) if picture else None
-    avatar_url = storage.url(key) if key else None
+    avatar_key = store_avatar(picture) if picture else None
+    user_id = add_account(wanted, password_hash, avatar_key)
+    limit.hit()
+    return users.get_user(user_id)
+
+
+def refuse_taken(wanted: RegisterInput) -> None:
+    taken = users.list_taken(identity_key(wanted.username), identity_key(wanted.email))
+    if taken:
+        raise Taken(*taken)
+
+
+def add_account(wanted: RegisterInput, password_hash: str, avatar_key: str | None) -> int:
+    """Add the account, which keeps its avatar, and return its id. Raises Taken."""
     try:
         with db.transaction():
             user_id = users.create_user(
                 username=wanted.username,
-                username_key=username_key,
+                username_key=identity_key(wanted.username),
                 email=wanted.email,
-                email_key=email_key,
+                email_key=identity_key(wanted.email),
                 password_hash=password_hash,
-                avatar_url=avatar_url,
+                avatar_url=storage.url(avatar_key) if avatar_key else None,
             )
-            if key and not cleanup.keep(key):
+            if avatar_key and not cleanup.keep(avatar_key):
                 raise db.Unavailable  # this process slept so long that the file was deleted
     except db.Duplicate as error:
-        if key:
-            cleanup.delete_files([key])
+        if avatar_key:
+            cleanup.delete_files([avatar_key])
         raise Taken("email" if "email" in error.key else "username") from None
-    limit.hit()
-    return users.get_user(user_id)
+    return user_id
 
 
 def store_avatar(picture: pictures.Picture) -> str:

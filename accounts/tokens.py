@@ -97,8 +97,8 @@ def _verify(key: str, token: str) -> dict[str, Any]:
 def link_signer(session: Session) -> Callable[[str | None], str | None]:
     """Return a function that adds a signature to a URL of the account; None stays None.
 
-    A link is good for one to two hours, the same string for an hour, so that browsers can cache what
-    is behind it, and void once the account's sessions are ended.
+    A link is good for one to two hours, the same string for an hour, so that browsers can cache
+    what is behind it, and void once the account's sessions are ended.
     """
     secret = settings.SECRET_KEY
     this_hour = int(time.time()) // 3600

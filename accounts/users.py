@@ -1,6 +1,6 @@
-"""The table `users`: who has an account. (Its columns of quota belong to images/quota.py.)
+"""SQL of `users`: who has an account. Its columns of quota belong to `images/quota.py`.
 
-SQL. Deleting an account also deletes the rows of `image_generations` that belong to it.
+Deleting an account also deletes its rows of `image_generations`.
 """
 
 import unicodedata
@@ -140,12 +140,12 @@ def identity_key(text: str) -> str:
 
 
 def legacy_key(text: str) -> str:
-    """Return the key of an old account whose true key another one has. True keys have no capitals."""
+    """Return the key of an old account whose own key is taken; no other key has capitals."""
     return "LEGACY:" + text[:200]
 
 
 def fill_keys() -> None:
-    """Give the accounts of a database made by hand their keys; may run on several machines at once."""
+    """Give the accounts of a database made by hand their keys; any number may do so at once."""
     sql = "SELECT id, username, email FROM users WHERE username_key IS NULL ORDER BY id LIMIT 500"
     while rows := db.all(sql):
         for row in rows:

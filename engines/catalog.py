@@ -41,7 +41,7 @@ class Range(BaseModel):
         return self
 
     def to_json(self, name: str) -> dict[str, float | int]:
-        """Return {min, max, default, step} of the parameter of that name; step only if it has one."""
+        """Return {min, max, default} of the parameter of that name, and step if it has one."""
         values = self.model_dump(exclude_defaults=True)
         return {key: as_number(name, value) for key, value in values.items()}
 
@@ -126,7 +126,7 @@ def models() -> dict[str, Model]:
 
 @lru_cache
 def load(path: Path) -> dict[str, Model]:
-    """Read a models file. Raises SettingError naming the file, and the line or entry that is wrong."""
+    """Read a models file. Raises SettingError naming the line or the entry that is wrong."""
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

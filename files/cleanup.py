@@ -1,4 +1,4 @@
-"""The table `pending_deletions`: files to be deleted at a time, unless a row keeps them. SQL.
+"""SQL of `pending_deletions`: files to be deleted at a time, unless a row keeps them.
 
 A file is entered before it is written, and kept in the transaction that records it in a row; when
 the row goes, it is entered again. So whatever process is killed, no file is left that nobody has.

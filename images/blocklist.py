@@ -1,4 +1,4 @@
-"""The words that no prompt may contain, from the file PROMPT_BLOCKLIST: one a line, `#` starts a comment."""
+"""The words that no prompt may contain: one a line in the file PROMPT_BLOCKLIST, # for comments."""
 
 import re
 import unicodedata

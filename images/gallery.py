@@ -40,7 +40,7 @@ def retry(session: Session, generation: Generation, new_seed: bool) -> list[Gene
 
 
 def cancel(user_id: int, generation: Generation) -> Generation:
-    """Cancel an unfinished generation and return what it is then. Raises ApiError if it is finished.
+    """Cancel an unfinished generation and return it. Raises ApiError if it is finished.
 
     Its worker notices at the next heartbeat.
     """

@@ -1,4 +1,4 @@
-"""The table `image_generations` as its owners see it; and `deleted_generations`, the tombstones. SQL.
+"""SQL of `image_generations` as owners see it, and of `deleted_generations`, the tombstones.
 
 Ownership is in each WHERE: what is another's is as if it were not there.
 """
@@ -47,6 +47,9 @@ FILTERS = {
     "until": "created_at <= %(until)s",
     "q": "prompt_text LIKE %(q)s ESCAPE '!'",
 }
+AFTER_CURSOR = """
+    created_at <= %(after_time)s AND (created_at < %(after_time)s OR id < %(after_id)s)
+"""
 # A filtered history is counted up to here; beyond, a client learns only that there are more.
 MAX_COUNT = 1000
 
@@ -63,29 +66,40 @@ def list_generations(
     The page begins at the offset, or after a (created_at, id). With filters the count ends at
     MAX_COUNT. The statement also makes the check that every request makes: raises BadToken.
     """
-    values = {**session._asdict(), "limit": limit, "offset": offset}
+    filters = filters or {}
+    values = {**session._asdict(), **filters, "limit": limit, "offset": offset}
+    if "q" in filters:
+        values["q"] = contains(filters["q"])
     conditions = ["user_id = %(user_id)s"]
-    total = "image_count"
-    if filters:
-        values |= filters
-        if "q" in filters:
-            values["q"] = contains(filters["q"])
-        conditions += [FILTERS[name] for name in filters]
-        total = f"""
-            (SELECT COUNT(*)
-               FROM (SELECT 1
-                       FROM image_generations
-                      WHERE {" AND ".join(conditions)}
-                      LIMIT {MAX_COUNT}) AS found)
-        """
+    conditions += [FILTERS[name] for name in filters]
+    total = _count_some(conditions) if filters else "image_count"
     if after:
         values["after_time"], values["after_id"] = after
-        conditions.append("created_at <= %(after_time)s")
-        conditions.append("(created_at < %(after_time)s OR id < %(after_id)s)")
-    # The inner query reads an index alone, so that a deep page costs little. To order by its columns,
-    # not by those of the rows, spares MySQL a temporary table on disk for their texts.
-    rows = db.all(
-        f"""
+        conditions.append(AFTER_CURSOR)
+    rows = db.all(_select_page(total, conditions), **values)
+    if not rows:
+        raise BadToken
+    generations = [row for row in rows if row["id"]]
+    return generations, rows[0]["total"]
+
+
+def _count_some(conditions: list[str]) -> str:
+    return f"""
+        (SELECT COUNT(*)
+           FROM (SELECT 1
+                   FROM image_generations
+                  WHERE {" AND ".join(conditions)}
+                  LIMIT {MAX_COUNT}) AS found)
+    """
+
+
+def _select_page(total: str, conditions: list[str]) -> str:
+    """Return the statement for a page, which has a row without a generation if there is none.
+
+    The inner query reads an index alone, so that a deep page costs little. To order by its columns,
+    not by those of the rows, spares MySQL a temporary table on disk for their texts.
+    """
+    return f"""
            SELECT account.total, {COLUMNS}
              FROM (SELECT {total} AS total
                      FROM users
@@ -98,13 +112,7 @@ def list_generations(
                     LIMIT %(limit)s OFFSET %(offset)s) AS page ON 1 = 1
         LEFT JOIN image_generations AS g ON g.id = page.id
          ORDER BY page.created_at DESC, page.id DESC
-        """,
-        **values,
-    )
-    if not rows:
-        raise BadToken
-    generations = [row for row in rows if row["id"]]
-    return generations, rows[0]["total"]
+    """
 
 
 def contains(text: str) -> str:

@@ -1,8 +1,8 @@
 """What a worker does with a job: acquire it, run it, and record what came of it.
 
-What may be charged is never repeated on a guess: the row says `may_be_charged` before such a request
-goes out, and only an answer takes that back. A row that says so when its worker is gone fails with
-`outcome_unknown`.
+What may be charged is never repeated on a guess: the row says `may_be_charged` before such a
+request goes out, and only an answer takes that back. A row that says so when its worker is gone
+fails with `outcome_unknown`.
 """
 
 import logging
@@ -62,9 +62,9 @@ def claim(generation_id: int) -> Job | None:
 def run(job: Job, on_progress: Callable[[int, int], None] = engines.no_progress) -> str:
     """Make the picture of an acquired job and record it, or why there is none.
 
-    Returns "completed", "failed" or "deferred". Raises ClaimLost if on_progress does or if the claim
-    was lost, and Unavailable if the database is away at the end: the lease then runs out, and the
-    job is made again.
+    Returns "completed", "failed" or "deferred". Raises ClaimLost if on_progress does or if the
+    claim was lost, and Unavailable if the database is away at the end: the lease then runs out,
+    and the job is made again.
     """
     with metrics.job_timer(job["model"]) as timer:
         try:

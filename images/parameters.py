@@ -1,4 +1,4 @@
-"""How an image is to be made: from a request to the row that keeps it, and from the row to an engine.
+"""How an image is to be made: from a request to its row, and from the row to an engine.
 
 What a model allows and its defaults stand in `engines/catalog.py`; here a request is held to that.
 """
@@ -21,6 +21,10 @@ from validation import InvalidInput
 KEPT = ("steps", "guidance", "negative_prompt", *CHOICES)
 NOT_OFFERED = ("not_offered", {})
 RANDOM_SEED = (None, -1)
+
+to_json = json.JSONEncoder(ensure_ascii=False).encode
+# NaN and Infinity, which JSON has no word for, become null.
+from_json = json.JSONDecoder(parse_constant=lambda name: None).decode
 
 
 # -- From a request to rows ---------------------------------------------------------------------
@@ -127,18 +131,13 @@ def new_params(wanted: GenerateInput, model: Model, seed: int | None) -> dict[st
 # -- From a row ---------------------------------------------------------------------------------
 
 
-def to_json(params: dict[str, Any]) -> str:
-    return json.dumps(params, ensure_ascii=False)
-
-
 def params_of(generation: Generation | Job) -> dict[str, Any]:
     """Return recorded params; a row of an older program may hold none, or something else."""
     text = generation["generation_params_json"]
     if not text:
         return {}
     try:
-        # NaN and Infinity, which JSON has no word for, become null.
-        params = json.loads(text, parse_constant=lambda name: None)
+        params = from_json(text)
     except (ValueError, RecursionError):
         return {}
     return params if isinstance(params, dict) else {}

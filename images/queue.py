@@ -1,7 +1,7 @@
-"""The queue: the rows of `image_generations` that wait or are being made; and `workers`. SQL.
+"""SQL of the queue: the rows of `image_generations` that wait or are being made, and `workers`.
 
-Every write of a worker holds only while the row is `processing` under the worker's claim. False then
-means that it was canceled, deleted or given to another worker, and that nothing was written.
+Every write of a worker holds only while the row is `processing` under the worker's claim. False
+then means that it was canceled, deleted or given to another worker, and that nothing was written.
 """
 
 from typing import TypedDict

@@ -114,9 +114,9 @@ def _read_report(text: str) -> dict[str, str]:
 
 
 def readiness() -> tuple[dict[str, str], dict[str, str]]:
-    """Return what an image needs, each with what is wrong with it, and the problems() of the models.
+    """Return what an image needs, each with its problem, and the problems() of the models.
 
-    What is wrong is a key of messages.FIELDS, or "".
+    A problem is a key of messages.FIELDS, or "".
     """
     state = {"database": "", "storage": "", "queue": "", "models": ""}
     found = {}

@@ -1,8 +1,8 @@
-"""How much a user may ask for: images a day, and unfinished ones at a time. SQL.
+"""SQL of the quota: how many images a user may ask for in a day, and how many at a time.
 
-The columns `quota_day`, `quota_used`, `active_at_most` and `image_count` of `users` are changed here
-alone, in transactions that lock the user's row first: no deadlocks, and requests at the same moment
-cannot share a last place.
+The columns `quota_day`, `quota_used`, `active_at_most` and `image_count` of `users` are changed
+here alone, in transactions that lock the user's row first: no deadlocks, and requests at the same
+moment cannot share a last place.
 """
 
 import db
@@ -23,10 +23,10 @@ class QuotaSpent(ApiError):
     code = "quota_spent"
 
 
-# Counts images into the user's day and among the unfinished; matches nothing if there is no room, or
-# if the session has ended. A submit raises `active_at_most`, but nothing that ends lowers it: only
-# when it says that there may be too many are the unfinished counted, by make_room(), because a count
-# at each submit costs as much as its INSERT.
+# Counts images into the user's day and among the unfinished; matches nothing if there is no room,
+# or if the session has ended. A submit raises `active_at_most`, but nothing that ends lowers it:
+# only when it says that there may be too many are the unfinished counted, by make_room(), because
+# a count at each submit costs as much as its INSERT.
 RESERVE = f"""
     UPDATE users
        SET quota_used = %(number)s + CASE WHEN quota_day < {TODAY} THEN 0 ELSE quota_used END,
@@ -109,7 +109,7 @@ def refund(user_id: int, generation_id: int) -> None:
 
 
 def reserve_again(user_id: int, generation_id: int) -> None:
-    """Count a refunded generation, which goes back into the queue, as one that was never refunded."""
+    """Take the refund of a generation back, because it returns to the queue."""
     db.execute(
         """
         UPDATE users
@@ -161,7 +161,9 @@ def recount_images() -> None:
             db.execute(
                 """
                 UPDATE users
-                   SET image_count = (SELECT COUNT(*) FROM image_generations WHERE user_id = users.id)
+                   SET image_count = (SELECT COUNT(*)
+                                        FROM image_generations
+                                       WHERE user_id = users.id)
                  WHERE id = %s
                 """,
                 row["id"],

@@ -78,7 +78,7 @@ def with_metadata(job: Job, params: dict[str, Any], data: bytes) -> bytes:
 
 
 def embed_prompt(job: Job, params: dict[str, Any], picture: metadata.PictureFile) -> None:
-    """Write prompt, model and seed into the picture, or remove them, as settings and request say."""
+    """Write prompt, model and seed into the picture, or remove them, as request or setting says."""
     wanted = params.get("embed_metadata")
     if not isinstance(wanted, bool):
         wanted = settings.EMBED_METADATA

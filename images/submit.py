@@ -1,7 +1,7 @@
-"""From a request to rows in the queue. Inserts into `image_generations`; owns `idempotency_keys`. SQL.
+"""From a request to rows in the queue. SQL of `idempotency_keys`; adds to `image_generations`.
 
-One path: the quota is reserved, the rows are inserted and read back in one transaction, which is one
-round trip to the database. Only if nothing was reserved is a closer look taken, at why.
+One path: the quota is reserved, the rows are inserted and read back in one transaction, which is
+one round trip to the database. Only if nothing was reserved is a closer look taken, at why.
 """
 
 import hashlib

@@ -21,3 +21,4 @@ ALTER TABLE image_generations ADD COLUMN may_be_charged SMALLINT NOT NULL DEFAUL
 
 -- How many generations a user has.
 ALTER TABLE users ADD COLUMN image_count INT NOT NULL DEFAULT 0;
+UPDATE users SET image_count = (SELECT COUNT(*) FROM image_generations WHERE user_id = users.id);

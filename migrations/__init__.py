@@ -20,7 +20,7 @@ from pymysql.constants import ER
 from accounts import users
 from config import settings
 from images import quota
-from pool import Duplicate, MySQL, SQLite, connect
+from pool import Connection, Duplicate, connect
 
 FOLDER = Path(__file__).parent
 
@@ -87,7 +87,7 @@ def files() -> list[Path]:
     return sorted(FOLDER.glob("[0-9]*.sql"))
 
 
-def applied_at(connection: MySQL | SQLite) -> dict[str, str]:
+def applied_at(connection: Connection) -> dict[str, str]:
     try:
         found = connection.run("SELECT version, applied_at FROM schema_migrations").rows
     except (pymysql.ProgrammingError, sqlite3.OperationalError):  # no such table
@@ -96,7 +96,7 @@ def applied_at(connection: MySQL | SQLite) -> dict[str, str]:
     return {row["version"]: row["applied_at"] for row in found}
 
 
-def days_since(connection: MySQL | SQLite, version: str) -> float:
+def days_since(connection: Connection, version: str) -> float:
     """Return how many days ago a migration was applied."""
     rows = connection.run(
         """
@@ -109,26 +109,35 @@ def days_since(connection: MySQL | SQLite, version: str) -> float:
     return rows[0]["seconds"] / 86400
 
 
-def create_own_tables(connection: MySQL | SQLite) -> None:
-    """Create what the runner itself needs; only where it is missing, as a start may have no right to create."""
+def create_own_tables(connection: Connection) -> None:
+    """Create what the runner needs, where it is missing: a start may have no right to create."""
     connection.run(
-        "CREATE TABLE IF NOT EXISTS schema_lock"
-        " (id INT NOT NULL PRIMARY KEY, owner VARCHAR(100) NOT NULL, taken BIGINT NOT NULL)"
+        """
+        CREATE TABLE IF NOT EXISTS schema_lock (
+            id INT NOT NULL PRIMARY KEY,
+            owner VARCHAR(100) NOT NULL,
+            taken BIGINT NOT NULL
+        )
+        """
     )
     connection.run(
-        "CREATE TABLE IF NOT EXISTS schema_migrations"
-        " (version VARCHAR(100) NOT NULL PRIMARY KEY, applied_at TIMESTAMP DEFAULT CURRENT_TIMESTAMP)"
+        """
+        CREATE TABLE IF NOT EXISTS schema_migrations (
+            version VARCHAR(100) NOT NULL PRIMARY KEY,
+            applied_at TIMESTAMP DEFAULT CURRENT_TIMESTAMP
+        )
+        """
     )
 
 
-def pending(connection: MySQL | SQLite) -> list[Path]:
+def pending(connection: Connection) -> list[Path]:
     done = applied_at(connection)
     return [path for path in files() if path.stem not in done]
 
 
 @contextmanager
-def lock(connection: MySQL | SQLite) -> Iterator[None]:
-    """Hold the schema lock. It is a row, because MySQL's GET_LOCK does not reach other nodes of a cluster."""
+def lock(connection: Connection) -> Iterator[None]:
+    """Hold the schema lock. It is a row, as GET_LOCK does not reach other nodes of a cluster."""
     owner = f"{os.getpid()}-{secrets.token_hex(4)}"
     while not take_lock(connection, owner):
         time.sleep(0.1)
@@ -138,20 +147,25 @@ def lock(connection: MySQL | SQLite) -> Iterator[None]:
         connection.run("DELETE FROM schema_lock WHERE owner = %s", (owner,))
 
 
-def take_lock(connection: MySQL | SQLite, owner: str) -> bool:
+def take_lock(connection: Connection, owner: str) -> bool:
     with suppress(Duplicate):
         connection.run(
-            "INSERT INTO schema_lock (id, owner, taken) VALUES (1, %s, UNIX_TIMESTAMP())", (owner,)
+            "INSERT INTO schema_lock (id, owner, taken) VALUES (1, %s, UNIX_TIMESTAMP())",
+            (owner,),
         )
         return True
     taken_over = connection.run(
-        "UPDATE schema_lock SET owner = %s, taken = UNIX_TIMESTAMP() WHERE taken < UNIX_TIMESTAMP() - %s",
+        """
+        UPDATE schema_lock
+           SET owner = %s, taken = UNIX_TIMESTAMP()
+         WHERE taken < UNIX_TIMESTAMP() - %s
+        """,
         (owner, LOCK_SECONDS),
     )
     return taken_over.count == 1
 
 
-def apply(connection: MySQL | SQLite, path: Path) -> None:
+def apply(connection: Connection, path: Path) -> None:
     connection.run(connection.BEGIN)
     for statement in statements(path):
         try:

@@ -99,7 +99,7 @@ def by_generate_test(alice):
 @pytest.mark.parametrize("ask", [by_generate, by_generate_test])
 @pytest.mark.parametrize(
     ("language", "sentence"),
-    [("zh", "提示词包含禁用词“fox”"), ("en", 'Prompt holds the blocked word "fox"')],
+    [("zh", "提示词包含禁用词“fox”"), ("en", 'Prompt contains the blocked word "fox"')],
 )
 def test_every_way_in_refuses_and_nothing_is_charged(alice, block, ask, language, sentence):
     block("fox")

@@ -276,7 +276,7 @@ def test_foreign_origin_may_not_read_an_error(site):
 def test_error_speaks_english_to_who_prefers_it(site_alone):
     response = site_alone.get("/api/health", headers={"Accept-Language": "en-GB,en;q=0.9,zh;q=0.8"})
 
-    assert response.json()["message"] == "The service is away; try again soon"
+    assert response.json()["message"] == "The service is unavailable; try again soon"
 
 
 def test_nginx_takes_as_much_as_the_service():

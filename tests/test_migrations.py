@@ -10,6 +10,8 @@ import db
 import migrations
 import pool
 from accounts import users
+from config import settings as config
+from images import jobs
 from tests.conftest import Person, form
 from tests.servers import ROOT, clean_environment
 
@@ -201,3 +203,114 @@ def test_accounts_added_by_an_older_version_get_their_keys_at_the_next_start(pub
     users.fill_keys()
 
     assert db.one("SELECT username_key FROM users WHERE username = 'Old'")["username_key"] == "old"
+
+
+# -- From the release before the standard names ---------------------------------------------------
+
+
+@pytest.fixture
+def before_names(empty_database, monkeypatch):
+    """A database in use by the release before: a queue with all kinds of jobs in it, and files."""
+    older = [path for path in migrations.files() if path.stem < "0007"]
+    monkeypatch.setattr(migrations, "files", lambda: older)
+    monkeypatch.setattr(migrations, "days_since", lambda connection, version: 8)
+    migrations.upgrade()
+    password_hash = generate_password_hash("secret1", method="pbkdf2:sha256:1000")
+    db.insert("users", username="alice", username_key="alice", email="a@x.de", email_key="a@x.de",
+              password_hash=password_hash, settled_count=1, settled_id=1, active_at_most=3)  # fmt: skip
+    add_old("completed", image_url="/api/uploads/generated_images/1/a.png")
+    add_old("pending")
+    add_old("processing", claim="dead", lease_until=1, deadline_at=2**40, attempt=1)
+    add_old("processing", claim="paid", lease_until=1, deadline_at=2**40, attempt=1, is_sent=1)
+    doom("generated_images/1/orphan.png")
+    monkeypatch.undo()
+    return empty_database
+
+
+def add_old(status: str, **columns) -> int:
+    """Insert a generation as the release before did."""
+    params = '{"model_used": "test_model_v1", "seed": 1, "width": 64, "height": 64}'
+    row = {"model": "test_model", "width": 64, "height": 64, "generation_params_json": params}
+    row |= {"user_id": 1, "prompt_text": status, "status": status, **columns}
+    return db.insert("image_generations", **row)
+
+
+def doom(key: str) -> None:
+    """Enter a file to be deleted as the release before did, and write it."""
+    db.execute("INSERT INTO doomed_files (file_key, due_at) VALUES (%s, 1)", key)
+    file = config.uploads_dir / key
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(b"orphan")
+
+
+def alice() -> Person:
+    person = Person()
+    person.name = "alice"
+    person.log_in()
+    return person
+
+
+def work() -> None:
+    jobs.sweep()
+    while job := jobs.acquire(["test_model"]):
+        jobs.run(job)
+
+
+def statuses(person: Person) -> list[tuple[str, str, str | None]]:
+    records = reversed(person.history()["records"])
+    return [(one["prompt"], one["status"], one["errorCode"]) for one in records]
+
+
+def test_a_queue_of_the_release_before_is_worked_on(before_names):
+    assert migrations.upgrade() == ["0007_names"]
+
+    work()
+
+    person = alice()
+    assert statuses(person) == [
+        ("completed", "completed", None),
+        ("pending", "completed", None),
+        ("processing", "completed", None),
+        ("processing", "failed", "outcome_unknown"),
+    ]
+    assert person.history()["pagination"]["total"] == 4
+    assert not (config.uploads_dir / "generated_images/1/orphan.png").exists()
+
+
+def test_processes_of_the_release_before_may_go_on_while_machines_are_upgraded(before_names):
+    migrations.upgrade()
+    doom("generated_images/1/late.png")
+    add_old("pending")
+    number = add_old("processing", claim="x", lease_until=1, deadline_at=2**40, attempt=1)
+    db.execute("UPDATE image_generations SET is_sent = 1 WHERE id = %s", number)
+
+    assert migrations.upgrade() == []  # of the last machine
+    work()
+
+    person = alice()
+    assert person.history()["pagination"]["total"] == 6
+    assert statuses(person)[4:] == [
+        ("pending", "completed", None),
+        ("processing", "failed", "outcome_unknown"),
+    ]
+    assert not (config.uploads_dir / "generated_images/1/late.png").exists()
+
+
+def test_a_charge_noted_by_this_release_is_seen_by_the_one_before(before_names):
+    migrations.upgrade()
+    job = jobs.acquire(["test_model"])
+
+    jobs.mark_may_be_charged(job)
+
+    assert db.value("SELECT is_sent FROM image_generations WHERE id = %s", job["id"]) == 1
+
+
+def test_a_counter_is_not_counted_anew_long_after_the_upgrade(before_names):
+    migrations.upgrade()
+    week_ago = "2020-01-01 00:00:00"
+    db.execute("UPDATE schema_migrations SET applied_at = %s", week_ago)
+    db.execute("UPDATE users SET image_count = 77")
+
+    migrations.upgrade()
+
+    assert db.value("SELECT image_count FROM users") == 77

@@ -130,12 +130,12 @@ def test_a_model_without_seeds_records_none(declare, alice):
 @pytest.mark.parametrize(
     ("report", "available", "reason"),
     [
-        (None, False, "Queue has no worker alive"),
+        (None, False, "Queue has no running worker"),
         ('{"test_model": ""}', True, None),
-        ('{"test_model": "engine_unavailable"}', False, "The engine was away"),
-        ('{"other": ""}', False, "Queue has no worker alive"),
-        ("test_model", False, "Queue has no worker alive"),
-        ("5", False, "Queue has no worker alive"),
+        ('{"test_model": "engine_unavailable"}', False, "The engine was unavailable"),
+        ('{"other": ""}', False, "Queue has no running worker"),
+        ("test_model", False, "Queue has no running worker"),
+        ("5", False, "Queue has no running worker"),
     ],
 )
 def test_a_model_is_available_while_a_worker_can_make_it(client, report, available, reason):

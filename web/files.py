@@ -27,7 +27,7 @@ PRIVATE = "private, max-age=31536000, immutable"
 
 
 def stored_file(key: str, cache_control: str) -> Response:
-    """Answer with a stored file; nginx sends its bytes if X_ACCEL_PREFIX says so. Raises ApiError."""
+    """Answer with a stored file, whose bytes nginx sends if X_ACCEL_PREFIX says so."""
     path = find(key)
     if settings.X_ACCEL_PREFIX:
         mimetype = IMAGE_TYPES.get(path.suffix.lower(), DOWNLOAD_TYPE)

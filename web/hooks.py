@@ -54,18 +54,21 @@ def init_app(app: Flask) -> None:
 def begin() -> None:
     g.started = time.perf_counter()
     wanted = request.headers.get("X-Request-Id", "")
-    is_valid = re.fullmatch(r"[\w.-]{1,64}", wanted, re.ASCII)
-    logs.request_id.set(wanted if is_valid else f"{random.getrandbits(64):016x}")
+    if not wanted or not re.fullmatch(r"[\w.-]{1,64}", wanted, re.ASCII):
+        wanted = f"{random.getrandbits(64):016x}"
+    logs.request_id.set(wanted)
 
 
 def finish(response: Response) -> Response:
     """Add the headers that every answer has, and write the request's one log line."""
     drain_body()
+    present = set(response.headers.keys())
     for name, value in SECURITY_HEADERS.items():
-        response.headers.setdefault(name, value)
+        if name not in present:
+            response.headers.add(name, value)
     # Without an Origin too, or a cache gives a page an answer without CORS headers.
     response.headers.add("Vary", "Origin")
-    response.headers["X-Request-Id"] = logs.request_id.get()
+    response.headers.add("X-Request-Id", logs.request_id.get())
     log_request(response.status_code)
     return response
 
@@ -73,8 +76,8 @@ def finish(response: Response) -> Response:
 def drain_body() -> None:
     """Read what an error left unread of the body.
 
-    gunicorn resets a connection with more than 64 KB of it, and the client, or nginx, then never sees
-    the answer.
+    gunicorn resets a connection with more than 64 KB of it, and the client, or nginx, then never
+    sees the answer.
     """
     environ = request.environ
     if not environ.get("CONTENT_LENGTH") and "HTTP_TRANSFER_ENCODING" not in environ:

@@ -7,6 +7,7 @@ from flask import Response, g
 
 import messages
 from accounts import tokens
+from accounts.tokens import Session
 from accounts.users import Account
 from engines.catalog import CHOICES, RANGES, Model, read_size
 from images import UNFINISHED, parameters, queue_status
@@ -42,12 +43,18 @@ def iso_time(text: str | None) -> str | None:
 
 def public_records(generations: list[Generation]) -> list[dict[str, Any]]:
     """Return generations of the caller as every answer shows them."""
-    sign = tokens.link_signer(g.session)
-    return [public_record(generation, sign) for generation in generations]
+    session = g.session
+    sign = tokens.link_signer(session)
+    return [public_record(generation, session, sign) for generation in generations]
 
 
-def public_record(generation: Generation, sign: Callable) -> dict[str, Any]:
-    position, eta_seconds = position_of(generation)
+def public_record(
+    generation: Generation, session: Session, sign: Callable[[str | None], str | None]
+) -> dict[str, Any]:
+    position = eta_seconds = None
+    if generation["status"] == "pending":
+        queue = queue_status.current()
+        position, eta_seconds = queue.position(session.user_id, generation["model"])
     is_completed = generation["status"] == "completed"
     return {
         "id": generation["id"],
@@ -72,12 +79,6 @@ def public_record(generation: Generation, sign: Callable) -> dict[str, Any]:
         "signedImageUrl": sign(generation["image_url"]),
         "signedThumbnailUrl": sign(generation["thumbnail_url"]),
     }
-
-
-def position_of(generation: Generation) -> tuple[int | None, int | None]:
-    if generation["status"] != "pending":
-        return None, None
-    return queue_status.current().position(g.session.user_id, generation["model"])
 
 
 def error_message(generation: Generation) -> str | None:

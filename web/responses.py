@@ -1,4 +1,4 @@
-"""The two shapes of an answer, success and error, each made here alone; and the language it is in."""
+"""The two shapes of an answer, success and error, each made here alone; and its language."""
 
 import hashlib
 import logging
@@ -54,7 +54,7 @@ def with_etag(data: Any) -> Response:
 
 
 def error_response(error: Exception) -> tuple[dict, int, dict]:
-    """Answer any exception in the one shape: our errors, Flask's, and unexpected ones, logged here."""
+    """Answer any exception in the one shape: our errors, Flask's, and unexpected ones."""
     headers = {}
     if isinstance(error, HTTPException):
         for name, value in error.get_headers():

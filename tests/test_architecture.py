@@ -1,0 +1,210 @@
+"""The map of docs/architecture.md holds: where SQL, HTTP and the environment are, who imports whom."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.servers import ROOT
+
+# From the bottom up: a module imports from its own layer or from one above it in this list.
+LAYERS = [
+    ["config", "errors", "messages"],
+    ["heavy", "logs", "metrics", "pool", "validation"],
+    ["db"],
+    ["files"],
+    ["engines"],
+    ["accounts"],
+    ["images"],
+    ["migrations", "web"],
+    ["commands"],
+    ["app", "worker", "serve", "gunicorn"],
+]
+WINGS = {"accounts", "engines", "files", "images", "migrations", "web"}
+SQL_FILES = {
+    "accounts/rate_limits.py",
+    "accounts/users.py",
+    "files/cleanup.py",
+    "images/history.py",
+    "images/queue.py",
+    "images/quota.py",
+    "images/submit.py",
+}
+TABLES = {
+    "users",
+    "image_generations",
+    "deleted_generations",
+    "idempotency_keys",
+    "pending_deletions",
+    "rate_limits",
+    "workers",
+}
+SQL = re.compile(r"\b(SELECT .+ FROM|INSERT INTO|UPDATE \w+\s+SET|DELETE FROM)\b", re.DOTALL)
+CALLS = {"all", "execute", "insert", "one", "run_transaction", "value"}
+
+
+def modules() -> dict[str, ast.Module]:
+    """Return the syntax tree of each module of the service by its path."""
+    files = [*ROOT.glob("*.py")]
+    for wing in WINGS:
+        files += (ROOT / wing).rglob("*.py")
+    return {
+        str(file.relative_to(ROOT)): ast.parse(file.read_text(encoding="utf-8"))
+        for file in sorted(files)
+    }
+
+
+MODULES = modules()
+
+
+def name_of(path: str) -> str:
+    """Return the dotted name of a module, such as images.jobs."""
+    return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def layer_of(name: str) -> int:
+    top = name.partition(".")[0]
+    return next(number for number, layer in enumerate(LAYERS) if top in layer)
+
+
+def imports_of(path: str) -> set[str]:
+    """Return the modules of the service that one imports, wherever it does."""
+    names = {name_of(other) for other in MODULES}
+    found = set()
+    for node in ast.walk(MODULES[path]):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} & names or {
+                node.module
+            }
+    return found & names
+
+
+def strings_of(path: str) -> list[str]:
+    """Return the texts of a module that are no docstrings, f-strings with {} for their values."""
+    tree = MODULES[path]
+    docstrings = set()
+    for node in ast.walk(tree):
+        is_documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        if is_documented and ast.get_docstring(node):
+            docstrings.add(id(node.body[0].value))
+    texts = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            parts = [part.value if isinstance(part, ast.Constant) else "{}" for part in node.values]
+            texts.append("".join(parts))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            if id(node) not in docstrings:
+                texts.append(node.value)
+    return texts
+
+
+def test_the_root_holds_fourteen_modules_and_six_wings():
+    root_modules = [path for path in MODULES if "/" not in path]
+    wings = {path.partition("/")[0] for path in MODULES if "/" in path}
+
+    assert len(root_modules) == 14
+    assert wings == WINGS
+
+
+@pytest.mark.parametrize("path", MODULES)
+def test_arrows_point_one_way(path):
+    layer = layer_of(name_of(path).removesuffix(".conf"))
+
+    assert [name for name in imports_of(path) if layer_of(name) > layer] == []
+
+
+def test_no_import_goes_round_in_a_circle():
+    left = {name_of(path): imports_of(path) - {name_of(path)} for path in MODULES}
+    while free := [name for name, needed in left.items() if not needed & left.keys()]:
+        for name in free:
+            del left[name]
+
+    assert left == {}
+
+
+@pytest.mark.parametrize("path", MODULES)
+def test_sql_stands_only_in_the_files_that_say_so(path):
+    has_sql = any(SQL.search(text) for text in strings_of(path))
+
+    # The runner of the migrations has two tables of its own.
+    if path not in SQL_FILES and path != "migrations/__init__.py":
+        assert not has_sql or path == "db.py"
+    else:
+        assert has_sql
+    if path in SQL_FILES:
+        assert "SQL" in ast.get_docstring(MODULES[path]).partition("\n\n")[0]
+
+
+def test_db_knows_no_table():
+    text = (ROOT / "db.py").read_text()
+
+    assert not [table for table in TABLES if re.search(rf"\b{table}\b", text)]
+
+
+@pytest.mark.parametrize("path", MODULES)
+def test_only_the_routes_speak_http(path):
+    named = set()
+    for node in ast.walk(MODULES[path]):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            named.add(node.module.partition(".")[0])
+        elif isinstance(node, ast.Import):
+            named |= {alias.name.partition(".")[0] for alias in node.names}
+
+    # The operator's commands belong to Flask, too.
+    if path not in ("app.py", "commands.py") and not path.startswith("web/"):
+        assert not named & {"flask", "flask_cors"}
+
+
+@pytest.mark.parametrize("path", MODULES)
+def test_only_config_reads_the_environment(path):
+    reads = []
+    for node in ast.walk(MODULES[path]):
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in ("os.environ", "os.getenv"):
+            reads.append(node.lineno)
+
+    # prometheus_client and diffusers take a setting of theirs from there alone: it is set, not read.
+    if path not in ("config.py", "metrics.py", "engines/diffusers.py"):
+        assert reads == []
+
+
+@pytest.mark.parametrize(
+    ("path", "most"), [("app.py", 400), ("db.py", 180), ("openapi.yaml", 1300)]
+)
+def test_files_that_everybody_reads_stay_short(path, most):
+    assert len((ROOT / path).read_text(encoding="utf-8").splitlines()) <= most
+
+
+@pytest.mark.parametrize("path", MODULES)
+def test_functions_are_short(path):
+    long = []
+    for node in ast.walk(MODULES[path]):
+        if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= 40:
+            long.append(node.name)
+
+    assert long == []
+
+
+def test_every_route_is_in_app():
+    routes = []
+    for path in MODULES:
+        for node in ast.walk(MODULES[path]):
+            if isinstance(node, ast.FunctionDef) and any(
+                isinstance(one, ast.Call)
+                and isinstance(one.func, ast.Attribute)
+                and isinstance(one.func.value, ast.Name)
+                and one.func.value.id == "app"
+                for one in node.decorator_list
+            ):
+                routes.append(path)
+
+    assert set(routes) == {"app.py"}
+
+
+def test_the_map_names_every_file():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+
+    missing = [path for path in MODULES if Path(path).name not in text]
+    assert missing == []

@@ -1,0 +1,117 @@
+"""A submit is all or nothing, whatever happens to the statements that are sent at once."""
+
+import pytest
+
+import db
+from images import quota
+from pool import pool
+from tests.test_queue import submit
+
+# The third of four rows cannot be inserted.
+FAIL_THIRD = {
+    "sqlite": """
+        CREATE TRIGGER third BEFORE INSERT ON image_generations
+          WHEN NEW.generation_params_json LIKE '%"seed": 12,%'
+         BEGIN SELECT RAISE(ABORT, 'no third row'); END
+    """,
+    "mariadb": """
+        CREATE TRIGGER third BEFORE INSERT ON image_generations FOR EACH ROW
+            IF NEW.generation_params_json LIKE '%"seed": 12,%' THEN
+                SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'no third row';
+            END IF
+    """,
+}
+
+
+def counts(person) -> tuple[int, int, int]:
+    """Return how many rows the user has, and what is counted of them as used and as theirs."""
+    rows = db.value("SELECT COUNT(*) FROM image_generations WHERE user_id = %s", person.id)
+    user = db.one("SELECT quota_used, image_count FROM users WHERE id = %s", person.id)
+    return rows, user["quota_used"], user["image_count"]
+
+
+@pytest.mark.parametrize("key", [None, "k"])
+def test_a_row_that_fails_leaves_nothing_of_the_others(alice, database, key):
+    submit(alice)
+    db.execute(FAIL_THIRD[database])
+
+    response = submit(alice, key=key, n=4, seed=10)
+
+    assert response.status_code == 500
+    assert counts(alice) == (1, 1, 1)
+    assert db.all("SELECT * FROM idempotency_keys") == []
+
+
+def test_a_submit_after_a_failed_one_with_the_same_key_succeeds(alice, database):
+    db.execute(FAIL_THIRD[database])
+    submit(alice, key="k", n=4, seed=10)
+    db.execute("DROP TRIGGER third")
+
+    response = submit(alice, key="k", n=4, seed=10)
+
+    assert response.status_code == 202
+    assert counts(alice) == (4, 4, 4)
+
+
+def test_a_submit_is_one_transaction_of_a_few_statements(alice, monkeypatch):
+    seen = []
+    run_transaction = db.run_transaction
+
+    def watch(*statements):
+        seen.append(len(statements))
+        return run_transaction(*statements)
+
+    submit(alice)
+    monkeypatch.setattr(db, "run_transaction", watch)
+    submit(alice, n=2)
+
+    assert seen == [4]  # reserve, two rows, and what they have become
+
+
+def test_records_of_a_submit_are_what_the_database_has(alice):
+    records = submit(alice, n=3).json["data"]["records"]
+
+    ids = ",".join(str(record["id"]) for record in records)
+    assert alice.get(f"/api/v1/images?ids={ids}").json["data"]["records"] == records
+
+
+def test_the_first_submit_of_a_day_starts_its_quota_anew(alice):
+    submit(alice, n=3)
+    db.execute("UPDATE users SET quota_day = quota_day - 1, quota_used = 500")
+
+    assert submit(alice).status_code == 202
+    assert db.value("SELECT quota_used FROM users") == 1
+
+
+def test_an_image_count_that_is_wrong_is_put_right(alice):
+    submit(alice, n=3)
+    db.execute("UPDATE users SET image_count = 9")
+
+    quota.recount_images()
+
+    assert alice.history()["pagination"]["total"] == 3
+
+
+def test_only_transactions_take_several_statements_in_one_query(mariadb, alice, database):
+    if database != "mariadb":
+        pytest.skip("SQLite takes one statement at a time")
+    name = "UPDATE users SET role = 'admin'; UPDATE users SET role = 'user'"
+
+    with pytest.raises(Exception, match="You have an error in your SQL syntax"):
+        db.execute(name)
+
+    assert db.value("SELECT role FROM users") == "user"
+
+
+def test_the_pool_opens_no_more_connections_than_it_may(alice, settings):
+    settings.DB_POOL_SIZE = 2
+    pool.close()
+
+    for _ in range(3):
+        submit(alice)
+        alice.history()
+        with db.transaction():
+            db.value("SELECT COUNT(*) FROM users")
+
+    assert pool.number_open <= 2
+    assert sum(map(len, pool.idle.values())) == pool.number_open
