@@ -30,6 +30,7 @@ def transaction() -> Iterator[None]:
 
     Keep slow work (disk, network, drawing) outside: on SQLite nobody else writes meanwhile.
     """
+    _refuse_nesting()
     connection = pool.take(transactional=True)
     _thread.connection = connection
     try:
@@ -43,6 +44,11 @@ def transaction() -> Iterator[None]:
         pool.give_back(connection)
     finally:
         _thread.connection = None
+
+
+def _refuse_nesting() -> None:
+    if getattr(_thread, "connection", None):
+        raise RuntimeError("A transaction cannot be opened inside another one")
 
 
 def _roll_back(connection: Connection) -> None:
@@ -60,6 +66,7 @@ def run_transaction(*statements: tuple[str, Values]) -> list[Result]:
     Statements may ask ROW_COUNT() how many rows the one before matched, and LAST_INSERT_ID().
     Raises Duplicate and Unavailable; nothing is changed then.
     """
+    _refuse_nesting()
     connection = pool.take(transactional=True)
     try:
         connection.begin()

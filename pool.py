@@ -235,8 +235,10 @@ SQLITE_UNIQUE = {sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRI
 
 # What MySQL says, and what SQLite says instead.
 SQLITE_WORDS = {
+    "UNIX_TIMESTAMP(NOW(6))": "PRECISE_TIME()",
     # A transaction there holds the whole file, so rows need no lock.
     "FOR UPDATE": "",
+    "FROM DUAL": "",
     "ROW_COUNT()": "changes()",
     "LAST_INSERT_ID()": "last_insert_rowid()",
     "ON DUPLICATE KEY UPDATE": "ON CONFLICT DO UPDATE SET",
@@ -282,6 +284,7 @@ class SQLite:
         except (sqlite3.OperationalError, OSError) as error:
             raise Unavailable from error
         self.driver.create_function("UNIX_TIMESTAMP", -1, unix_timestamp)
+        self.driver.create_function("PRECISE_TIME", 0, time.time)
 
     def begin(self) -> None:
         self.run(self.BEGIN)

@@ -39,8 +39,12 @@ def register(wanted: RegisterInput, avatar: bytes | None = None, address: str = 
     picture = heavy.run(pictures.make_avatar, avatar) if avatar else None
     password_hash = heavy.run(passwords.hash_password, wanted.password)
     avatar_key = store_avatar(picture) if picture else None
-    user_id = add_account(wanted, password_hash, avatar_key)
     limit.hit()
+    try:
+        user_id = add_account(wanted, password_hash, avatar_key)
+    except Taken:
+        limit.refund()
+        raise
     return users.get_user(user_id)
 
 

@@ -12,6 +12,7 @@ import db
 import engines
 from engines import catalog
 from engines.catalog import CHOICES, RANGES, Model, Range
+from images import PENDING
 from images.history import Generation
 from images.queue import Job
 from images.schemas import MAX_SEED, GenerateInput
@@ -92,6 +93,9 @@ def new_rows(wanted: GenerateInput, extra: dict[str, Any], hold_seconds: int = 0
     for seed in seeds(wanted, model):
         row = {
             "prompt_text": wanted.prompt,
+            "status": PENDING,
+            "progress": 0,
+            "favorite": 0,
             "model": wanted.model,
             "width": wanted.width,
             "height": wanted.height,

@@ -283,7 +283,12 @@ def list_jobs(status: str, limit: int) -> list[db.Row]:
     )
 
 
-# -- Counts -------------------------------------------------------------------------------------
+# -- Counts and the clock ----------------------------------------------------------------------
+
+
+def database_time() -> float:
+    """Return the database's time in seconds since 1970."""
+    return float(db.value("SELECT UNIX_TIMESTAMP(NOW(6))"))
 
 
 def count_waiting(limit: int) -> int:

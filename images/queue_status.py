@@ -51,6 +51,7 @@ class QueueStatus:
     """The queue and its workers at one moment."""
 
     def __init__(self):
+        self._clock_ahead = queue.database_time() - time.monotonic()
         self.pending = queue.count_pending_by_user()
         self.waiting = sum(self.pending.values())
         live_workers = queue.list_live_workers(LIVE_SECONDS)
@@ -59,6 +60,11 @@ class QueueStatus:
         run_seconds = [row["run_seconds"] for row in live_workers]
         self.run_seconds = sum(run_seconds) / max(1, self.workers)
         self._positions: dict[int, int] = {}  # by how many waiting generations a user has
+
+    def database_time(self) -> str:
+        """Return the database's time now, as it writes it, without asking again."""
+        seconds = time.monotonic() + self._clock_ahead
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(seconds))
 
     def position(self, user_id: int, model: str) -> tuple[int, int | None]:
         """Estimate the position of the user's last generation, and the seconds until it is done.
