@@ -137,9 +137,6 @@ def cap_per_page(wanted: int) -> int:
     return min(wanted, MAX_PER_PAGE)
 
 
-FILTERS = {"status", "q", "favorite", "model", "since", "until"}
-
-
 class HistoryQuery(BaseModel):
     page: Digits = Field(1, ge=1)
     per_page: Annotated[Digits, AfterValidator(cap_per_page)] = Field(10, ge=1)
@@ -158,7 +155,8 @@ class HistoryQuery(BaseModel):
 
     @property
     def filters(self) -> dict[str, Any]:
-        return self.model_dump(include=FILTERS, exclude_none=True)
+        """Return what else was asked for; `history.FILTERS` has the SQL of each."""
+        return self.model_dump(exclude={"page", "per_page", "cursor"}, exclude_none=True)
 
 
 class IdsQuery(BaseModel):
