@@ -682,7 +682,7 @@ def test_a_prompt_somebody_interrupts_may_be_made_again(any_server):
     assert (type(outcome[0]), outcome[0].code) == (TransientError, "engine_unavailable")
 
 
-# -- The server refuses or fails ------------------------------------------------------------------
+# -- The server refuses or fails ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

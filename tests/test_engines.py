@@ -105,7 +105,7 @@ def listed(person) -> dict:
     return {model["name"]: model for model in person.get("/api/v1/models").json["data"]["models"]}
 
 
-# -- The good case --------------------------------------------------------------------------------
+# -- The good case ------------------------------------------------------------------------------
 
 
 def test_a_paid_picture_is_brought_home_with_what_is_known_of_it(alice, openai, worker):

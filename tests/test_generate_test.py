@@ -40,8 +40,13 @@ def test_the_record_says_how_the_image_was_made(alice):
 
     assert record["prompt"] == "a hen"
     assert record["params"] == {
-        "model_used": "test_model_v1", "seed": 7, "steps": 3, "width": 64, "height": 64, "style": "ink",
-    }  # fmt: skip
+        "model_used": "test_model_v1",
+        "seed": 7,
+        "steps": 3,
+        "width": 64,
+        "height": 64,
+        "style": "ink",
+    }
 
 
 def test_the_same_seed_draws_the_same_image_and_another_seed_another(alice):

@@ -1,4 +1,4 @@
-"""The painter, called as the worker calls it: what it promises about bytes, sizes, words and progress."""
+"""The painter, called as the worker calls it: its bytes, sizes, words and progress."""
 
 import io
 import os
@@ -59,8 +59,11 @@ def test_same_job_gives_the_same_bytes():
     "prompt", ["autumn forest, a fox, snow", "something abstract", "极光 雪山 城市"]
 )
 def test_another_process_gives_the_same_bytes(prompt):
-    code = "import sys; from engines import ImageRequest, painter; job = ImageRequest(sys.argv[1], width=96, height=96, steps=4)"
-    code += "; sys.stdout.buffer.write(painter.make(job).data)"
+    code = (
+        "import sys; from engines import ImageRequest, painter;"
+        "request = ImageRequest(sys.argv[1], width=96, height=96, steps=4);"
+        "sys.stdout.buffer.write(painter.make(request).data)"
+    )
     environment = {**os.environ, "PYTHONHASHSEED": "4321", "PYTHONPATH": str(ROOT)}
 
     run = subprocess.run(

@@ -278,8 +278,16 @@ def test_a_storm_of_submits_and_ends_keeps_every_limit(alice, bob, settings):
         )
         deleted = db.value("SELECT COUNT(*) FROM deleted_generations WHERE user_id = %s", person.id)
         assert kept <= quota(person)["used"] <= kept + deleted
-    assert db.all("SELECT id FROM users WHERE active_at_most < (SELECT COUNT(*) FROM image_generations WHERE"
-                   " user_id = users.id AND status IN ('pending', 'processing'))") == []  # fmt: skip
+    too_low = db.all(
+        """
+        SELECT id
+          FROM users
+         WHERE active_at_most < (SELECT COUNT(*)
+                                   FROM image_generations
+                                  WHERE user_id = users.id AND status IN ('pending', 'processing'))
+        """
+    )
+    assert too_low == []
 
 
 def test_a_spent_quota_is_refused_until_midnight(alice, settings):
@@ -466,7 +474,7 @@ def test_anothers_generation_is_as_if_it_were_not_there(alice, bob, client, meth
     assert record(alice, number)["status"] == "pending"
 
 
-# -- Cancel, retry, favorite, delete ----------------------------------------------------------------
+# -- Cancel, retry, favorite, delete ------------------------------------------------------------
 
 
 def test_a_waiting_generation_can_be_canceled(alice):
@@ -639,7 +647,7 @@ def test_deleting_at_the_moment_of_completion_leaves_no_file(alice, settings, mo
     assert quota(alice)["used"] == 0
 
 
-# -- What goes wrong ------------------------------------------------------------------------------
+# -- What goes wrong ----------------------------------------------------------------------------
 
 
 def failing(error: Exception):
@@ -701,7 +709,7 @@ def test_a_surprise_in_an_engine_puts_no_prompt_into_the_log(alice, monkeypatch,
     assert "ValueError" in printed and "tests/test_queue.py" in printed and "zebra" not in printed
 
 
-# -- What may have been paid for ------------------------------------------------------------------
+# -- What may have been paid for ----------------------------------------------------------------
 
 
 def sent(person) -> tuple[int, dict]:

@@ -1,4 +1,4 @@
-"""What becomes of an engine's bytes: verified, kept or turned into PNG, told what they are, labelled."""
+"""What becomes of an engine's bytes: checked, kept or turned into PNG, described, labelled."""
 
 import json
 import struct
@@ -152,7 +152,7 @@ def test_only_true_and_false_say_whether_to_embed(alice, odd):
     assert "prompt" in opened(alice.get(image).data).text
 
 
-# -- The label of AI-made content -----------------------------------------------------------------
+# -- The label of AI-made content ---------------------------------------------------------------
 
 
 @pytest.fixture
@@ -166,8 +166,14 @@ def test_image_and_thumbnail_are_labelled(made, alice, producer, kind):
 
     label = metadata.label_of(data)
     assert list(label) == [
-        "Label", "ContentProducer", "ProduceID", "ReservedCode1", "ContentPropagator", "PropagateID", "ReservedCode2",
-    ]  # fmt: skip
+        "Label",
+        "ContentProducer",
+        "ProduceID",
+        "ReservedCode1",
+        "ContentPropagator",
+        "PropagateID",
+        "ReservedCode2",
+    ]
     assert (label["Label"], label["ContentProducer"], label["ProduceID"]) == (
         "1",
         "91310000MA1FL0000X",
@@ -190,7 +196,7 @@ def test_without_a_producer_there_is_no_label(made):
     assert metadata.label_of(data) is None
 
 
-# -- ?metadata=strip ------------------------------------------------------------------------------
+# -- ?metadata=strip ----------------------------------------------------------------------------
 
 
 def test_a_download_without_metadata_keeps_the_label_and_the_pixels(made, alice, producer):

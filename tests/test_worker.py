@@ -1,4 +1,4 @@
-"""worker.py as real processes: killed, told to end, told to stop a job, stuck, or without a database."""
+"""worker.py as real processes: killed, told to end or to stop a job, stuck, without a database."""
 
 import os
 import signal
@@ -15,8 +15,8 @@ from tests.conftest import Person
 from tests.servers import ROOT, clean_environment, wait_until
 from tests.test_queue import record, submit_one
 
-# A worker whose engine, while a file lies there, goes on and on with a prompt of "slow", and neither ends nor
-# reports progress with one of "deaf".
+# A worker whose engine, while a file exists, goes on and on with a prompt of "slow", and neither
+# ends nor reports progress with one of "deaf".
 WORKER = """
 import pathlib, sys, time
 import worker
@@ -32,7 +32,7 @@ def make(job, on_progress):
     return draw(job, on_progress)
 
 painter.make = make
-worker.STUBBORN_SECONDS = 1
+worker.KILL_AFTER_SECONDS = 1
 worker.main()
 """
 
@@ -63,7 +63,7 @@ def worker(start_worker, hold):
 
 @pytest.fixture
 def models_file(settings, tmp_path):
-    """Declare models in place of the usual one: `models_file(one=600)`, each with its deadline in seconds."""
+    """Declare models in place of the usual one, by their deadline: `models_file(one=600)`."""
 
     def write(**deadlines: int) -> None:
         settings.MODELS_FILE = tmp_path / f"models-{len(list(tmp_path.iterdir()))}.toml"
@@ -92,7 +92,7 @@ def files(settings) -> list[Path]:
     return [path for path in settings.uploads_dir.rglob("*") if path.is_file()]
 
 
-# -- The good case, and a worker that dies ----------------------------------------------------------
+# -- The good case, and a worker that dies ------------------------------------------------------
 
 
 def test_a_worker_makes_what_waits_and_what_comes(alice, worker):
@@ -151,7 +151,7 @@ def test_a_worker_that_was_frozen_past_its_lease_leaves_the_others_result_alone(
     assert len(files(settings)) == 2
 
 
-# -- A worker that is told to end -------------------------------------------------------------------
+# -- A worker that is told to end ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -193,7 +193,7 @@ def test_a_job_whose_engine_is_deaf_is_given_back_too(alice, worker):
     assert row(number) == {"status": "pending", "attempt": 0, "claim": None}
 
 
-# -- A job that must stop ---------------------------------------------------------------------------
+# -- A job that must stop -----------------------------------------------------------------------
 
 
 def test_a_canceled_job_makes_room_for_the_next(alice, worker, settings):
@@ -291,7 +291,7 @@ def test_a_wrong_models_file_stops_the_start_and_names_the_place(tmp_path, text,
     assert where in ended.stderr
 
 
-# -- A database that goes away ----------------------------------------------------------------------
+# -- A database that goes away ------------------------------------------------------------------
 
 
 def test_an_idle_worker_waits_for_its_database_to_come_back(killable, worker):
