@@ -179,7 +179,7 @@ def start_nginx(certificate, tmp_path):
 
 @pytest.fixture
 def site_alone(start_nginx):
-    """nginx whose service is away."""
+    """nginx whose service does not run."""
     return start_nginx(free_port())
 
 
@@ -240,7 +240,7 @@ def test_errors_of_the_service_pass_unchanged(site):
     assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
 
 
-def test_refusal_arrives_though_the_body_was_not_read(site):
+def test_error_arrives_though_the_body_was_not_read(site):
     big = b"x" * 7_000_000
 
     statuses = {site.post("/api/v1/images/generate-test", data=big).status_code for _ in range(20)}
@@ -286,7 +286,7 @@ def test_nginx_takes_as_much_as_the_service():
     assert f"client_max_body_size {megabytes}m;" in SITE.read_text()
 
 
-def test_service_that_is_away_is_a_502_that_says_when_to_try_again(site_alone):
+def test_service_that_is_unavailable_is_a_502_that_says_when_to_try_again(site_alone):
     response = site_alone.get("/api/health", headers={"Origin": ORIGIN})
 
     assert response.status_code == 502
@@ -297,7 +297,7 @@ def test_service_that_is_away_is_a_502_that_says_when_to_try_again(site_alone):
     assert "Retry-After" in response.headers["Access-Control-Expose-Headers"]
 
 
-def test_preflight_succeeds_while_the_service_is_away(site_alone):
+def test_preflight_succeeds_while_the_service_is_unavailable(site_alone):
     headers = {"Origin": ORIGIN, "Access-Control-Request-Method": "POST"}
 
     response = site_alone.http.options(

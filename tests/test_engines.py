@@ -195,7 +195,7 @@ def test_a_job_survives_a_restart_of_its_engine(alice, comfyui, worker):
     assert row(number)["attempt"] == 2 and "secret fox" not in started.said()
 
 
-def test_jobs_of_an_engine_that_is_away_wait_and_cost_no_attempt(alice, webui, openai, worker):
+def test_jobs_of_an_unavailable_engine_wait_and_cost_no_attempt(alice, webui, openai, worker):
     webui.close()
     worker()
     waiting, other = ask(alice, "sd"), ask(alice, "gpt")

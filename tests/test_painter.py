@@ -47,7 +47,7 @@ def test_any_size_and_shape_works(size):
     assert image.size == size
 
 
-def test_same_job_gives_the_same_bytes():
+def test_the_same_request_gives_the_same_bytes():
     first = draw("forest in fog", seed=3)
 
     second = draw("forest in fog", seed=3)
@@ -167,7 +167,7 @@ def test_progress_rises_by_one_to_the_number_of_steps(steps):
     assert heard == [(done, steps) for done in range(1, steps + 1)]
 
 
-def test_progress_that_raises_ends_the_drawing_at_once():
+def test_progress_that_raises_ends_make_at_once():
     heard = []
 
     def cancel(done, total):

@@ -17,13 +17,12 @@ PROMPT = "一只狐狸 a fox"
 
 @pytest.fixture
 def made(alice, monkeypatch):
-    """Let the engine give a drawing, and return (bytes of the stored image, its record)."""
+    """Let the engine give these bytes; return (bytes of the stored image, its record)."""
 
     def make(data: bytes | None = None, params: dict | None = None, **body):
         if data is not None:
-            monkeypatch.setattr(
-                painter, "make", lambda job, on_progress: GeneratedImage(data, params or {})
-            )
+            generated = GeneratedImage(data, params or {})
+            monkeypatch.setattr(painter, "make", lambda request, on_progress: generated)
         small = {"width": 64, "height": 64, "steps": 1, "seed": 7}
         alice.post("/api/v1/images/generate", json={"prompt": PROMPT, **small, **body})
         work()
@@ -44,9 +43,14 @@ def test_an_image_says_how_it_was_made(made):
     data, _ = made(negative_prompt="rain")
 
     assert opened(data).text == {
-        "prompt": PROMPT, "model": "test_model_v1", "negative_prompt": "rain",
-        "seed": "7", "width": "64", "height": "64", "steps": "1",
-    }  # fmt: skip
+        "prompt": PROMPT,
+        "model": "test_model_v1",
+        "negative_prompt": "rain",
+        "seed": "7",
+        "width": "64",
+        "height": "64",
+        "steps": "1",
+    }
 
 
 @pytest.mark.parametrize(

@@ -217,7 +217,7 @@ def plain_lines(text: str) -> list[str]:
     return [line for line in text.splitlines() if not line.startswith("{")]
 
 
-def test_a_taken_port_ends_it_all_with_one_line(serve):
+def test_a_port_in_use_ends_it_all_with_one_line(serve):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         both = serve(PORT=str(taken.getsockname()[1]))
         family = wait_until(lambda: children(both.process.pid))
@@ -258,7 +258,7 @@ def test_a_worker_that_finds_its_model_broken_after_a_while_ends_it_all(
     assert ended.value.code == 1
 
 
-def test_a_worker_whose_model_went_away_later_is_started_again(empty_database, monkeypatch):
+def test_a_worker_whose_model_breaks_later_is_restarted(empty_database, monkeypatch):
     monkeypatch.setattr(program, "RESTART_SECONDS", 0)
     monkeypatch.setitem(program.COMMANDS, "worker", ["-c", f"raise SystemExit({os.EX_CONFIG})"])
     child = program.Child("worker")
