@@ -229,14 +229,23 @@ def test_accounts_added_by_an_older_version_get_their_keys_at_the_next_start(pub
 
 @pytest.fixture
 def before_names(empty_database, monkeypatch):
-    """A database in use by the release before: a queue with all kinds of jobs in it, and files."""
+    """A database in use by the release before: a queue with all kinds of jobs, and files."""
     older = [path for path in migrations.files() if path.stem < "0007"]
     monkeypatch.setattr(migrations, "files", lambda: older)
     monkeypatch.setattr(migrations, "days_since", lambda connection, version: 8)
     migrations.upgrade()
     password_hash = generate_password_hash("secret1", method="pbkdf2:sha256:1000")
-    db.insert("users", username="alice", username_key="alice", email="a@x.de", email_key="a@x.de",
-              password_hash=password_hash, settled_count=1, settled_id=1, active_at_most=3)  # fmt: skip
+    db.insert(
+        "users",
+        username="alice",
+        username_key="alice",
+        email="a@x.de",
+        email_key="a@x.de",
+        password_hash=password_hash,
+        settled_count=1,
+        settled_id=1,
+        active_at_most=3,
+    )
     add_old("completed", image_url="/api/uploads/generated_images/1/a.png")
     add_old("pending")
     add_old("processing", claim="dead", lease_until=1, deadline_at=2**40, attempt=1)
