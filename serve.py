@@ -1,40 +1,45 @@
-"""What ./start.sh runs: the web server and the workers, each started again when it dies, ended together.
+"""What ./start.sh runs: the supervisor of the web server and the workers.
 
-`serve.py web` and `serve.py worker` run one kind alone.
+It restarts each process that dies, and stops them all together. `serve.py web` and
+`serve.py worker` run one kind alone.
 """
 
-import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import config
 
 try:
     import ctypes
-except (
-    ImportError,
-    MemoryError,
-):  # a hardened systemd unit may forbid it, and ends what is left itself
+except (ImportError, MemoryError):
+    # A hardened systemd unit may forbid it. systemd itself then ends what is left.
     ctypes = None
 
-COMMANDS = {"web": ["-m", "gunicorn"], "worker": ["worker.py"]}
+COMMANDS = {
+    "web": ["-m", "gunicorn"],
+    "worker": ["worker.py"],
+}
+POLL_SECONDS = 0.2
 RESTART_SECONDS = 1
-# A process that fails sooner than this after its first start has never worked: that ends it all.
+# A process that fails within this time after its first start has never worked: all is stopped.
 FAILED_START_SECONDS = 3
+# gunicorn gives its requests this long when it is stopped (graceful_timeout).
+WEB_GRACE_SECONDS = 30
 PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent() -> None:
-    """Ask Linux to end this child if its parent is killed, so that nothing is left running; elsewhere do nothing."""
-    with contextlib.suppress(OSError, AttributeError):
+    """Ask Linux to end this child if its parent is killed; does nothing on other systems."""
+    with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class Child:
-    """One process that is kept running."""
+    """One supervised process."""
 
     def __init__(self, kind: str):
         self.kind = kind
@@ -45,7 +50,7 @@ class Child:
     def start(self) -> None:
         self.started = time.monotonic()
         self.starts += 1
-        # A session of its own: Ctrl-C reaches this process alone, which then tells the others.
+        # In a session of its own it gets no Ctrl-C: only the supervisor does, and stops the others.
         self.process = subprocess.Popen(
             [sys.executable, *COMMANDS[self.kind]],
             preexec_fn=die_with_parent,
@@ -53,54 +58,64 @@ class Child:
         )
 
     def look_after(self) -> None:
+        """Restart the process if it has ended. Raises SystemExit if a restart would not help."""
         status = self.process.poll()
         if status is None:
-            self.has_worked = (
-                self.has_worked or time.monotonic() - self.started > FAILED_START_SECONDS
-            )
+            if time.monotonic() - self.started > FAILED_START_SECONDS:
+                self.has_worked = True
             return
-        # A worker may load a model for a minute before it finds what is wrong with it, and then says EX_CONFIG.
-        if (status == 1 and not self.has_worked) or (status == os.EX_CONFIG and self.starts == 1):
-            raise SystemExit(1)  # it has said what is wrong, and that would be wrong again
-        print(
-            f"{self.kind} process {self.process.pid} ended with {status}; starting another",
-            file=sys.stderr,
-        )
-        # What a killed gunicorn leaves behind would go on to hold the port.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
+        if self.is_hopeless(status):
+            raise SystemExit(1)  # it has said itself what is wrong
+        message = f"{self.kind} process {self.process.pid} ended with {status}; starting another"
+        print(message, file=sys.stderr)
+        # What a killed gunicorn leaves behind would keep the port.
+        with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
         time.sleep(RESTART_SECONDS)
         self.start()
 
+    def is_hopeless(self, status: int) -> bool:
+        # A worker may load a model for a minute before it finds a mistake in the configuration.
+        if status == os.EX_CONFIG and self.starts == 1:
+            return True
+        return status == 1 and not self.has_worked
+
 
 def main() -> None:
     settings = config.load()
-    kinds = {"web": ["web"], "worker": ["worker"] * settings.JOB_WORKERS}
-    wanted = sys.argv[1:] or ["web", "worker"]
-    if set(wanted) - set(kinds):
-        raise SystemExit(
-            f"There is no {' '.join(wanted)} to start; say web, worker, or nothing for both."
-        )
+    kinds = sys.argv[1:] or list(COMMANDS)
+    if not set(kinds) <= set(COMMANDS):
+        names = " ".join(kinds)
+        raise SystemExit(f"There is no {names} to start; say web, worker, or nothing for both.")
+    numbers = {
+        "web": 1,
+        "worker": settings.JOB_WORKERS,
+    }
+    grace_seconds = max(WEB_GRACE_SECONDS, settings.WORKER_GRACE_SECONDS)
     children = []
-    signal.signal(signal.SIGTERM, end)
-    signal.signal(signal.SIGINT, end)
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
     try:
-        children += [Child(kind) for name in wanted for kind in kinds[name]]
+        for kind in kinds:
+            for _ in range(numbers[kind]):
+                children.append(Child(kind))
         while True:
             for child in children:
                 child.look_after()
-            time.sleep(0.2)
+            time.sleep(POLL_SECONDS)
     finally:
-        # gunicorn gives its requests 30 seconds, a worker its image WORKER_GRACE_SECONDS.
-        stop(children, 10 + max(30, settings.WORKER_GRACE_SECONDS))
+        stop(children, 10 + grace_seconds)
 
 
-def end(number: int, frame: object) -> None:
+def on_signal(number: int, frame: object) -> None:
     raise SystemExit(0)
 
 
 def stop(children: list[Child], seconds: float) -> None:
-    """Ask all to finish what they are at, and end what has not after some seconds; a second signal changes nothing."""
+    """Ask all processes to end, and kill those that have not after some seconds.
+
+    Further signals change nothing.
+    """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for child in children:

@@ -1,8 +1,9 @@
-"""Kill everything at random while many users work, then check that nothing was lost, doubled or left behind.
+"""Kill processes at random while users work, then check that nothing was lost, doubled or left.
 
     .venv/bin/python bench/chaos.py --seconds 120 --engine mariadb --users 10 --workers 2 --seed 1
 
-Runs serve.py on a private database in a temporary folder, which is kept if an invariant fails. Linux only.
+Runs serve.py on a private database in a temporary folder, which is kept if an invariant fails.
+Linux only.
 """
 
 import argparse
@@ -23,32 +24,47 @@ from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM
 import requests
 from PIL import Image
 
-from accounts import users
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import config
 import db
 import migrations
+from accounts.tokens import Session
+from images import history
 from tests.servers import ROOT, MariaDB, clean_environment, free_port
 
 FREEZE_SECONDS = 45  # longer than a lease and a sweep
 STUCK_SECONDS = 60
 QUIET_SECONDS = 240
-# After the supervisor was killed, the old gunicorn may hold the port until its last request is done.
+# After the supervisor was killed, the old gunicorn may hold the port until its last request ends.
 PORT_SECONDS = 40
 SIZES = [(64, 2), (64, 2), (512, 20), (1024, 150)]
 # Weight, program and signal of what may happen.
 TROUBLES = [
-    (6, "worker", SIGKILL), (2, "worker", SIGTERM), (2, "worker", SIGSTOP), (4, "web worker", SIGKILL),
-    (2, "web", SIGKILL), (1, "serve", SIGKILL), (1, "serve", SIGTERM), (2, "database", SIGKILL),
-]  # fmt: skip
+    (6, "worker", SIGKILL),
+    (2, "worker", SIGTERM),
+    (2, "worker", SIGSTOP),
+    (4, "web worker", SIGKILL),
+    (2, "web", SIGKILL),
+    (1, "serve", SIGKILL),
+    (1, "serve", SIGTERM),
+    (2, "database", SIGKILL),
+]
+WEIGHTS = [weight for weight, _, _ in TROUBLES]
 # What a generation was when it was deleted: our own record, kept by the database itself.
-GONE = "CREATE TABLE chaos_gone (id INT NOT NULL, user_id INT NOT NULL, status VARCHAR(20) NOT NULL, quota_day INT)"
-TRIGGER = (
-    "CREATE TRIGGER chaos_delete AFTER DELETE ON image_generations FOR EACH ROW {} INSERT INTO chaos_gone"
-    " (id, user_id, status, quota_day) VALUES (OLD.id, OLD.user_id, OLD.status, OLD.quota_day){}"
-)
+DELETED_TABLE = """
+    CREATE TABLE chaos_deleted (
+        id INT NOT NULL,
+        user_id INT NOT NULL,
+        status VARCHAR(20) NOT NULL,
+        quota_day INT
+    )
+"""
+RECORD_DELETED = """
+    INSERT INTO chaos_deleted (id, user_id, status, quota_day)
+    VALUES (OLD.id, OLD.user_id, OLD.status, OLD.quota_day)
+"""
+TRIGGER = "CREATE TRIGGER chaos_delete AFTER DELETE ON image_generations FOR EACH ROW"
 
 calm = threading.Event()  # set: nothing new is submitted or killed
 over = threading.Event()  # set: every thread ends
@@ -62,16 +78,16 @@ def say(*words: object) -> None:
 
 
 class Service(threading.Thread):
-    """serve.py as systemd would run it, started again whenever it ends; and who makes trouble for it."""
+    """serve.py as systemd would run it, restarted whenever it ends; and the trouble made for it."""
 
     def __init__(self, folder: Path, environ: dict[str, str], database: MariaDB | None):
         super().__init__()
-        self.environ, self.database, self.log = (
-            environ,
-            database,
-            (folder / "service.log").open("ab"),
-        )
-        self.frozen, self.killed_at, self.ended = {}, 0.0, []
+        self.environ = environ
+        self.database = database
+        self.log = (folder / "service.log").open("ab")
+        self.frozen: dict[int, float] = {}  # process id: when it is to be thawed
+        self.killed_at = 0.0
+        self.ended: list[str] = []
         self.process = self.start_process()
 
     def start_process(self) -> subprocess.Popen:
@@ -84,24 +100,30 @@ class Service(threading.Thread):
         """Keep it running, and thaw in time what was frozen."""
         while not over.wait(0.2):
             if self.process.poll() is not None:
-                say("serve.py ended with", self.process.returncode)
-                if time.monotonic() - self.killed_at > PORT_SECONDS:
-                    self.ended.append(
-                        f"status {self.process.returncode} at {time.strftime('%H:%M:%S')}"
-                    )
-                over.wait(1)
-                self.process = self.start_process()
-            for pid in [pid for pid, until in self.frozen.items() if time.monotonic() > until]:
-                del self.frozen[pid]
-                if "worker.py" in command_line(pid):
-                    os.kill(pid, SIGCONT)
+                self.restart()
+            self.thaw()
         self.process.terminate()
         self.process.wait(60)
 
+    def restart(self) -> None:
+        status = self.process.returncode
+        say("serve.py ended with", status)
+        if time.monotonic() - self.killed_at > PORT_SECONDS:
+            self.ended.append(f"status {status} at {time.strftime('%H:%M:%S')}")
+        over.wait(1)
+        self.process = self.start_process()
+
+    def thaw(self) -> None:
+        now = time.monotonic()
+        for pid in [pid for pid, until in self.frozen.items() if now > until]:
+            del self.frozen[pid]
+            if "worker.py" in command_line(pid):
+                os.kill(pid, SIGCONT)
+
     def make_trouble(self) -> None:
-        """Draw one trouble after the other until it is calm."""
+        """Make one trouble after the other until it is calm."""
         while not calm.wait(random.uniform(0.5, 5)):
-            _, program, number = random.choices(TROUBLES, [weight for weight, *_ in TROUBLES])[0]
+            [(_, program, number)] = random.choices(TROUBLES, WEIGHTS)
             pids = self.pids(program)
             if not pids or (number == SIGSTOP and self.frozen):
                 continue
@@ -146,23 +168,23 @@ def children(pid: int, program: str) -> list[int]:
 
 # -- The users ----------------------------------------------------------------------------------
 
-
+# The prompt of what is submitted without a key: a lost answer leaves an image nobody was promised.
 UNKEYED = "a drawing"
 
 
 class User(threading.Thread):
-    """Submits, cancels, deletes and looks; repeats each call until it has an answer, whatever happens meanwhile."""
+    """Submits, cancels and deletes; repeats each call until it is answered."""
 
     def __init__(self, number: int, url: str, seed: int):
         super().__init__()
-        self.name, self.url, self.random, self.http = (
-            f"user{number}",
-            url,
-            random.Random(f"{seed}-{number}"),
-            None,
-        )
+        self.name = f"user{number}"
+        self.url = url
+        self.random = random.Random(f"{seed}-{number}")
         self.promised: dict[int, str] = {}  # id: key
-        self.canceled, self.deleted, self.doubled, self.answers = set(), set(), [], Counter()
+        self.canceled: set[int] = set()
+        self.deleted: set[int] = set()
+        self.doubled: list[str] = []
+        self.answers = Counter()
 
     def run(self) -> None:
         self.http = requests.Session()
@@ -170,9 +192,10 @@ class User(threading.Thread):
         self.call("/api/auth/register", form)
         _, body = self.call("/api/auth/login", form)
         self.http.headers["Authorization"] = f"Bearer {body['data']['token']}"
+        actions = [self.submit, self.submit_without_key, self.draw, self.cancel, self.delete]
         while not calm.wait(self.random.expovariate(2)):
-            actions = [self.submit, self.submit_without_key, self.draw, self.cancel, self.delete]
-            self.random.choices(actions, [5, 4, 2, 4, 3])[0]()
+            [action] = self.random.choices(actions, [5, 4, 2, 4, 3])
+            action()
 
     def call(self, path: str, body: dict | None = None, **headers: str) -> tuple[int, dict]:
         while not over.is_set():
@@ -195,7 +218,7 @@ class User(threading.Thread):
                 self.note(key, number, {row["id"] for row in answer["data"]["records"]})
 
     def submit_without_key(self) -> None:
-        """Submit what a lost answer leaves as images nobody was promised."""
+        """Submit what may be made twice, or without our knowing, if an answer is lost."""
         body, number = self.body(UNKEYED)
         status, answer = self.call("/api/v1/images/generate", body)
         if status == 202:
@@ -203,37 +226,31 @@ class User(threading.Thread):
             self.note(f"unkeyed {min(ids)}", number, ids)
 
     def body(self, prompt: str) -> tuple[dict, int]:
-        number, (side, steps) = self.random.choice([1, 1, 3]), self.size()
-        return {
-            "prompt": prompt,
-            "width": side,
-            "height": side,
-            "steps": steps,
-            "n": number,
-        }, number
+        number = self.random.choice([1, 1, 3])
+        return {"prompt": prompt, "n": number, **self.size()}, number
 
-    def note(self, key: str, number: int, ids: set[int]) -> None:
-        earlier = {one for one, its_key in self.promised.items() if its_key == key}
-        if len(ids) != number or earlier not in (set(), ids):
+    def note(self, key: str, expected: int, ids: set[int]) -> None:
+        earlier = {number for number, its_key in self.promised.items() if its_key == key}
+        if len(ids) != expected or earlier not in (set(), ids):
             self.doubled.append(f"{key}: {earlier}, then {ids}")
         self.promised |= dict.fromkeys(ids, key)
 
     def draw(self) -> None:
-        """Have one drawn at once. There is no key, so a lost answer leaves an image nobody was promised."""
-        side, steps = self.size()
-        params = {"width": side, "height": side, "steps": steps}
-        status, answer = self.call(
-            "/api/v1/images/generate-test", {"prompt": UNKEYED, "params": params}
-        )
+        """Have one drawn at once; without a key, as in submit_without_key()."""
+        body = {"prompt": UNKEYED, "params": self.size()}
+        status, answer = self.call("/api/v1/images/generate-test", body)
         if status == 200:
             self.promised[answer["data"]["id"]] = UNKEYED
 
-    def size(self) -> tuple[int, int]:
-        return self.random.choice(SIZES)
+    def size(self) -> dict[str, int]:
+        side, steps = self.random.choice(SIZES)
+        return {"width": side, "height": side, "steps": steps}
 
     def some(self) -> list[int]:
+        """Choose up to three of the user's latest generations."""
         recent = [number for number in list(self.promised)[-8:] if number not in self.deleted]
-        return self.random.sample(recent, min(len(recent), self.random.choice([1, 1, 3])))
+        size = self.random.choice([1, 1, 3])
+        return self.random.sample(recent, min(len(recent), size))
 
     def cancel(self) -> None:
         for number in self.some():
@@ -248,31 +265,35 @@ class User(threading.Thread):
 
 # -- What must be true --------------------------------------------------------------------------
 
+# An invariant, and what breaks it.
+Finding = tuple[str, list]
+
 
 class Watch(threading.Thread):
-    """Samples how long a generation stays in processing under one claim, and settles counts now and then."""
+    """Samples how long a generation stays in processing under one claim."""
 
-    seen: dict[tuple, float] = {}
-    longest = (0.0, 0)
+    def __init__(self):
+        super().__init__()
+        self.seen: dict[tuple[int, str], float] = {}  # (id, claim): since when
+        self.longest = (0.0, 0)  # seconds, id
 
     def run(self) -> None:
         while not over.wait(1):
-            try:
-                found = db.all(
-                    "SELECT id, claim FROM image_generations WHERE status = 'processing'"
-                )
-                users = users.list_users()
-                if users and random.random() < 0.3:
-                    db.settle_generations(random.choice(users)["id"])
-            except db.Unavailable:
-                continue
-            now = time.monotonic()
-            self.seen = {
-                key: self.seen.get(key, now) for key in ((row["id"], row["claim"]) for row in found)
-            }
-            self.longest = max(
-                [self.longest, *((now - since, key[0]) for key, since in self.seen.items())]
-            )
+            with contextlib.suppress(db.Unavailable):
+                self.look()
+
+    def look(self) -> None:
+        rows = db.all("SELECT id, claim FROM image_generations WHERE status = 'processing'")
+        now = time.monotonic()
+        keys = [(row["id"], row["claim"]) for row in rows]
+        self.seen = {key: self.seen.get(key, now) for key in keys}
+        for (number, _), since in self.seen.items():
+            self.longest = max(self.longest, (now - since, number))
+
+    def finding(self) -> Finding:
+        seconds, _ = self.longest
+        name = f"nothing stays in processing for {STUCK_SECONDS} s (longest: {seconds:.0f})"
+        return name, [self.longest] if seconds > STUCK_SECONDS else []
 
 
 def is_quiet() -> bool:
@@ -293,46 +314,46 @@ def wait_for(is_true, seconds: float) -> float:
     return round(time.monotonic() - started, 1)
 
 
-def findings(users: list[User], rows: list[dict], gone: list[dict]) -> Iterator[tuple[str, list]]:
+def findings(users: list[User], rows: list[dict], deleted_rows: list[dict]) -> Iterator[Finding]:
     """Yield each invariant of the queue with what breaks it."""
-    promised, canceled, deleted = (
-        {number for user in users for number in getattr(user, name)}
-        for name in ("promised", "canceled", "deleted")
-    )
+    promised, canceled, deleted = set(), set(), set()
+    for user in users:
+        promised |= user.promised.keys()
+        canceled |= user.canceled
+        deleted |= user.deleted
     lost = promised - {row["id"] for row in rows} - deleted
-    ended = [row for row in rows if row["status"] in ("completed", "failed", "canceled")]
-    failed = [row for row in rows if row["status"] == "failed"]
-    unknown = [row for row in rows if row["id"] not in promised and row["prompt_text"] != UNKEYED]
     yield "what was promised exists, or was deleted by us", list(lost)
-    yield "every generation has ended", [row for row in rows if row not in ended]
-    yield (
-        "a failed one says why",
-        [row for row in failed if not row["error_code"] or not row["error_message"]],
-    )
-    yield (
-        "only our cancels cancel",
-        [r for r in rows if r["status"] == "canceled" and r["id"] not in canceled],
-    )
-    yield "only our deletes delete", [row for row in gone if row["id"] not in deleted]
+    ended = ("completed", "failed", "canceled")
+    yield "every generation has ended", [row for row in rows if row["status"] not in ended]
+    failed = [row for row in rows if row["status"] == "failed"]
+    silent = [row for row in failed if not row["error_code"] or not row["error_message"]]
+    yield "a failed one says why", silent
+    canceled_rows = [row for row in rows if row["status"] == "canceled"]
+    yield "only our cancels cancel", [row for row in canceled_rows if row["id"] not in canceled]
+    yield "only our deletes delete", [row for row in deleted_rows if row["id"] not in deleted]
     yield "one key made one set", [text for user in users for text in user.doubled]
+    keyed = [row for row in rows if row["prompt_text"] != UNKEYED]
+    unknown = [row for row in keyed if row["id"] not in promised]
     yield "nothing was made that nobody was promised", unknown
     yield "no request met a bug (500)", [user.name for user in users if user.answers[500]]
 
 
-def file_findings(rows: list[dict], uploads: Path) -> Iterator[tuple[str, list]]:
-    owned = {key: row for row in rows for key in db.file_keys(row)}
+def file_findings(rows: list[dict], uploads: Path) -> Iterator[Finding]:
+    """Yield each invariant of the stored files with what breaks it."""
+    owned = {}
+    wrong = []
+    for row in rows:
+        keys = history.file_keys(row)
+        owned |= dict.fromkeys(keys, row)
+        if len(keys) != (2 if row["status"] == "completed" else 0):
+            wrong.append(row)
     there = {str(path.relative_to(uploads)) for path in uploads.rglob("*") if path.is_file()}
-    wrong = [
-        row for row in rows if len(db.file_keys(row)) != (2 if row["status"] == "completed" else 0)
-    ]
+    broken = [key for key in owned.keys() & there if not is_whole(uploads / key, owned[key])]
     yield "a completed one has two files, others none", wrong
     yield "no file is missing", sorted(owned.keys() - there)
     yield "no file is without its row", sorted(there - owned.keys())
-    yield (
-        "every file is whole",
-        [key for key in owned.keys() & there if not is_whole(uploads / key, owned[key])],
-    )
-    yield "no file is doomed", db.all("SELECT * FROM pending_deletions")
+    yield "every file is whole", broken
+    yield "no deletion is pending", db.all("SELECT file_key, due_at FROM pending_deletions")
 
 
 def is_whole(path: Path, row: dict) -> bool:
@@ -344,80 +365,74 @@ def is_whole(path: Path, row: dict) -> bool:
     return path.suffix == ".webp" or image.size == (row["width"], row["height"])
 
 
-def account_findings(rows: list[dict], gone: list[dict]) -> Iterator[tuple[str, list]]:
-    for user in db.all("SELECT id, quota_day, quota_used, settled_id, settled_count FROM users"):
-        own = [row for row in rows if row["user_id"] == user["id"]]
-        both = own + [row for row in gone if row["user_id"] == user["id"]]
-        used = sum(
-            row["status"] == "completed" and row["quota_day"] == user["quota_day"] for row in both
-        )
-        real = (used, sum(row["id"] <= user["settled_id"] for row in own), len(own))
-        kept = (
-            user["quota_used"],
-            user["settled_count"],
-            db.list_generations(users.get_user(user["id"]), 1)[1],
-        )
-        yield (
-            f"quota, settled count and total of user {user['id']}",
-            [(kept, real)] if kept != real else [],
-        )
+def account_findings(rows: list[dict], deleted_rows: list[dict]) -> Iterator[Finding]:
+    """Yield for each user whether the counters say what the rows say."""
+    for user in db.all("SELECT id, token_version, quota_day, quota_used, image_count FROM users"):
+        user_id, day = user["id"], user["quota_day"]
+        own = [row for row in rows if row["user_id"] == user_id]
+        ever = own + [row for row in deleted_rows if row["user_id"] == user_id]
+        used = [row for row in ever if row["status"] == "completed" and row["quota_day"] == day]
+        _, total = history.list_generations(Session(user_id, user["token_version"]), limit=1)
+        kept = {"used": user["quota_used"], "images": user["image_count"], "total": total}
+        real = {"used": len(used), "images": len(own), "total": len(own)}
+        broken = [f"kept {kept}, real {real}"] if kept != real else []
+        yield f"quota, image count and total of user {user_id}", broken
 
 
 # -- The run ------------------------------------------------------------------------------------
 
 
-def run(options: argparse.Namespace, folder: Path, database: MariaDB | None) -> bool:
+def prepare(options: argparse.Namespace, folder: Path, database: MariaDB | None) -> dict[str, str]:
+    """Make the tables, and return the environment of the service."""
     environ = clean_environment(
-        DATA_DIR=str(folder), PORT=str(free_port()), WEB_WORKERS="2", JOB_WORKERS=str(options.workers),
-        DAILY_IMAGES="1000000", PASSWORD_HASH="pbkdf2:sha256:1000", WORKER_GRACE_SECONDS="3",
+        DATA_DIR=str(folder),
+        PORT=str(free_port()),
+        WEB_WORKERS="2",
+        JOB_WORKERS=str(options.workers),
+        DAILY_IMAGES="1000000",
+        PASSWORD_HASH="pbkdf2:sha256:1000",
+        WORKER_GRACE_SECONDS="3",
         **(database.settings("chaos") if database else {}),
-    )  # fmt: skip
+    )
     config.load(environ)
     migrations.upgrade()
-    db.execute(GONE)
-    db.execute(TRIGGER.format("", "") if database else TRIGGER.format("BEGIN", "; END"))
+    db.execute(DELETED_TABLE)
+    action = RECORD_DELETED if database else f"BEGIN {RECORD_DELETED}; END"
+    db.execute(f"{TRIGGER} {action}")
+    return environ
 
+
+def run(options: argparse.Namespace, folder: Path, database: MariaDB | None) -> bool:
+    """Let users work and things break; return whether every invariant holds afterwards."""
+    environ = prepare(options, folder, database)
     random.seed(options.seed)
-    service, watch = Service(folder, environ, database), Watch()
-    users = [
-        User(number, f"http://127.0.0.1:{environ['PORT']}", options.seed)
-        for number in range(options.users)
-    ]
+    service = Service(folder, environ, database)
+    watch = Watch()
+    url = f"http://127.0.0.1:{environ['PORT']}"
+    users = [User(number, url, options.seed) for number in range(options.users)]
     for thread in (service, watch, *users, threading.Timer(options.seconds, calm.set)):
         thread.start()
     service.make_trouble()
-    wait_for(
-        lambda: not service.frozen and not any(user.is_alive() for user in users), QUIET_SECONDS
-    )
-    say(
-        "quiet",
-        wait_for(is_quiet, QUIET_SECONDS),
-        "s later; answers",
-        sum((u.answers for u in users), Counter()),
-    )
-    rows, gone = db.all("SELECT * FROM image_generations"), db.all("SELECT * FROM chaos_gone")
+    wait_for(lambda: not service.frozen and not any(map(User.is_alive, users)), QUIET_SECONDS)
+    seconds = wait_for(is_quiet, QUIET_SECONDS)
+    answers = sum((user.answers for user in users), Counter())
+    say("quiet", seconds, "s later; answers", answers)
+    rows = db.all("SELECT * FROM image_generations")
+    deleted_rows = db.all("SELECT * FROM chaos_deleted")
     say("now", Counter((row["status"], row["error_code"]) for row in rows))
-    say("when deleted", Counter(row["status"] for row in gone))
+    say("when deleted", Counter(row["status"] for row in deleted_rows))
     found = [
-        *findings(users, rows, gone),
+        *findings(users, rows, deleted_rows),
         *file_findings(rows, folder / "uploads"),
-        *account_findings(rows, gone),
+        *account_findings(rows, deleted_rows),
     ]
     over.set()
-    stuck = [watch.longest] if watch.longest[0] > STUCK_SECONDS else []
-    found.append(
-        (
-            f"nothing stays in processing for {STUCK_SECONDS} s (longest: {watch.longest[0]:.0f})",
-            stuck,
-        )
-    )
+    found.append(watch.finding())
     found.append(("serve.py ended only when it was told to", service.ended))
     service.join()
     for name, broken in found:
-        print(
-            f"{'FAIL' if broken else 'PASS'}  {name}",
-            *(f"\n      {str(one)[:600]}" for one in broken[:4]),
-        )
+        examples = [f"\n      {str(example)[:600]}" for example in broken[:4]]
+        print("FAIL" if broken else "PASS", f" {name}", *examples)
     return not any(broken for _, broken in found)
 
 
@@ -425,17 +440,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=int, default=120)
     parser.add_argument("--engine", choices=["mariadb", "sqlite"], default="sqlite")
-    for name, default in (("users", 10), ("workers", 2), ("seed", 1)):
-        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--users", type=int, default=10)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    folder, database = Path(tempfile.mkdtemp(prefix="chaos-")), None
+    folder = Path(tempfile.mkdtemp(prefix="chaos-"))
+    database = None
     say(options, folder)
     try:
         if options.engine == "mariadb":
             # What was committed must survive the death of the server, as with its own defaults.
-            database = MariaDB(
-                folder / "mariadb", "--innodb-flush-log-at-trx-commit=1", f"--tmpdir={folder}"
-            )
+            durable = "--innodb-flush-log-at-trx-commit=1"
+            database = MariaDB(folder / "mariadb", durable, f"--tmpdir={folder}")
             database.run("CREATE DATABASE chaos CHARACTER SET utf8mb4")
         is_good = run(options, folder, database)
     finally:

@@ -1,8 +1,8 @@
-"""What the service is compared with: the least code that answers the same question, under the same gunicorn.
+"""What the service is compared with: the least code that answers the same, under the same gunicorn.
 
-The bare WSGI callables verify the token, make one statement on the thread's own connection, and answer JSON.
-`submit` also parses its body, and queues a generation for the model `bare`, which nobody makes.
-`flask_app` is the smallest Flask service with the same drivers, for its memory.
+The bare WSGI callables verify the token, run one statement on the thread's own connection, and
+answer JSON. `submit` also parses its body, and queues a generation for the model `bare`, which no
+worker serves. `flask_app` is the smallest Flask service with the same drivers, for its memory.
 """
 
 import json
@@ -14,26 +14,27 @@ import jwt
 import pymysql
 from flask import Flask, request
 
-import db
 from config import settings
+from images.history import COLUMNS
 from pool import MYSQL_TYPES
 
 USER_SQL = "SELECT id, username, email, avatar_url, created_at FROM users WHERE id = %s"
-RECORD_SQL = (
-    "SELECT " + db.RECORD + " FROM image_generations AS g WHERE g.user_id = %s AND g.id = %s"
-)
-# The statement of db.list_generations() for the first page, its total included.
-HISTORY_SQL = (
-    "SELECT "
-    + db.RECORD
-    + ", (SELECT COUNT(*) FROM image_generations WHERE user_id = %s AND id > 0) AS total"
-    "  FROM (SELECT id, created_at FROM image_generations WHERE user_id = %s"
-    "        ORDER BY created_at DESC, id DESC LIMIT 10) AS page"
-    "  JOIN image_generations AS g ON g.id = page.id"
-    " ORDER BY page.created_at DESC, page.id DESC"
-)
+RECORD_SQL = f"SELECT {COLUMNS} FROM image_generations AS g WHERE g.user_id = %s AND g.id = %s"
+# What history.list_generations() asks for the first page, its total included.
+HISTORY_SQL = f"""
+      SELECT {COLUMNS},
+             (SELECT image_count FROM users WHERE id = %s) AS total
+        FROM (SELECT id, created_at
+                FROM image_generations
+               WHERE user_id = %s
+            ORDER BY created_at DESC, id DESC
+               LIMIT 10) AS page
+        JOIN image_generations AS g ON g.id = page.id
+    ORDER BY page.created_at DESC, page.id DESC
+"""
 INSERT_SQL = """
-    INSERT INTO image_generations (user_id, prompt_text, status, model, width, height, generation_params_json)
+    INSERT INTO image_generations
+           (user_id, prompt_text, status, model, width, height, generation_params_json)
     VALUES (%s, %s, 'pending', 'bare', 512, 512, %s)
 """
 
@@ -43,10 +44,16 @@ thread = threading.local()
 def connection() -> pymysql.Connection:
     if not hasattr(thread, "connection"):
         thread.connection = pymysql.connect(
-            host=settings.MYSQL_HOST, port=settings.MYSQL_PORT, user=settings.MYSQL_USER,
-            password=settings.MYSQL_PASSWORD, database=settings.MYSQL_DB, charset="utf8mb4",
-            autocommit=True, ssl_disabled=True, conv=MYSQL_TYPES,
-        )  # fmt: skip
+            host=settings.MYSQL_HOST,
+            port=settings.MYSQL_PORT,
+            user=settings.MYSQL_USER,
+            password=settings.MYSQL_PASSWORD,
+            database=settings.MYSQL_DB,
+            charset="utf8mb4",
+            autocommit=True,
+            ssl_disabled=True,
+            conv=MYSQL_TYPES,
+        )
     return thread.connection
 
 
@@ -57,9 +64,8 @@ def select(sql: str, *values: Any) -> tuple:
 
 
 def caller(authorization: str) -> int:
-    claims = jwt.decode(
-        authorization.removeprefix("Bearer "), settings.SECRET_KEY, algorithms=["HS256"]
-    )
+    token = authorization.removeprefix("Bearer ")
+    claims = jwt.decode(token, settings.SECRET_KEY, algorithms=["HS256"])
     return int(claims["sub"])
 
 
@@ -122,10 +128,10 @@ def answer(
     question: Callable[[str], dict], environ: dict, start_response: Callable
 ) -> Iterable[bytes]:
     authorization = environ.get("HTTP_AUTHORIZATION")
-    body = json.dumps(question(authorization) if authorization else {}, ensure_ascii=False).encode()
-    start_response(
-        "200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
-    )
+    answered = question(authorization) if authorization else {}
+    body = json.dumps(answered, ensure_ascii=False).encode()
+    headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+    start_response("200 OK", headers)
     return [body]
 
 

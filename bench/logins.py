@@ -1,4 +1,4 @@
-"""A burst of log-ins, and what it does to the memory of the server and to everyone else's requests."""
+"""A burst of log-ins: what it does to the server's memory and to everyone else's requests."""
 
 import http.client
 import multiprocessing
@@ -62,11 +62,12 @@ def peak_during_burst(server: Server, names: list[str]) -> tuple[float, list[int
 
 
 def profile_p99s(server: Server, names: list[str], token: str, pace: str) -> tuple[float, float]:
-    """Return the p99 (ms) of GET /api/auth/profile while a burst runs, and while nothing else does."""
-    meanwhile = (lambda: burst(server, names), lambda: time.sleep(QUIET_SECONDS))
-    return tuple(
-        quantiles(times_while(do, server.port, token, PACES[pace]), n=100)[98] for do in meanwhile
-    )
+    """Return the p99 (ms) of GET /api/auth/profile during a burst, and during a quiet time."""
+    found = []
+    for do in (lambda: burst(server, names), lambda: time.sleep(QUIET_SECONDS)):
+        times = times_while(do, server.port, token, PACES[pace])
+        found.append(quantiles(times, n=100)[98])
+    return tuple(found)
 
 
 def times_while(do: Callable, port: int, token: str, pause: float) -> list[float]:

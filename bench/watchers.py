@@ -1,7 +1,7 @@
 """Hundreds of pages that each watch one generation, and a little ordinary traffic beside them.
 
-Every client has a connection of its own and asks when its time has come, however late the answer before was;
-an answer's time is counted from that moment.
+Every client has a connection of its own and asks when its time has come, however late the answer
+before was; an answer's time is counted from that moment.
 """
 
 import asyncio
@@ -47,10 +47,10 @@ class Client:
         writer.close()
 
     async def ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> int:
-        condition = f"If-None-Match: {self.etag}\r\n" if self.etag else ""
-        writer.write(
-            f"GET {self.path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {self.token}\r\n{condition}\r\n".encode()
-        )
+        head = [f"GET {self.path} HTTP/1.1", "Host: x", f"Authorization: Bearer {self.token}"]
+        if self.etag:
+            head.append(f"If-None-Match: {self.etag}")
+        writer.write("\r\n".join([*head, "", ""]).encode())
         first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         headers = dict(line.lower().split(": ", 1) for line in lines if line)
         await reader.readexactly(int(headers.get("content-length", 0)))
@@ -59,7 +59,10 @@ class Client:
 
 
 async def run(server: Server, clients: list[Client], each_second: Callable[[], None]) -> float:
-    """Let the clients ask for SECONDS, each at its own beat, and return the server's processor seconds in a second."""
+    """Let the clients ask for SECONDS, each at its own beat.
+
+    Returns the processor seconds that the server used in a second.
+    """
     start = time.monotonic() + 1
     warm, end = start + WARM_SECONDS, start + WARM_SECONDS + SECONDS
     beat = random.Random(1).uniform

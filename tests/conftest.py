@@ -1,4 +1,7 @@
-"""The cast and the stage: alice owns things, bob is a stranger, client is nobody; on SQLite and on MariaDB."""
+"""Fixtures: databases (SQLite and MariaDB), and who calls the API.
+
+alice owns things, bob is logged in but a stranger, client is nobody.
+"""
 
 import copy
 import os
@@ -59,9 +62,8 @@ def settings(tmp_path):
     """The settings, put back after the test. Data goes to a folder of the test's own."""
     before = copy.copy(config.settings.__dict__)
     config.settings.DATA_DIR = tmp_path
-    config.settings.PASSWORD_HASH = (
-        "pbkdf2:sha256:1000"  # the default would take half of the suite's time
-    )
+    # The default would take half of the suite's time.
+    config.settings.PASSWORD_HASH = "pbkdf2:sha256:1000"
     config.settings.SECRET_KEY = "a key for the tests, long enough for HS256"
     yield config.settings
     config.settings.__dict__.update(before)
@@ -69,7 +71,7 @@ def settings(tmp_path):
 
 @pytest.fixture(params=DATABASES)
 def empty_database(request, settings):
-    """An empty database without tables; gives the engine's name. Each test runs once on each engine."""
+    """An empty database without tables. Each test runs once on each engine, whose name this is."""
     if request.param == "mariadb":
         server = request.getfixturevalue("mariadb")
         server.run(
@@ -91,7 +93,7 @@ def database(empty_database):
 
 
 class Person:
-    """Someone who calls the API; what is called on them goes to Flask's test client, with their token."""
+    """Someone who calls the API: by Flask's test client, with a token if they have a name."""
 
     def __init__(self, name: str | None = None):
         self.http = service.app.test_client()
@@ -168,7 +170,10 @@ def live(request, empty_database, settings, tmp_path):
 
 @pytest.fixture
 def start_worker(settings, tmp_path):
-    """Start a worker process on the test's database: `start_worker("worker.py", WORKER_GRACE_SECONDS="0")`."""
+    """Start a worker process on the test's database.
+
+    For example, `start_worker("worker.py", WORKER_GRACE_SECONDS="0")`.
+    """
     started = []
 
     def start(*program: str, **changes: str) -> Worker:

@@ -26,7 +26,7 @@ def animation(kind: str = "GIF", frames: int = 3, size: tuple[int, int] = (40, 3
 
 
 def photo_with_gps() -> bytes:
-    """Return a JPEG, 40 wide and 20 high, that says it must be turned a quarter, and where it was taken."""
+    """Return a JPEG, 40 wide and 20 high, whose EXIF data name a quarter turn and a place."""
     exif = Image.Exif()
     exif[0x0112] = 6
     exif[0x010F] = "SecretCamera"

@@ -1,4 +1,7 @@
-"""Real servers for the tests, on 127.0.0.1 and in temporary folders: a private MariaDB, and the service itself."""
+"""Real servers for the tests: a private MariaDB, and the service itself.
+
+They listen on free ports of 127.0.0.1 and keep their files in temporary folders.
+"""
 
 import getpass
 import os
@@ -39,30 +42,40 @@ class MariaDB:
     """A MariaDB of our own that can be killed and started again."""
 
     def __init__(self, folder: Path, *options: str):
-        self.folder, self.options, self.port = folder, options, free_port()
+        self.folder = folder
+        self.options = options
+        self.port = free_port()
         # A tmpdir of its own: a mariadbd that starts empties it of everyone's temporary tables.
         (folder / "tmp").mkdir(parents=True)
-        subprocess.run(
-            [
-                find_program("mariadb-install-db"), "--no-defaults", f"--datadir={folder}/data",
-                "--auth-root-authentication-method=normal", "--skip-test-db", f"--user={getpass.getuser()}",
-            ],
-            check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        self.common = [
+            "--no-defaults",
+            f"--datadir={folder}/data",
+            f"--user={getpass.getuser()}",
+        ]
+        install = [
+            find_program("mariadb-install-db"),
+            *self.common,
+            "--auth-root-authentication-method=normal",
+            "--skip-test-db",
+        ]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        subprocess.run(install, check=True, **quiet)
         self.start()
 
     def start(self) -> None:
+        command = [
+            find_program("mariadbd"),
+            *self.common,
+            f"--tmpdir={self.folder}/tmp",
+            f"--socket={self.folder}/s",
+            f"--port={self.port}",
+            "--bind-address=127.0.0.1",
+            "--innodb-flush-log-at-trx-commit=0",
+            "--innodb-buffer-pool-size=64M",
+            *self.options,
+        ]
         self.log = open(self.folder / "log", "ab")  # noqa: SIM115
-        self.process = subprocess.Popen(
-            [
-                find_program("mariadbd"), "--no-defaults", f"--datadir={self.folder}/data",
-                f"--tmpdir={self.folder}/tmp", f"--socket={self.folder}/s", f"--port={self.port}",
-                "--bind-address=127.0.0.1",
-                f"--user={getpass.getuser()}", "--innodb-flush-log-at-trx-commit=0",
-                "--innodb-buffer-pool-size=64M", *self.options,
-            ],
-            stdout=self.log, stderr=self.log,
-        )  # fmt: skip
+        self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log)
         wait_until(self.answers, what="MariaDB")
 
     def answers(self) -> bool:
@@ -76,9 +89,14 @@ class MariaDB:
 
     def connect(self, database: str | None = None) -> pymysql.Connection:
         return pymysql.connect(
-            host="127.0.0.1", port=self.port, user="root", database=database, autocommit=True, ssl_disabled=True,
+            host="127.0.0.1",
+            port=self.port,
+            user="root",
+            database=database,
             charset="utf8mb4",
-        )  # fmt: skip
+            autocommit=True,
+            ssl_disabled=True,
+        )
 
     def run(self, *statements: str, database: str | None = None) -> list[tuple]:
         """Run statements as root and return the rows of the last one."""
@@ -116,8 +134,11 @@ class Service:
     def start(self) -> "Service":
         subprocess.run(
             [sys.executable, "-m", "flask", "db", "upgrade"],
-            cwd=ROOT, env=self.environment, check=True, capture_output=True,
-        )  # fmt: skip
+            cwd=ROOT,
+            env=self.environment,
+            check=True,
+            capture_output=True,
+        )
         self.log = open(self.log_path, "ab")  # noqa: SIM115
         self.process = subprocess.Popen(
             [sys.executable, "-m", "gunicorn"],
@@ -147,7 +168,8 @@ class Worker:
     """One worker process, and what it has said. `program` are the arguments for python."""
 
     def __init__(self, log: Path, environment: dict[str, str], *program: str):
-        self.path, self.log = log, log.open("wb")
+        self.path = log
+        self.log = log.open("wb")
         self.process = subprocess.Popen(
             [sys.executable, *program], cwd=ROOT, env=environment, stdout=self.log, stderr=self.log
         )

@@ -47,7 +47,7 @@ def often(monkeypatch):
 
 
 @pytest.fixture
-def impatient(monkeypatch):
+def short_cancel_wait(monkeypatch):
     """Let the engine wait only a short time until a canceled prompt is removed."""
     monkeypatch.setattr(comfyui, "CANCEL_WAIT_SECONDS", 0.2)
 
@@ -91,7 +91,7 @@ def options(server, workflow=TEXT_TO_IMAGE, **changes):
     return ComfyUI(base_url=server.url, workflow=workflow, **changes)
 
 
-def job(server, workflow=TEXT_TO_IMAGE, output_node="", **changes):
+def request(server, workflow=TEXT_TO_IMAGE, output_node="", **changes):
     given = {
         "negative_prompt": NEGATIVE,
         "width": 64,
@@ -104,10 +104,10 @@ def job(server, workflow=TEXT_TO_IMAGE, output_node="", **changes):
     return ImageRequest(**{"prompt": PROMPT, **given, **changes})
 
 
-def failure(job, on_progress=ignore, kind=EngineError):
+def failure(request, on_progress=ignore, kind=EngineError):
     """Return the error of make(), after a check that nothing a log could show has a secret."""
     with pytest.raises(kind) as caught:
-        comfyui.make(job, on_progress)
+        comfyui.make(request, on_progress)
     text = everything_of(caught.value)
     assert not [secret for secret in (PROMPT, NEGATIVE, PASSWORD) if secret in text]
     return caught.value
@@ -164,16 +164,16 @@ def saver(prefix="fox", kind="SaveImage"):
 
 
 def test_returns_the_picture_the_workflow_saved(any_server):
-    drawing = comfyui.make(job(any_server), ignore)
+    generated = comfyui.make(request(any_server), ignore)
 
-    assert drawing.data == picture(64, 48)
-    assert drawing.params == {}
+    assert generated.data == picture(64, 48)
+    assert generated.params == {}
 
 
 def test_the_same_job_again_gives_the_picture_from_the_servers_cache(server):
-    drawings = [comfyui.make(job(server), ignore) for _ in range(2)]
+    images = [comfyui.make(request(server), ignore) for _ in range(2)]
 
-    assert drawings[0] == drawings[1]
+    assert images[0] == images[1]
     assert len(server.files) == 1
 
 
@@ -181,7 +181,7 @@ def test_websocket_tells_when_the_picture_is_done(server, monkeypatch):
     monkeypatch.setattr(comfyui, "CONNECTED_POLL_SECONDS", 120)
     started = time.monotonic()
 
-    comfyui.make(job(server), ignore)
+    comfyui.make(request(server), ignore)
 
     assert time.monotonic() - started < 60
 
@@ -190,9 +190,9 @@ def test_user_name_and_password_go_to_pages_and_websocket(server):
     server.credentials = f"us:{PASSWORD}"
     given = options(server, username="us", password_env="COMFYUI_PASSWORD")
 
-    drawing = comfyui.make(job(server, options=given), ignore)
+    generated = comfyui.make(request(server, options=given), ignore)
 
-    assert drawing.data == picture(64, 48)
+    assert generated.data == picture(64, 48)
     assert server.websocket_headers[0]["Authorization"].startswith("Basic ")
 
 
@@ -212,13 +212,13 @@ def test_takes_the_picture_of_the_output_node_or_the_last_saved(
 ):
     workflow = saved(image_workflow(**more))
 
-    comfyui.make(job(server, workflow, output_node), ignore)
+    comfyui.make(request(server, workflow, output_node), ignore)
 
     assert [name.split("_")[0] for name in server.viewed] == [prefix]
 
 
 def test_server_forgets_the_prompt_afterwards(server):
-    comfyui.make(job(server), ignore)
+    comfyui.make(request(server), ignore)
 
     assert server.history == {}
 
@@ -228,7 +228,7 @@ def test_logs_hold_no_prompt_and_no_password(server, caplog):
     server.credentials = f"us:{PASSWORD}"
     given = options(server, username="us", password_env="COMFYUI_PASSWORD")
 
-    comfyui.make(job(server, options=given), ignore)
+    comfyui.make(request(server, options=given), ignore)
 
     assert not [secret for secret in (PROMPT, NEGATIVE, PASSWORD) if secret in caplog.text]
 
@@ -237,7 +237,7 @@ def test_logs_hold_no_prompt_and_no_password(server, caplog):
 
 
 def test_an_input_that_is_one_placeholder_gets_the_value_itself(server):
-    comfyui.make(job(server), ignore)
+    comfyui.make(request(server), ignore)
 
     sampler = posted(server)["3"]
     assert (sampler["seed"], sampler["steps"], sampler["cfg"], sampler["sampler_name"]) == (
@@ -255,7 +255,7 @@ def test_placeholders_in_a_longer_text_become_text(server, saved):
         image_workflow(**{"2": saver("{{ width }}x{{height}}/{{seed}}, {{sampler}}.")})
     )
 
-    comfyui.make(job(server, workflow, sampler=""), ignore)
+    comfyui.make(request(server, workflow, sampler=""), ignore)
 
     assert posted(server)["2"]["filename_prefix"] == "64x48/7, ."
 
@@ -264,7 +264,7 @@ def test_placeholders_are_found_in_lists_and_objects(server, saved):
     workflow = image_workflow(**{"2": saver()})
     workflow["1"]["inputs"]["more"] = {"sizes": {"__value__": ["{{width}}", "{{steps}}", 1, None]}}
 
-    comfyui.make(job(server, saved(workflow), steps=None), ignore)
+    comfyui.make(request(server, saved(workflow), steps=None), ignore)
 
     assert posted(server)["1"]["more"] == {"sizes": {"__value__": [64, 1, None]}}
 
@@ -284,7 +284,7 @@ def test_a_prompt_is_never_read_as_anything_but_text(server, saved, prompt):
     workflow = image_workflow(**{"2": saver()})
     workflow["1"]["inputs"] |= {"whole": "{{prompt}}", "part": "photo of {{prompt}}!"}
 
-    comfyui.make(job(server, saved(workflow), prompt=prompt), ignore)
+    comfyui.make(request(server, saved(workflow), prompt=prompt), ignore)
 
     assert posted(server)["1"]["whole"] == prompt
     assert posted(server)["1"]["part"] == f"photo of {prompt}!"
@@ -299,23 +299,23 @@ def test_inputs_the_job_has_no_value_for_are_left_out(server, saved):
         "kept": None,
     }
 
-    comfyui.make(job(server, saved(workflow), steps=None, guidance=None, sampler=""), ignore)
+    comfyui.make(request(server, saved(workflow), steps=None, guidance=None, sampler=""), ignore)
 
     assert set(posted(server)["1"]) == {"width", "height", "batch_size", "color", "kept"}
 
 
 def test_a_job_without_a_seed_gets_one_and_says_which(server):
-    drawing = comfyui.make(job(server, seed=None), ignore)
+    generated = comfyui.make(request(server, seed=None), ignore)
 
-    assert drawing.params == {"seed": posted(server)["3"]["seed"]}
+    assert generated.params == {"seed": posted(server)["3"]["seed"]}
 
 
 def test_no_seed_is_told_where_the_workflow_takes_none(server, saved):
     workflow = saved(image_workflow(**{"2": saver()}))
 
-    drawing = comfyui.make(job(server, workflow, seed=None), ignore)
+    generated = comfyui.make(request(server, workflow, seed=None), ignore)
 
-    assert drawing.params == {}
+    assert generated.params == {}
 
 
 # -- The workflow file --------------------------------------------------------------------------
@@ -325,7 +325,7 @@ def test_no_seed_is_told_where_the_workflow_takes_none(server, saved):
 def test_workflows_of_the_docs_are_ready_to_use(server, workflow):
     comfyui.prepare(options(server, workflow))
 
-    assert comfyui.make(job(server, workflow), ignore).data == picture(64, 48)
+    assert comfyui.make(request(server, workflow), ignore).data == picture(64, 48)
 
 
 BROKEN = [
@@ -359,7 +359,7 @@ def test_a_workflow_broken_meanwhile_fails_the_job_and_not_the_worker(server, sa
 
     with pytest.raises(PermanentError, match=r"workflow\.json"):
         comfyui.check(given)
-    assert failure(job(server, options=given), kind=PermanentError).code == "engine_error"
+    assert failure(request(server, options=given), kind=PermanentError).code == "engine_error"
 
 
 def test_a_missing_workflow_is_named(server, tmp_path):
@@ -369,13 +369,13 @@ def test_a_missing_workflow_is_named(server, tmp_path):
 
 def test_an_edited_workflow_counts_from_the_next_job_on(server, saved):
     path = saved(image_workflow(**{"2": saver()}))
-    comfyui.make(job(server, path), ignore)
+    comfyui.make(request(server, path), ignore)
 
     edited = image_workflow(**{"2": saver()})
     edited["1"]["inputs"]["width"] = 32
     saved("\ufeff" + json.dumps(edited))
 
-    assert comfyui.make(job(server, path), ignore).data == picture(32, 64)
+    assert comfyui.make(request(server, path), ignore).data == picture(32, 64)
 
 
 # -- Progress -----------------------------------------------------------------------------------
@@ -391,7 +391,7 @@ def test_progress_counts_nodes_and_the_steps_of_the_sampler(any_server):
         if heard[-1] == held or len(heard) > 500:
             any_server.go.set()
 
-    comfyui.make(job(any_server), on_progress)
+    comfyui.make(request(any_server), on_progress)
 
     assert heard == sorted(heard)
     assert heard[0] == 0 and held in heard
@@ -414,9 +414,9 @@ def test_progress_counts_nodes_and_the_steps_of_the_sampler(any_server):
 def test_odd_messages_are_passed_over(server, noise):
     server.noise, heard = [noise, noise.encode()], []
 
-    drawing = comfyui.make(job(server), lambda done, total: heard.append(done / total))
+    generated = comfyui.make(request(server), lambda done, total: heard.append(done / total))
 
-    assert drawing.data == picture(64, 48)
+    assert generated.data == picture(64, 48)
     assert heard == sorted(heard) and heard[-1] <= 1
 
 
@@ -429,13 +429,13 @@ def test_on_progress_is_called_while_others_are_served_first(server):
         if len(calls) == 10:
             server.go.set()
 
-    comfyui.make(job(server), on_progress)
+    comfyui.make(request(server), on_progress)
 
     assert calls[:10] == [0] * 10
 
 
 @pytest.mark.parametrize("path", ["/queue", "/prompt", "/view"])
-def test_on_progress_is_called_while_an_answer_is_late(server, impatient, path):
+def test_on_progress_is_called_while_an_answer_is_late(server, short_cancel_wait, path):
     server.hanging, calls = {path}, []
 
     def on_progress(done, total):
@@ -443,7 +443,7 @@ def test_on_progress_is_called_while_an_answer_is_late(server, impatient, path):
         if len(calls) == 20:
             raise Canceled
 
-    failure(job(server), on_progress, Canceled)
+    failure(request(server), on_progress, Canceled)
 
     assert len(calls) == 20
 
@@ -451,18 +451,18 @@ def test_on_progress_is_called_while_an_answer_is_late(server, impatient, path):
 def test_without_a_websocket_the_picture_comes_all_the_same(any_server):
     any_server.has_websocket = False
 
-    drawing = comfyui.make(job(any_server), ignore)
+    generated = comfyui.make(request(any_server), ignore)
 
-    assert drawing.data == picture(64, 48)
+    assert generated.data == picture(64, 48)
 
 
 def test_a_websocket_that_never_connects_is_not_waited_for_long(server, monkeypatch):
     monkeypatch.setattr(comfyui, "WEBSOCKET_TIMEOUT_SECONDS", 0.2)
     server.hanging = {"/ws"}
 
-    drawing = comfyui.make(job(server), ignore)
+    generated = comfyui.make(request(server), ignore)
 
-    assert drawing.data == picture(64, 48)
+    assert generated.data == picture(64, 48)
 
 
 def test_a_websocket_that_is_sent_elsewhere_does_not_go_there(server, other_server):
@@ -472,15 +472,15 @@ def test_a_websocket_that_is_sent_elsewhere_does_not_go_there(server, other_serv
         {"Location": other_server.url.replace("http", "ws") + "/ws?clientId=us"},
     )
 
-    drawing = comfyui.make(job(server), ignore)
+    generated = comfyui.make(request(server), ignore)
 
-    assert drawing.data == picture(64, 48)
+    assert generated.data == picture(64, 48)
     assert other_server.asked == []
 
 
 def test_a_websocket_that_breaks_leaves_polling(server):
     server.hold_at = ("3", 2)
-    thread, outcome = in_background(comfyui.make, job(server), ignore)
+    thread, outcome = in_background(comfyui.make, request(server), ignore)
     wait_until(lambda: server.held.is_set() and asked(server, "GET /queue"))
 
     server.drop()
@@ -509,7 +509,7 @@ def test_websocket_goes_to_the_same_server(base_url, websocket):
 def test_cancel_takes_a_waiting_prompt_out_of_the_queue(any_server):
     any_server.occupy()
 
-    failure(job(any_server), cancel_when(lambda: any_server.queue), Canceled)
+    failure(request(any_server), cancel_when(lambda: any_server.queue), Canceled)
 
     assert any_server.queue == []
     assert any_server.running[1] == "of somebody"
@@ -519,7 +519,7 @@ def test_cancel_takes_a_waiting_prompt_out_of_the_queue(any_server):
 def test_cancel_interrupts_the_prompt_that_runs(any_server):
     any_server.hold_at = ("3", 2)
 
-    failure(job(any_server), cancel_when(any_server.held.is_set), Canceled)
+    failure(request(any_server), cancel_when(any_server.held.is_set), Canceled)
 
     assert (any_server.queue, any_server.running, any_server.history) == ([], None, {})
     assert len(any_server.files) == 0
@@ -528,7 +528,7 @@ def test_cancel_interrupts_the_prompt_that_runs(any_server):
 def test_cancel_interrupts_by_id_so_that_nobody_else_is_hit(server):
     server.hold_at = ("3", 2)
 
-    failure(job(server), cancel_when(server.held.is_set), Canceled)
+    failure(request(server), cancel_when(server.held.is_set), Canceled)
 
     assert set(server.interrupts) == {asked(server, "POST /prompt")[0]["prompt_id"]}
 
@@ -540,13 +540,13 @@ def test_cancel_goes_up_unchanged(server):
         if server.held.is_set():
             raise reason
 
-    assert failure(job(server), on_progress, Canceled) is reason
+    assert failure(request(server), on_progress, Canceled) is reason
 
 
-def test_cancel_while_the_prompt_is_being_posted_takes_it_back_later(any_server, impatient):
+def test_cancel_while_the_prompt_is_being_posted_takes_it_back_later(any_server, short_cancel_wait):
     any_server.late, any_server.hold_at = {"/prompt"}, ("4", 0)
 
-    failure(job(any_server), cancel_when(lambda: asked(any_server, "POST /prompt")), Canceled)
+    failure(request(any_server), cancel_when(lambda: asked(any_server, "POST /prompt")), Canceled)
     any_server.unhang.set()
 
     wait_until(lambda: any_server.accepted)
@@ -554,7 +554,7 @@ def test_cancel_while_the_prompt_is_being_posted_takes_it_back_later(any_server,
 
 
 @pytest.mark.parametrize("path", ["/queue", "/interrupt", "/history"])
-def test_cancel_is_not_held_up_by_a_server_that_hangs(server, impatient, path):
+def test_cancel_is_not_held_up_by_a_server_that_hangs(server, short_cancel_wait, path):
     server.hold_at = ("3", 2)
 
     def on_progress(done, total):
@@ -563,7 +563,7 @@ def test_cancel_is_not_held_up_by_a_server_that_hangs(server, impatient, path):
             raise Canceled
 
     started = time.monotonic()
-    failure(job(server), on_progress, Canceled)
+    failure(request(server), on_progress, Canceled)
 
     assert time.monotonic() - started < 8  # it goes on trying for 10 s, in the background
 
@@ -577,18 +577,18 @@ def test_cancel_of_a_server_that_died_is_quick(server):
             raise Canceled
 
     started = time.monotonic()
-    failure(job(server), on_progress, Canceled)
+    failure(request(server), on_progress, Canceled)
 
     assert time.monotonic() - started < 8  # it goes on trying for 10 s, in the background
 
 
-# -- The server goes away -----------------------------------------------------------------------
+# -- The server is unavailable ------------------------------------------------------------------
 
 
 def test_no_server_is_transient(server):
     given = ComfyUI(base_url=f"http://127.0.0.1:{free_port()}", workflow=EMPTY_IMAGE)
 
-    error = failure(job(server, options=given), kind=TransientError)
+    error = failure(request(server, options=given), kind=TransientError)
 
     assert error.code == "engine_unavailable"
 
@@ -596,7 +596,7 @@ def test_no_server_is_transient(server):
 @pytest.mark.parametrize("comes_back", [False, True])
 def test_a_server_that_dies_in_the_middle_is_noticed_soon(any_server, comes_back):
     any_server.hold_at = ("3", 2)
-    thread, outcome = in_background(failure, job(any_server))
+    thread, outcome = in_background(failure, request(any_server))
     assert any_server.held.wait(10)
 
     started = time.monotonic()
@@ -612,7 +612,7 @@ def test_a_server_that_dies_in_the_middle_is_noticed_soon(any_server, comes_back
 
 def test_a_server_that_dies_while_the_prompt_waits_is_noticed(server):
     server.occupy()
-    thread, outcome = in_background(failure, job(server))
+    thread, outcome = in_background(failure, request(server))
     wait_until(lambda: server.queue)
 
     server.restart()
@@ -624,7 +624,7 @@ def test_a_server_that_dies_while_the_prompt_waits_is_noticed(server):
 @pytest.mark.parametrize("forget", ["queue", "history"])
 def test_a_queue_or_history_that_was_cleared_is_noticed(server, often, forget):
     server.occupy()
-    thread, outcome = in_background(failure, job(server))
+    thread, outcome = in_background(failure, request(server))
     wait_until(lambda: server.queue)
 
     if forget == "history":
@@ -641,15 +641,15 @@ def test_a_short_absence_does_not_end_a_prompt(server):
     server.instead["/queue"] = lambda: answers.pop() if answers else NO_QUEUE
     server.has_websocket = False
 
-    drawing = comfyui.make(job(server), ignore)
+    generated = comfyui.make(request(server), ignore)
 
-    assert drawing.data == picture(64, 48)
+    assert generated.data == picture(64, 48)
     assert answers == []
 
 
-def test_a_lost_answer_to_the_prompt_is_nothing_to_pay_for(server, impatient):
+def test_a_lost_answer_to_the_prompt_is_nothing_to_pay_for(server, short_cancel_wait):
     server.hanging = {"/prompt"}
-    thread, outcome = in_background(failure, job(server))
+    thread, outcome = in_background(failure, request(server))
     wait_until(lambda: asked(server, "POST /prompt"))
 
     server.drop()
@@ -658,9 +658,9 @@ def test_a_lost_answer_to_the_prompt_is_nothing_to_pay_for(server, impatient):
     assert isinstance(outcome[0], TransientError) and not isinstance(outcome[0], NoResponse)
 
 
-def test_a_lost_answer_to_the_prompt_leaves_nothing_behind(any_server, impatient):
+def test_a_lost_answer_to_the_prompt_leaves_nothing_behind(any_server, short_cancel_wait):
     any_server.late, any_server.hold_at = {"/prompt"}, ("4", 0)
-    thread, _ = in_background(failure, job(any_server))
+    thread, _ = in_background(failure, request(any_server))
     wait_until(lambda: asked(any_server, "POST /prompt"))
 
     any_server.drop()
@@ -673,7 +673,7 @@ def test_a_lost_answer_to_the_prompt_leaves_nothing_behind(any_server, impatient
 
 def test_a_prompt_somebody_interrupts_may_be_made_again(any_server):
     any_server.hold_at = ("3", 2)
-    thread, outcome = in_background(failure, job(any_server))
+    thread, outcome = in_background(failure, request(any_server))
     wait_until(lambda: any_server.held.is_set() and asked(any_server, "GET /queue"))
 
     any_server.interrupt(None)
@@ -682,7 +682,7 @@ def test_a_prompt_somebody_interrupts_may_be_made_again(any_server):
     assert (type(outcome[0]), outcome[0].code) == (TransientError, "engine_unavailable")
 
 
-# -- The server refuses or fails ------------------------------------------------------------------
+# -- The server refuses or fails ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -705,13 +705,13 @@ def test_a_prompt_somebody_interrupts_may_be_made_again(any_server):
     ],
 )
 def test_a_refused_workflow_says_which_node_and_why(server, changes, shown):
-    error = failure(job(server, **changes), kind=PermanentError)
+    error = failure(request(server, **changes), kind=PermanentError)
 
     assert (error.code, error.shown) == ("engine_refused", shown)
 
 
 def test_the_log_names_node_kind_and_input_of_what_was_refused(server):
-    error = failure(job(server, sampler="eulre"))
+    error = failure(request(server, sampler="eulre"))
 
     assert str(error) == "engine_refused: KSampler (3): value_not_in_list: sampler_name"
 
@@ -727,7 +727,7 @@ def test_the_log_names_node_kind_and_input_of_what_was_refused(server):
     ],
 )
 def test_a_workflow_refused_as_a_whole_says_why(server, saved, workflow, shown):
-    error = failure(job(server, saved(workflow)), kind=PermanentError)
+    error = failure(request(server, saved(workflow)), kind=PermanentError)
 
     assert (error.code, error.shown) == ("engine_refused", shown)
 
@@ -736,7 +736,7 @@ def test_a_picture_that_was_refused_while_others_were_made_says_why(server, save
     broken = {"class_type": "SaveImage", "inputs": {"images": ["1", 0]}}
 
     error = failure(
-        job(server, saved(image_workflow(**{"2": saver(), "3": broken})), output_node="3"),
+        request(server, saved(image_workflow(**{"2": saver(), "3": broken})), output_node="3"),
         kind=PermanentError,
     )
 
@@ -773,7 +773,7 @@ OOM = "Allocation on device 0 would exceed allowed memory. (out of memory)"
 def test_a_failed_node_is_told_without_paths_and_prompts(server, kind, message, shown):
     server.failing = {"3": (kind, message)}
 
-    error = failure(job(server), kind=PermanentError)
+    error = failure(request(server), kind=PermanentError)
 
     assert (error.code, error.shown) == ("engine_error", f"KSampler (3): {shown}")
     assert message not in str(error) or not message
@@ -786,7 +786,7 @@ def test_a_failed_node_is_told_by_old_servers_too(any_server):
         if asked(any_server, "GET /queue"):
             any_server.go.set()
 
-    error = failure(job(any_server), on_progress, PermanentError)
+    error = failure(request(any_server), on_progress, PermanentError)
 
     assert (error.code, error.shown) == ("engine_error", "KSampler (3): ValueError: no such colour")
 
@@ -795,7 +795,7 @@ def test_a_failed_node_is_told_by_old_servers_too(any_server):
 def test_a_short_prompt_is_not_told_either(server, prompt):
     server.failing = {"3": ("ValueError", f"what is '{prompt}'?")}
 
-    error = failure(job(server, prompt=prompt))
+    error = failure(request(server, prompt=prompt))
 
     assert error.shown == "KSampler (3): ValueError"
 
@@ -803,7 +803,7 @@ def test_a_short_prompt_is_not_told_either(server, prompt):
 def test_a_failed_prompt_is_forgotten_too(server):
     server.failing = {"3": ("ValueError", "")}
 
-    failure(job(server))
+    failure(request(server))
 
     assert server.history == {}
 
@@ -823,10 +823,10 @@ def test_a_failed_prompt_is_forgotten_too(server):
     ],
 )
 @pytest.mark.parametrize("path", ["/prompt", "/queue"])
-def test_http_statuses_become_our_codes(server, impatient, path, status, kind, code):
+def test_http_statuses_become_our_codes(server, short_cancel_wait, path, status, kind, code):
     server.instead[path] = (status, f"<html>{PROMPT}</html>".encode())
 
-    error = failure(job(server), kind=kind)
+    error = failure(request(server), kind=kind)
 
     assert error.code == (code if (path, status) != ("/queue", 400) else "engine_refused")
 
@@ -841,7 +841,7 @@ def test_odd_answers_fail_the_job_and_nothing_else(server, path, body):
         server.instead["/prompt"] = (200, b'{"prompt_id": "us"}')
     server.instead[path] = (200, body)
 
-    error = failure(job(server))
+    error = failure(request(server))
 
     assert error.code in ("engine_error", "engine_unavailable")
 
@@ -865,7 +865,7 @@ def test_a_history_without_a_picture_is_a_bad_picture(server, entry):
     server.instead |= {"/prompt": (200, b'{"prompt_id": "us"}'), "/queue": NO_QUEUE}
     server.instead["/history/us"] = (200, json.dumps({"us": entry}).encode())
 
-    error = failure(job(server), kind=PermanentError)
+    error = failure(request(server), kind=PermanentError)
 
     assert error.code == "bad_picture"
 
@@ -878,7 +878,7 @@ def test_an_error_that_says_nothing_is_still_an_error(server, messages):
     server.instead |= {"/prompt": (200, b'{"prompt_id": "us"}'), "/queue": NO_QUEUE}
     server.instead["/history/us"] = (200, json.dumps(entry).encode())
 
-    error = failure(job(server), kind=PermanentError)
+    error = failure(request(server), kind=PermanentError)
 
     assert error.code == "engine_error"
 
@@ -887,7 +887,7 @@ def test_an_error_that_says_nothing_is_still_an_error(server, messages):
 def test_a_picture_that_is_gone_is_a_bad_picture(server, answer):
     server.instead["/view"] = answer
 
-    error = failure(job(server), kind=PermanentError)
+    error = failure(request(server), kind=PermanentError)
 
     assert error.code == "bad_picture"
 
@@ -896,7 +896,7 @@ def test_a_password_that_is_not_set_is_the_operators_business(server, monkeypatc
     monkeypatch.delenv("COMFYUI_PASSWORD")
     given = options(server, username="us", password_env="COMFYUI_PASSWORD")
 
-    error = failure(job(server, options=given), kind=PermanentError)
+    error = failure(request(server, options=given), kind=PermanentError)
 
     assert error.code == "engine_account"
 

@@ -95,7 +95,7 @@ def test_user_delete_leaves_nothing_behind(flask, alice, bob, settings):
     assert len(bob.history()["records"]) == 1
 
 
-def test_files_of_a_user_delete_that_was_killed_half_way_are_swept(
+def test_files_of_a_user_delete_that_was_killed_half_way_are_deleted(
     flask, alice, bob, settings, monkeypatch
 ):
     alice.generate()
@@ -126,9 +126,10 @@ def test_a_name_nobody_has_is_said_plainly(flask):
 
 def test_a_missing_grant_is_one_line(mariadb, settings):
     mariadb.run(
-        "CREATE DATABASE IF NOT EXISTS bare", "CREATE USER IF NOT EXISTS poor@'127.0.0.1'",
+        "CREATE DATABASE IF NOT EXISTS bare",
+        "CREATE USER IF NOT EXISTS poor@'127.0.0.1'",
         "GRANT SELECT ON bare.* TO poor@'127.0.0.1'",
-    )  # fmt: skip
+    )
     environment = clean_environment(**{**mariadb.settings("bare"), "MYSQL_USER": "poor"})
 
     ended = subprocess.run(

@@ -51,7 +51,7 @@ def test_an_update_counts_the_rows_it_matched(database):
     assert counts == [1, 1]
 
 
-def test_a_failed_transaction_gives_its_connection_back(database, settings):
+def test_a_failed_transaction_returns_its_connection_to_the_pool(database, settings):
     settings.DB_POOL_SIZE = 1
     pool.close()
 
@@ -167,14 +167,14 @@ def test_threads_share_a_small_pool(database, settings):
     assert len(names()) == 12 and sum(map(len, pool.idle.values())) <= 2
 
 
-def counter(name: str) -> RateLimit:
+def limit(name: str) -> RateLimit:
     return RateLimit({name: 100}, window_seconds=60, code="too_many_attempts")
 
 
-def test_counters_counted_by_many_threads_lose_no_hit(database):
+def test_a_rate_limit_hit_by_many_threads_loses_no_hit(database):
     seen = []
     threads = [
-        threading.Thread(target=lambda: seen.append(counter("x").hit()["x"])) for _ in range(16)
+        threading.Thread(target=lambda: seen.append(limit("x").hit()["x"])) for _ in range(16)
     ]
     for thread in threads:
         thread.start()
@@ -184,10 +184,10 @@ def test_counters_counted_by_many_threads_lose_no_hit(database):
     assert sorted(seen) == list(range(1, 17))
 
 
-def test_counters_that_ran_out_are_deleted(database):
-    counter("old").hit()
+def test_counters_that_have_expired_are_deleted(database):
+    limit("old").hit()
     db.execute("UPDATE rate_limits SET expires_at = 1")
-    counter("new").hit()
+    limit("new").hit()
 
     assert rate_limits.delete_expired() == 1
     assert db.all("SELECT name, hits FROM rate_limits") == [{"name": "new", "hits": 1}]
@@ -205,16 +205,16 @@ def test_a_connection_the_server_closed_is_replaced_before_use(killable):
     assert names() == ["ann"]
 
 
-def test_a_server_away_is_503_and_its_return_is_noticed_at_once(killable):
+def test_an_unavailable_server_is_503_and_its_return_is_noticed_at_once(killable):
     alice = Person("alice")
     killable.kill()
 
-    away = alice.get("/api/auth/profile")
+    unavailable = alice.get("/api/auth/profile")
     killable.start()
     back = alice.get("/api/auth/profile")
 
-    assert (away.status_code, away.json["code"]) == (503, "database_unavailable")
-    assert int(away.headers["Retry-After"]) > 0
+    assert (unavailable.status_code, unavailable.json["code"]) == (503, "database_unavailable")
+    assert int(unavailable.headers["Retry-After"]) > 0
     assert back.status_code == 200
 
 

@@ -41,7 +41,10 @@ http {{
 
 
 class Nginx:
-    """The site file, with ports, certificate and folders of our own; `changes` are further replacements."""
+    """nginx with the site file, in which ports, certificate and folders are ours.
+
+    `changes` are further replacements.
+    """
 
     def __init__(
         self, folder: Path, backend_port: int, data_dir: Path, certificate: Path, **changes: str
@@ -75,8 +78,9 @@ class Nginx:
         self.log = open(self.folder / "output.log", "ab")  # noqa: SIM115
         self.process = subprocess.Popen(
             [find_program("nginx"), "-p", self.folder, "-c", self.folder / "nginx.conf"],
-            stdout=self.log, stderr=self.log,
-        )  # fmt: skip
+            stdout=self.log,
+            stderr=self.log,
+        )
         wait_until(self.listens, what="nginx")
         return self
 
@@ -116,29 +120,26 @@ def behind_nginx(**settings: str) -> dict[str, str]:
     }
 
 
-# -- The stage ----------------------------------------------------------------------------------
+# -- Fixtures ----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
-    """A certificate for localhost, its key beside it. Skips, or in CI fails, where nginx or openssl is missing."""
+    """A certificate for localhost, its key beside it.
+
+    Without nginx or openssl the tests are skipped; in CI they fail.
+    """
     for program in ("nginx", "openssl"):
         if not find_program(program):
+            missing = f"{program} is not installed"
             if os.environ.get("CI"):
-                pytest.fail(
-                    f"{program} is not installed, and CI must not skip the tests of deploy/"
-                )
-            pytest.skip(
-                f"{program} is not installed: the tests of deploy/nginx-site.conf are left out"
-            )
+                pytest.fail(f"{missing}, and CI must not skip the tests of deploy/")
+            pytest.skip(f"{missing}: the tests of deploy/nginx-site.conf are left out")
     folder = tmp_path_factory.mktemp("certificate")
-    subprocess.run(
-        [
-            "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
-            "-addext", "subjectAltName=DNS:localhost", "-keyout", folder / "key.pem", "-out", folder / "cert.pem",
-        ],
-        check=True, capture_output=True,
-    )  # fmt: skip
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    command += ["-keyout", folder / "key.pem", "-out", folder / "cert.pem"]
+    subprocess.run(command, check=True, capture_output=True)
     return folder / "cert.pem"
 
 
@@ -178,7 +179,7 @@ def start_nginx(certificate, tmp_path):
 
 @pytest.fixture
 def site_alone(start_nginx):
-    """nginx whose service is away."""
+    """nginx whose service does not run."""
     return start_nginx(free_port())
 
 
@@ -239,7 +240,7 @@ def test_errors_of_the_service_pass_unchanged(site):
     assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
 
 
-def test_refusal_arrives_though_the_body_was_not_read(site):
+def test_error_arrives_though_the_body_was_not_read(site):
     big = b"x" * 7_000_000
 
     statuses = {site.post("/api/v1/images/generate-test", data=big).status_code for _ in range(20)}
@@ -247,7 +248,7 @@ def test_refusal_arrives_though_the_body_was_not_read(site):
     assert statuses == {401}
 
 
-# -- Errors of nginx itself -----------------------------------------------------------------------
+# -- Errors of nginx itself ---------------------------------------------------------------------
 
 
 def test_too_large_a_body_is_refused_in_the_shape_of_the_api(site):
@@ -285,7 +286,7 @@ def test_nginx_takes_as_much_as_the_service():
     assert f"client_max_body_size {megabytes}m;" in SITE.read_text()
 
 
-def test_service_that_is_away_is_a_502_that_says_when_to_try_again(site_alone):
+def test_service_that_is_unavailable_is_a_502_that_says_when_to_try_again(site_alone):
     response = site_alone.get("/api/health", headers={"Origin": ORIGIN})
 
     assert response.status_code == 502
@@ -296,7 +297,7 @@ def test_service_that_is_away_is_a_502_that_says_when_to_try_again(site_alone):
     assert "Retry-After" in response.headers["Access-Control-Expose-Headers"]
 
 
-def test_preflight_succeeds_while_the_service_is_away(site_alone):
+def test_preflight_succeeds_while_the_service_is_unavailable(site_alone):
     headers = {"Origin": ORIGIN, "Access-Control-Request-Method": "POST"}
 
     response = site_alone.http.options(
@@ -339,7 +340,7 @@ def test_flood_of_logins_is_refused(site_alone):
     assert "Retry-After" in refused.headers
 
 
-# -- Files ----------------------------------------------------------------------------------------
+# -- Files --------------------------------------------------------------------------------------
 
 
 def test_owner_gets_an_image_from_nginx(site, service, alice, image):
@@ -397,7 +398,7 @@ def test_internal_location_is_closed_to_clients(site, alice, image):
     assert {response.json()["code"] for response in answers} == {"not_found"}
 
 
-# -- Addresses ------------------------------------------------------------------------------------
+# -- Addresses ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
@@ -414,7 +415,7 @@ def log_in_from(site: Nginx, address: str) -> requests.Response:
     return site.post("/api/auth/login", json=body, headers={"X-Forwarded-For": address})
 
 
-# -- systemd --------------------------------------------------------------------------------------
+# -- systemd ------------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(

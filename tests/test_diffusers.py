@@ -71,7 +71,7 @@ def copied(made_once, tmp_path):
 
 
 def draw(options, on_progress=lambda done, total: None, **wishes) -> bytes:
-    job = ImageRequest(
+    request = ImageRequest(
         **{
             "prompt": "a fox",
             "width": 64,
@@ -82,7 +82,7 @@ def draw(options, on_progress=lambda done, total: None, **wishes) -> bytes:
             **wishes,
         }
     )
-    return engine.make(job, on_progress).data
+    return engine.make(request, on_progress).data
 
 
 def failing(error):
@@ -96,12 +96,12 @@ def failing(error):
 
 
 def test_makes_a_png_of_the_size_asked_for(options):
-    drawing = engine.make(
+    generated = engine.make(
         ImageRequest("a fox", width=72, height=64, steps=2, seed=1, options=options)
     )
 
-    image = Image.open(io.BytesIO(drawing.data))
-    assert (image.format, image.mode, image.size, drawing.params) == ("PNG", "RGB", (72, 64), {})
+    image = Image.open(io.BytesIO(generated.data))
+    assert (image.format, image.mode, image.size, generated.params) == ("PNG", "RGB", (72, 64), {})
 
 
 def test_a_seed_gives_the_same_bytes_again(options):
@@ -125,7 +125,7 @@ def test_each_wish_changes_the_picture(options, wish):
     assert draw(options, **wish) != draw(options)
 
 
-def test_extra_arguments_stand_in_for_what_a_job_leaves_open(options):
+def test_extra_arguments_stand_in_for_what_a_request_leaves_open(options):
     fixed = options.model_copy(update={"extra": {"num_inference_steps": 2}})
 
     assert draw(fixed, steps=None) == draw(options, steps=2)
@@ -138,9 +138,9 @@ def test_a_size_that_the_pipeline_rounds_is_reported(options, pipeline, monkeypa
         pipeline.image_processor, "postprocess", lambda *arguments, **named: [rounded]
     )
 
-    drawing = engine.make(ImageRequest("a fox", width=64, height=64, steps=1, options=options))
+    generated = engine.make(ImageRequest("a fox", width=64, height=64, steps=1, options=options))
 
-    assert drawing.params == {"width": 64, "height": 56}
+    assert generated.params == {"width": 64, "height": 56}
 
 
 def test_a_pipeline_is_loaded_once(options, pipeline):
@@ -207,7 +207,7 @@ def test_a_run_broken_off_leaves_no_trace_in_the_next(options, pipeline, torch, 
     assert draw(options) == whole
 
 
-# -- What can go wrong in a job -----------------------------------------------------------------
+# -- What can go wrong in make() -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [(60, 64), (64, 65)])

@@ -105,7 +105,7 @@ def listed(person) -> dict:
     return {model["name"]: model for model in person.get("/api/v1/models").json["data"]["models"]}
 
 
-# -- The good case --------------------------------------------------------------------------------
+# -- The good case ------------------------------------------------------------------------------
 
 
 def test_a_paid_picture_is_brought_home_with_what_is_known_of_it(alice, openai, worker):
@@ -195,7 +195,7 @@ def test_a_job_survives_a_restart_of_its_engine(alice, comfyui, worker):
     assert row(number)["attempt"] == 2 and "secret fox" not in started.said()
 
 
-def test_jobs_of_an_engine_that_is_away_wait_and_cost_no_attempt(alice, webui, openai, worker):
+def test_jobs_of_an_unavailable_engine_wait_and_cost_no_attempt(alice, webui, openai, worker):
     webui.close()
     worker()
     waiting, other = ask(alice, "sd"), ask(alice, "gpt")

@@ -95,11 +95,11 @@ def test_a_surprise_is_logged_but_not_shown(client, monkeypatch, caplog):
     assert "secret detail" not in response.text and "KeyError" in caplog.text
 
 
-def test_a_database_that_is_away(client, monkeypatch):
-    def away(*arguments):
+def test_a_database_that_is_unavailable(client, monkeypatch):
+    def unavailable(*arguments):
         raise db.Unavailable
 
-    monkeypatch.setattr(users, "get_user_for_login", away)
+    monkeypatch.setattr(users, "get_user_for_login", unavailable)
 
     response = client.post(LOGIN, json={"username": "alice", "password": "secret1"})
 
@@ -172,7 +172,7 @@ def test_what_never_reaches_the_application_is_refused_in_the_same_shape(live, r
     assert json.loads(body)["code"] == "bad_request"
 
 
-def test_a_refusal_arrives_though_the_body_was_not_read(live):
+def test_an_error_arrives_though_the_body_was_not_read(live):
     service = live()
 
     response = requests.post(f"{service.url}/api/none", data=b"x" * 7_000_000)

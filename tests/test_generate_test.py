@@ -40,8 +40,13 @@ def test_the_record_says_how_the_image_was_made(alice):
 
     assert record["prompt"] == "a hen"
     assert record["params"] == {
-        "model_used": "test_model_v1", "seed": 7, "steps": 3, "width": 64, "height": 64, "style": "ink",
-    }  # fmt: skip
+        "model_used": "test_model_v1",
+        "seed": 7,
+        "steps": 3,
+        "width": 64,
+        "height": 64,
+        "style": "ink",
+    }
 
 
 def test_the_same_seed_draws_the_same_image_and_another_seed_another(alice):
@@ -63,12 +68,11 @@ def test_the_seed_really_used_is_recorded_when_none_was_given(alice, seed):
 
 @pytest.mark.parametrize("params", [None, {}])
 def test_params_may_be_left_out(alice, params):
-    assert (
-        alice.post(
-            "/api/v1/images/generate-test", json={"prompt": "x", "params": params}
-        ).status_code
-        == 200
-    )
+    body = {"prompt": "x", "params": params}
+
+    response = alice.post("/api/v1/images/generate-test", json=body)
+
+    assert response.status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -151,8 +155,8 @@ def test_a_stranger_needs_to_log_in(client):
     assert client.post("/api/v1/images/generate-test", json={"prompt": "x"}).status_code == 401
 
 
-def test_a_drawing_that_fails_is_a_failed_record_and_costs_no_quota(alice, monkeypatch):
-    monkeypatch.setattr(painter, "make", lambda job, on_progress: 1 / 0)
+def test_a_generation_that_fails_is_a_failed_record_and_costs_no_quota(alice, monkeypatch):
+    monkeypatch.setattr(painter, "make", lambda request, on_progress: 1 / 0)
 
     response = alice.generate()
 

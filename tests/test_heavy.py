@@ -14,7 +14,7 @@ def fresh(settings):
     heavy._workers.cache_clear()
 
 
-def test_heavy_work_gives_back_what_the_function_does(fresh):
+def test_heavy_work_returns_what_the_function_does(fresh):
     assert heavy.run(divmod, 7, 2) == (3, 1)
 
 
@@ -33,9 +33,9 @@ def test_a_quarter_of_the_threads_never_waits_for_heavy_work(fresh):
     for thread in waiting:
         thread.start()
     begun.acquire()
-    places = heavy._workers()[1]
-    while places.acquire(blocking=False):  # until all three hold theirs
-        places.release()
+    slots = heavy._workers()[1]
+    while slots.acquire(blocking=False):  # until all three hold theirs
+        slots.release()
 
     with pytest.raises(heavy.Busy):
         heavy.run(divmod, 7, 2)

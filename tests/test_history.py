@@ -32,8 +32,16 @@ def test_history_answers_as_published(alice):
         "nextCursor": None,
     }
     assert set(page["records"][0]) >= {
-        "id", "prompt", "imageUrl", "thumbnailUrl", "status", "createdAt", "updatedAt", "params", "errorMessage",
-    }  # fmt: skip
+        "id",
+        "prompt",
+        "imageUrl",
+        "thumbnailUrl",
+        "status",
+        "createdAt",
+        "updatedAt",
+        "params",
+        "errorMessage",
+    }
 
 
 def test_an_empty_history_has_no_pages(alice):
@@ -149,7 +157,7 @@ def test_a_stranger_needs_to_log_in(client):
     assert client.get("/api/v1/images/history").status_code == 401
 
 
-# -- Filters and the cursor -----------------------------------------------------------------------
+# -- Filters and the cursor ---------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -207,10 +215,17 @@ def test_filters_find_what_they_say(varied, query, found):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("status", "done"), ("favorite", "1"), ("since", "yesterday"), ("until", "2024-13-01"), ("cursor", "x"),
-        ("cursor", "é"), ("cursor", "MjAyNA"), ("q", "x" * 201), ("since", "9999-12-31T23:59:59-12:00"),
+        ("status", "done"),
+        ("favorite", "1"),
+        ("since", "yesterday"),
+        ("until", "2024-13-01"),
+        ("cursor", "x"),
+        ("cursor", "é"),
+        ("cursor", "MjAyNA"),
+        ("q", "x" * 201),
+        ("since", "9999-12-31T23:59:59-12:00"),
     ],
-)  # fmt: skip
+)
 def test_a_filter_that_makes_no_sense_is_named(alice, name, value):
     response = alice.get("/api/v1/images/history", query_string={name: value})
 

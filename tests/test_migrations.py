@@ -39,7 +39,7 @@ PUBLISHED = (
 
 @pytest.fixture
 def published(mariadb, request, settings):
-    """A database made by hand, in use: two accounts and a history, on a server in another time zone."""
+    """A database made by hand, with two accounts and a history, from another time zone."""
     mariadb.run(
         "DROP DATABASE IF EXISTS published", "CREATE DATABASE published CHARACTER SET utf8mb4"
     )
@@ -53,15 +53,20 @@ def published(mariadb, request, settings):
     )
     mariadb.run(
         "SET time_zone = '+08:00'",
-        f"INSERT INTO users VALUES (1, 'Alice', 'Alice@example.com', '{alice}', '/api/uploads/avatars/a.jpg',"
-        " '2023-05-30 20:34:56')",
-        f"INSERT INTO users VALUES (7, '测试用户', 'bob@example.com', '{bob}', NULL, '2023-06-01 00:00:00')",
-        "INSERT INTO image_generations VALUES (3, 1, 'A beautiful sunset', 'x.png',"
-        " '/api/uploads/generated_images/1/x.png', '/api/uploads/generated_images/1/x.png', 'completed',"
-        " '2023-10-28 20:00:00', '2023-10-28 20:00:05',"
-        ' \'{"model_used":"test_model_v1","seed":12345,"steps":50}\', NULL)',
-        "INSERT INTO image_generations VALUES (9, 1, '日落', NULL, NULL, NULL, 'failed',"
-        " '2023-10-29 00:00:00', '2023-10-29 00:00:00', NULL, 'out of memory')",
+        f"""
+        INSERT INTO users VALUES
+            (1, 'Alice', 'Alice@example.com', '{alice}', '/api/uploads/avatars/a.jpg',
+             '2023-05-30 20:34:56'),
+            (7, '测试用户', 'bob@example.com', '{bob}', NULL, '2023-06-01 00:00:00')
+        """,
+        """
+        INSERT INTO image_generations VALUES
+            (3, 1, 'A beautiful sunset', 'x.png', '/api/uploads/generated_images/1/x.png',
+             '/api/uploads/generated_images/1/x.png', 'completed', '2023-10-28 20:00:00',
+             '2023-10-28 20:00:05', '{"model_used":"test_model_v1","seed":12345,"steps":50}', NULL),
+            (9, 1, '日落', NULL, NULL, NULL, 'failed', '2023-10-29 00:00:00',
+             '2023-10-29 00:00:00', NULL, 'out of memory')
+        """,
         database="published",
     )
     yield mariadb
@@ -89,8 +94,10 @@ def test_old_accounts_still_log_in_by_name_in_any_case(published):
 
     assert [answer.status_code for answer in answers] == [200, 200]
     assert answers[0].json["data"]["user"] == {
-        "username": "Alice", "email": "Alice@example.com", "avatarUrl": "/api/uploads/avatars/a.jpg",
-    }  # fmt: skip
+        "username": "Alice",
+        "email": "Alice@example.com",
+        "avatarUrl": "/api/uploads/avatars/a.jpg",
+    }
 
 
 def test_old_rows_are_shown_as_they_were_and_their_times_in_utc(published):
@@ -104,11 +111,16 @@ def test_old_rows_are_shown_as_they_were_and_their_times_in_utc(published):
     assert page["pagination"]["total"] == 2
     assert page["records"][0]["errorMessage"] == "out of memory"
     expected = {
-        "id": 3, "prompt": "A beautiful sunset", "status": "completed",
-        "imageUrl": "/api/uploads/generated_images/1/x.png", "thumbnailUrl": "/api/uploads/generated_images/1/x.png",
-        "createdAt": "2023-10-28T12:00:00Z", "updatedAt": "2023-10-28T12:00:05Z",
-        "params": {"model_used": "test_model_v1", "seed": 12345, "steps": 50}, "errorMessage": None,
-    }  # fmt: skip
+        "id": 3,
+        "prompt": "A beautiful sunset",
+        "status": "completed",
+        "imageUrl": "/api/uploads/generated_images/1/x.png",
+        "thumbnailUrl": "/api/uploads/generated_images/1/x.png",
+        "createdAt": "2023-10-28T12:00:00Z",
+        "updatedAt": "2023-10-28T12:00:05Z",
+        "params": {"model_used": "test_model_v1", "seed": 12345, "steps": 50},
+        "errorMessage": None,
+    }
     assert {name: page["records"][1][name] for name in expected} == expected
     assert alice.get("/api/auth/profile").json["data"]["created_at"] == "2023-05-30T12:34:56Z"
 
@@ -184,8 +196,15 @@ def test_accounts_that_differ_only_in_unicode_form_both_keep_working(published):
 
 
 def test_rows_without_times_get_some(published):
-    published.run("ALTER TABLE image_generations MODIFY created_at TIMESTAMP NULL, MODIFY updated_at TIMESTAMP NULL",
-                  "UPDATE image_generations SET created_at = NULL WHERE id = 9", database="published")  # fmt: skip
+    published.run(
+        """
+        ALTER TABLE image_generations
+             MODIFY created_at TIMESTAMP NULL,
+             MODIFY updated_at TIMESTAMP NULL
+        """,
+        "UPDATE image_generations SET created_at = NULL WHERE id = 9",
+        database="published",
+    )
 
     migrations.upgrade()
 
@@ -210,14 +229,23 @@ def test_accounts_added_by_an_older_version_get_their_keys_at_the_next_start(pub
 
 @pytest.fixture
 def before_names(empty_database, monkeypatch):
-    """A database in use by the release before: a queue with all kinds of jobs in it, and files."""
+    """A database in use by the release before: a queue with all kinds of jobs, and files."""
     older = [path for path in migrations.files() if path.stem < "0007"]
     monkeypatch.setattr(migrations, "files", lambda: older)
     monkeypatch.setattr(migrations, "days_since", lambda connection, version: 8)
     migrations.upgrade()
     password_hash = generate_password_hash("secret1", method="pbkdf2:sha256:1000")
-    db.insert("users", username="alice", username_key="alice", email="a@x.de", email_key="a@x.de",
-              password_hash=password_hash, settled_count=1, settled_id=1, active_at_most=3)  # fmt: skip
+    db.insert(
+        "users",
+        username="alice",
+        username_key="alice",
+        email="a@x.de",
+        email_key="a@x.de",
+        password_hash=password_hash,
+        settled_count=1,
+        settled_id=1,
+        active_at_most=3,
+    )
     add_old("completed", image_url="/api/uploads/generated_images/1/a.png")
     add_old("pending")
     add_old("processing", claim="dead", lease_until=1, deadline_at=2**40, attempt=1)

@@ -68,13 +68,13 @@ def options(fake, **changes) -> OpenAIImages:
     return OpenAIImages(**{**given, **changes})
 
 
-def job(fake, changes: dict | None = None, **values) -> ImageRequest:
+def request(fake, changes: dict | None = None, **values) -> ImageRequest:
     given = {"prompt": PROMPT, "width": 1024, "height": 1536, "steps": None, "seed": None}
     return ImageRequest(**{**given, **values}, options=options(fake, **(changes or {})))
 
 
 def draw(fake, on_progress=no_progress, values: dict | None = None, **changes):
-    return openai_images.make(job(fake, changes, **(values or {})), on_progress)
+    return openai_images.make(request(fake, changes, **(values or {})), on_progress)
 
 
 def failure(fake, mode: str = "", on_progress=no_progress, **changes) -> EngineError:
@@ -115,13 +115,13 @@ def sent(fake, values: dict | None = None, **changes) -> dict:
 def test_picture_comes_back_as_it_is(fake, mode):
     fake.mode = mode
 
-    drawing = draw(fake)
+    generated = draw(fake)
 
-    assert drawing.data == PNG
+    assert generated.data == PNG
     assert len(fake.asked()) == 1
 
 
-def test_request_says_what_the_job_says(fake):
+def test_the_body_says_what_the_request_says(fake):
     body = sent(fake, {"quality": "high", "style": "vivid"})
 
     assert body == {
@@ -305,7 +305,7 @@ def test_error_holds_the_servers_short_names(fake, mode, text, shown):
     assert error.shown == (text.partition(" ")[2][4:] if shown else "")
 
 
-def test_missing_key_is_told_before_anything_is_sent(fake, monkeypatch):
+def test_missing_key_is_reported_before_anything_is_sent(fake, monkeypatch):
     monkeypatch.delenv("FAKE_KEY")
 
     error = failure(fake)
@@ -314,11 +314,11 @@ def test_missing_key_is_told_before_anything_is_sent(fake, monkeypatch):
     assert fake.seen == []
 
 
-# -- What may cost money ------------------------------------------------------------------------
+# -- What may be charged ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", [*BREAKS, *GATEWAYS])
-def test_paid_request_without_an_answer_is_sent_once_and_final(fake, mode):
+def test_paid_request_without_an_answer_is_never_retried(fake, mode):
     error = failure(fake, mode, timeout_seconds=0.3)
 
     assert isinstance(error, PermanentError)
@@ -327,7 +327,7 @@ def test_paid_request_without_an_answer_is_sent_once_and_final(fake, mode):
 
 
 @pytest.mark.parametrize("mode", [*BREAKS, *GATEWAYS])
-def test_free_request_without_an_answer_is_made_again_by_the_queue(fake, mode):
+def test_free_request_without_an_answer_may_be_retried(fake, mode):
     error = failure(fake, mode, timeout_seconds=0.3, paid=False)
 
     assert isinstance(error, TransientError)
@@ -446,9 +446,9 @@ def test_link_to_the_server_itself_is_followed_with_the_key(fake):
 def test_key_never_goes_to_another_host(fake, elsewhere, named, pattern):
     linked(fake, "cdn.example.com", elsewhere.http.port)
 
-    drawing = draw(fake, result_hosts=[pattern], allow_private_results=True)
+    generated = draw(fake, result_hosts=[pattern], allow_private_results=True)
 
-    assert drawing.data == PNG
+    assert generated.data == PNG
     assert "Authorization" not in elsewhere.seen[0].headers
 
 
@@ -569,9 +569,9 @@ def test_redirects_are_followed_by_the_same_rules(fake, elsewhere, named):
     linked(fake, "cdn.example.com", elsewhere.http.port)
     elsewhere.redirects = ["/pictures/3.png", f"{fake.url}/pictures/4.png"]
 
-    drawing = draw(fake, result_hosts=["cdn.example.com"], allow_private_results=True)
+    generated = draw(fake, result_hosts=["cdn.example.com"], allow_private_results=True)
 
-    assert drawing.data == PNG
+    assert generated.data == PNG
     assert [request.headers.get("Authorization") for request in elsewhere.seen] == [None, None]
 
 
@@ -599,9 +599,9 @@ def test_redirects_end(fake):
 def test_picture_that_is_not_there_yet_is_asked_for_again(fake):
     fake.mode, fake.failures = "url", 2
 
-    drawing = draw(fake)
+    generated = draw(fake)
 
-    assert drawing.data == PNG
+    assert generated.data == PNG
     assert len(fake.asked()) == 1
 
 

@@ -49,11 +49,11 @@ def test_no_worker_seen_lately_is_not_ready(client):
     assert list(response.json["fields"]) == ["queue"]
 
 
-def test_everything_that_is_away_is_named(client, monkeypatch):
-    def away(*arguments):
+def test_everything_that_is_unavailable_is_named(client, monkeypatch):
+    def unavailable(*arguments):
         raise db.Unavailable
 
-    monkeypatch.setattr(queue, "list_live_workers", away)
+    monkeypatch.setattr(queue, "list_live_workers", unavailable)
     monkeypatch.setattr(
         storage, "put", lambda key, data: storage.Path("/no/such/folder/file").write_bytes(b"")
     )

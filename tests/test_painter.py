@@ -1,4 +1,4 @@
-"""The painter, called as the worker calls it: what it promises about bytes, sizes, words and progress."""
+"""The painter, called as the worker calls it: its bytes, sizes, words and progress."""
 
 import io
 import os
@@ -47,7 +47,7 @@ def test_any_size_and_shape_works(size):
     assert image.size == size
 
 
-def test_same_job_gives_the_same_bytes():
+def test_the_same_request_gives_the_same_bytes():
     first = draw("forest in fog", seed=3)
 
     second = draw("forest in fog", seed=3)
@@ -59,8 +59,11 @@ def test_same_job_gives_the_same_bytes():
     "prompt", ["autumn forest, a fox, snow", "something abstract", "极光 雪山 城市"]
 )
 def test_another_process_gives_the_same_bytes(prompt):
-    code = "import sys; from engines import ImageRequest, painter; job = ImageRequest(sys.argv[1], width=96, height=96, steps=4)"
-    code += "; sys.stdout.buffer.write(painter.make(job).data)"
+    code = (
+        "import sys; from engines import ImageRequest, painter;"
+        "request = ImageRequest(sys.argv[1], width=96, height=96, steps=4);"
+        "sys.stdout.buffer.write(painter.make(request).data)"
+    )
     environment = {**os.environ, "PYTHONHASHSEED": "4321", "PYTHONPATH": str(ROOT)}
 
     run = subprocess.run(
@@ -164,7 +167,7 @@ def test_progress_rises_by_one_to_the_number_of_steps(steps):
     assert heard == [(done, steps) for done in range(1, steps + 1)]
 
 
-def test_progress_that_raises_ends_the_drawing_at_once():
+def test_progress_that_raises_ends_make_at_once():
     heard = []
 
     def cancel(done, total):

@@ -34,10 +34,10 @@ def work(times: int = 100) -> None:
         job = jobs.acquire(["test_model"])
         if not job:
             return
-        run_or_stop(job)
+        run_unless_lost(job)
 
 
-def run_or_stop(job: dict) -> None:
+def run_unless_lost(job: dict) -> None:
     with suppress(jobs.ClaimLost):
         jobs.run(job)
 
@@ -172,7 +172,7 @@ def test_one_generation_too_many_is_refused(alice, settings):
     assert int(response.headers["Retry-After"]) > 0
 
 
-def test_the_last_place_is_given_once(alice, settings):
+def test_the_last_place_in_the_quota_is_reserved_once(alice, settings):
     settings.MAX_ACTIVE_JOBS = 3
     threads = [threading.Thread(target=submit, args=(alice,)) for _ in range(10)]
     for thread in threads:
@@ -193,7 +193,7 @@ def test_what_has_ended_makes_room(alice, settings):
     assert [submit(alice).status_code for _ in range(4)] == [202, 202, 202, 429]
 
 
-def test_a_key_used_again_takes_no_place(alice, settings):
+def test_a_key_used_again_reserves_no_quota(alice, settings):
     settings.MAX_ACTIVE_JOBS = settings.DAILY_IMAGES = 3
     for _ in range(5):
         submit(alice, key="k")
@@ -240,13 +240,11 @@ def test_a_storm_of_submits_and_ends_keeps_every_limit(alice, bob, settings):
             statuses.append(submit(person, n=1 + turn % 2).status_code)
             ids = [row["id"] for row in person.history()["records"]]
             if turn % 2:
-                statuses.append(
-                    person.post(f"/api/v1/images/{ids[number % len(ids)]}/cancel").status_code
-                )
+                one = ids[number % len(ids)]
+                ended = person.post(f"/api/v1/images/{one}/cancel")
             else:
-                statuses.append(
-                    person.post("/api/v1/images/delete", json={"ids": ids[-1:]}).status_code
-                )
+                ended = person.post("/api/v1/images/delete", json={"ids": ids[-1:]})
+            statuses.append(ended.status_code)
         return statuses
 
     def make() -> None:
@@ -278,8 +276,16 @@ def test_a_storm_of_submits_and_ends_keeps_every_limit(alice, bob, settings):
         )
         deleted = db.value("SELECT COUNT(*) FROM deleted_generations WHERE user_id = %s", person.id)
         assert kept <= quota(person)["used"] <= kept + deleted
-    assert db.all("SELECT id FROM users WHERE active_at_most < (SELECT COUNT(*) FROM image_generations WHERE"
-                   " user_id = users.id AND status IN ('pending', 'processing'))") == []  # fmt: skip
+    too_low = db.all(
+        """
+        SELECT id
+          FROM users
+         WHERE active_at_most < (SELECT COUNT(*)
+                                   FROM image_generations
+                                  WHERE user_id = users.id AND status IN ('pending', 'processing'))
+        """
+    )
+    assert too_low == []
 
 
 def test_a_spent_quota_is_refused_until_midnight(alice, settings):
@@ -306,7 +312,7 @@ def test_the_quota_says_what_is_left(alice, settings):
 def test_canceled_and_failed_generations_cost_nothing(alice, monkeypatch):
     canceled, _ = submit_one(alice), submit_one(alice)
     alice.post(f"/api/v1/images/{canceled}/cancel")
-    monkeypatch.setattr(painter, "make", lambda job, on_progress: 1 / 0)
+    monkeypatch.setattr(painter, "make", lambda request, on_progress: 1 / 0)
     work()
 
     assert (quota(alice)["used"], quota(alice)["active"]) == (0, 0)
@@ -364,36 +370,36 @@ def test_users_take_turns(alice, bob):
     assert order == ["alice 0", "bob 0", "alice 1", "bob 1", "alice 2", "alice 3"]
 
 
-def test_a_worker_takes_only_the_models_it_serves(alice):
+def test_a_worker_acquires_only_the_models_it_serves(alice):
     submit(alice)
 
     assert jobs.acquire(["another"]) is None
     assert jobs.acquire(["another", "test_model"])
 
 
-def test_many_workers_take_each_generation_once(alice, settings):
+def test_many_workers_acquire_each_generation_once(alice, settings):
     settings.MAX_ACTIVE_JOBS = 100
     for _ in range(10):
         submit(alice, n=3)
-    taken = []
+    acquired = []
 
-    def take_all() -> None:
+    def acquire_all() -> None:
         while job := jobs.acquire(["test_model"]):
-            taken.append(job["id"])
+            acquired.append(job["id"])
 
-    threads = [threading.Thread(target=take_all) for _ in range(5)]
+    threads = [threading.Thread(target=acquire_all) for _ in range(5)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
 
-    assert len(taken) == len(set(taken)) == 30
+    assert len(acquired) == len(set(acquired)) == 30
 
 
 # -- Watching -----------------------------------------------------------------------------------
 
 
-def test_a_waiting_record_says_its_place(alice, bob, monkeypatch):
+def test_a_waiting_record_says_its_position(alice, bob, monkeypatch):
     monkeypatch.setattr(queue_status, "current", queue_status.QueueStatus)
     submit(alice, n=4)
     number = submit_one(bob)
@@ -403,7 +409,7 @@ def test_a_waiting_record_says_its_place(alice, bob, monkeypatch):
     assert waiting["queuePosition"] == 2 and waiting["etaSeconds"] is None
 
 
-def test_time_left_is_told_while_a_worker_is_alive(alice, monkeypatch):
+def test_the_time_left_is_estimated_while_a_worker_is_alive(alice, monkeypatch):
     monkeypatch.setattr(queue_status, "current", queue_status.QueueStatus)
     queue.note_worker("w1", '{"test_model": ""}', 6.0)
     queue.note_worker("w2", '{"test_model": ""}', 6.0)
@@ -466,7 +472,7 @@ def test_anothers_generation_is_as_if_it_were_not_there(alice, bob, client, meth
     assert record(alice, number)["status"] == "pending"
 
 
-# -- Cancel, retry, favorite, delete ----------------------------------------------------------------
+# -- Cancel, retry, favorite, delete ------------------------------------------------------------
 
 
 def test_a_waiting_generation_can_be_canceled(alice):
@@ -512,9 +518,8 @@ def test_cancel_and_finish_at_the_same_moment_agree(alice, settings):
     records = [record(alice, number) for number in numbers]
     completed = [one for one in records if one["status"] == "completed"]
     assert {one["status"] for one in records} <= {"completed", "canceled"}
-    assert len([path for path in settings.uploads_dir.rglob("*") if path.is_file()]) == 2 * len(
-        completed
-    )
+    files = [path for path in settings.uploads_dir.rglob("*") if path.is_file()]
+    assert len(files) == 2 * len(completed)
     assert quota(alice)["used"] == len(completed)
 
 
@@ -531,10 +536,9 @@ def test_retry_makes_a_new_generation_with_the_same_parameters(alice):
 def test_retry_with_a_new_seed(alice):
     number = submit_one(alice, seed=3)
 
-    new = alice.post(f"/api/v1/images/{number}/retry", json={"seed": "new"}).json["data"][
-        "records"
-    ][0]
+    response = alice.post(f"/api/v1/images/{number}/retry", json={"seed": "new"})
 
+    new = response.json["data"]["records"][0]
     assert new["params"]["seed"] != 3
 
 
@@ -559,9 +563,9 @@ def test_a_favorite_is_marked_and_found(alice):
 def test_a_favorite_that_is_no_boolean_is_named(alice, body):
     number = submit_one(alice)
 
-    assert list(alice.open("PATCH", f"/api/v1/images/{number}", json=body).json["fields"]) == [
-        "favorite"
-    ]
+    response = alice.open("PATCH", f"/api/v1/images/{number}", json=body)
+
+    assert list(response.json["fields"]) == ["favorite"]
 
 
 def test_delete_removes_row_image_and_thumbnail(alice, settings):
@@ -622,7 +626,7 @@ def test_deleting_what_is_being_made_stops_it(alice, settings):
 
 def test_deleting_at_the_moment_of_completion_leaves_no_file(alice, settings, monkeypatch):
     number = submit_one(alice)
-    worker = threading.Thread(target=run_or_stop, args=(jobs.acquire(["test_model"]),))
+    worker = threading.Thread(target=run_unless_lost, args=(jobs.acquire(["test_model"]),))
     list_owned = history.list_owned
 
     def list_and_let_the_worker_try(user_id: int, ids: list[int]) -> list[db.Row]:
@@ -639,11 +643,11 @@ def test_deleting_at_the_moment_of_completion_leaves_no_file(alice, settings, mo
     assert quota(alice)["used"] == 0
 
 
-# -- What goes wrong ------------------------------------------------------------------------------
+# -- What goes wrong ----------------------------------------------------------------------------
 
 
 def failing(error: Exception):
-    def make(job, on_progress):
+    def make(request, on_progress):
         raise error
 
     return make
@@ -660,7 +664,7 @@ def test_an_engine_that_fails_for_good_fails_the_generation_at_once(alice, monke
     assert failed["errorMessage"] and "secret" not in failed["errorMessage"]
 
 
-def test_an_engine_that_is_away_is_asked_again_later(alice, monkeypatch):
+def test_an_engine_that_is_unavailable_is_retried_after_a_backoff(alice, monkeypatch):
     monkeypatch.setattr(painter, "make", failing(TransientError("engine_unavailable")))
     number = submit_one(alice)
 
@@ -674,7 +678,7 @@ def test_an_engine_that_is_away_is_asked_again_later(alice, monkeypatch):
     assert record(alice, number)["errorCode"] == "engine_unavailable"
 
 
-def test_the_owner_is_told_what_the_engine_says(alice, monkeypatch):
+def test_the_owner_sees_what_the_engine_says(alice, monkeypatch):
     monkeypatch.setattr(
         painter,
         "make",
@@ -701,19 +705,19 @@ def test_a_surprise_in_an_engine_puts_no_prompt_into_the_log(alice, monkeypatch,
     assert "ValueError" in printed and "tests/test_queue.py" in printed and "zebra" not in printed
 
 
-# -- What may have been paid for ------------------------------------------------------------------
+# -- What may be charged ------------------------------------------------------------------------
 
 
-def sent(person) -> tuple[int, dict]:
-    """Take a generation and note that a paid request goes out for it, as an engine does."""
+def acquire_and_send(person) -> tuple[int, dict]:
+    """Acquire a job and note that it may be charged, as an engine does before its request."""
     number = submit_one(person)
     job = jobs.acquire(["test_model"])
     jobs.mark_may_be_charged(job)
     return number, job
 
 
-def test_what_was_sent_when_its_worker_died_is_not_sent_again(alice):
-    number, _ = sent(alice)
+def test_what_may_be_charged_when_its_worker_died_is_not_retried(alice):
+    number, _ = acquire_and_send(alice)
     db.execute("UPDATE image_generations SET lease_until = 1")
 
     jobs.sweep()
@@ -723,8 +727,8 @@ def test_what_was_sent_when_its_worker_died_is_not_sent_again(alice):
     assert quota(alice)["used"] == 0
 
 
-def test_what_was_sent_when_its_worker_must_end_is_not_sent_again(alice):
-    number, job = sent(alice)
+def test_what_may_be_charged_when_its_worker_must_end_is_not_retried(alice):
+    number, job = acquire_and_send(alice)
 
     jobs.release(job)
 
@@ -740,9 +744,9 @@ def test_what_was_canceled_is_not_sent(alice):
         jobs.mark_may_be_charged(job)
 
 
-def test_what_was_answered_with_try_later_is_sent_again(alice, monkeypatch):
-    def busy(job, on_progress):
-        job.before_send()
+def test_what_may_be_charged_is_retried_after_an_answer_of_try_later(alice, monkeypatch):
+    def busy(request, on_progress):
+        request.before_send()
         raise TransientError("engine_busy")
 
     monkeypatch.setattr(painter, "make", busy)
@@ -760,13 +764,13 @@ def test_a_full_disk_does_not_pay_twice(alice, monkeypatch):
     def full(key, data):
         raise OSError("no space left on device")
 
-    drawn = painter.make
+    make = painter.make
 
-    def paid(job, on_progress):
-        job.before_send()
-        return drawn(job, on_progress)
+    def make_paid(request, on_progress):
+        request.before_send()
+        return make(request, on_progress)
 
-    monkeypatch.setattr(painter, "make", paid)
+    monkeypatch.setattr(painter, "make", make_paid)
     monkeypatch.setattr(storage, "put", full)
     number = submit_one(alice)
     work()
@@ -777,20 +781,20 @@ def test_a_full_disk_does_not_pay_twice(alice, monkeypatch):
 def test_a_finished_image_waits_for_the_database(alice, monkeypatch):
     complete, asked = queue.complete, []
 
-    def away_at_first(*values):
+    def unavailable_at_first(*values):
         asked.append(values)
         if len(asked) == 1:
             raise db.Unavailable
         return complete(*values)
 
-    monkeypatch.setattr(queue, "complete", away_at_first)
+    monkeypatch.setattr(queue, "complete", unavailable_at_first)
     number = submit_one(alice)
     work()
 
     assert record(alice, number)["status"] == "completed" and len(asked) == 2
 
 
-def test_what_a_dead_worker_was_at_is_made_by_another(alice):
+def test_the_job_of_a_dead_worker_is_made_by_another(alice):
     number = submit_one(alice)
     jobs.acquire(["test_model"])
     db.execute("UPDATE image_generations SET lease_until = 1")
@@ -840,12 +844,14 @@ def test_a_worker_that_lost_its_lease_changes_nothing(alice, settings):
     assert len([path for path in settings.uploads_dir.rglob("*") if path.is_file()]) == 2
 
 
-def test_files_of_a_worker_killed_before_the_result_stood_are_swept(alice, settings, monkeypatch):
-    def away(*arguments):
+def test_files_of_a_worker_killed_before_the_result_was_recorded_are_deleted(
+    alice, settings, monkeypatch
+):
+    def unavailable(*arguments):
         raise db.Unavailable
 
     submit(alice)
-    monkeypatch.setattr(queue, "complete", away)
+    monkeypatch.setattr(queue, "complete", unavailable)
     with pytest.raises(db.Unavailable):
         jobs.run(jobs.acquire(["test_model"]))
     monkeypatch.undo()
@@ -856,7 +862,7 @@ def test_files_of_a_worker_killed_before_the_result_stood_are_swept(alice, setti
     assert not [path for path in settings.uploads_dir.rglob("*") if path.is_file()]
 
 
-def test_a_draft_of_a_worker_killed_while_writing_is_swept(alice, settings, monkeypatch):
+def test_a_draft_of_a_worker_killed_while_writing_is_deleted(alice, settings, monkeypatch):
     submit(alice)
     job = jobs.acquire(["test_model"])
     if not os.fork():
@@ -886,7 +892,7 @@ def test_a_full_disk_is_tried_again_later(alice, monkeypatch):
     assert (waiting, record(alice, number)["status"]) == ("pending", "completed")
 
 
-def test_files_of_a_delete_that_was_killed_half_way_are_swept(alice, settings, monkeypatch):
+def test_files_of_a_delete_that_was_killed_half_way_are_deleted(alice, settings, monkeypatch):
     number = submit_one(alice)
     work()
     monkeypatch.setattr(cleanup, "delete_files", lambda keys: None)

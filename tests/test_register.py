@@ -40,7 +40,7 @@ def test_register_with_an_avatar_stores_it(client):
     assert opened(client.get(url).data).size == (40, 30)
 
 
-def test_the_avatar_of_a_registration_that_was_killed_half_way_is_swept(
+def test_the_avatar_of_a_registration_that_was_killed_half_way_is_deleted(
     client, settings, monkeypatch
 ):
     monkeypatch.setattr(users, "create_user", lambda **_: sys.exit("killed"))
@@ -54,7 +54,7 @@ def test_the_avatar_of_a_registration_that_was_killed_half_way_is_swept(
     assert len(stored) == 1 and not list((settings.uploads_dir / "avatars").iterdir())
 
 
-def test_the_avatar_of_an_account_is_not_swept(client):
+def test_the_avatar_of_an_account_is_kept(client):
     url = register(client, avatar=avatar(picture("PNG"))).json["data"]["avatarUrl"]
 
     db.execute("UPDATE pending_deletions SET due_at = 1")
@@ -63,14 +63,14 @@ def test_the_avatar_of_an_account_is_not_swept(client):
     assert client.get(url).status_code == 200
 
 
-def test_a_registration_whose_avatar_was_swept_meanwhile_is_to_be_repeated(client, monkeypatch):
+def test_a_registration_whose_avatar_was_deleted_meanwhile_is_to_be_repeated(client, monkeypatch):
     store = registration.store_avatar
 
     def store_and_sleep(picture):
-        url = store(picture)
+        key = store(picture)
         db.execute("UPDATE pending_deletions SET due_at = 1")
         jobs.sweep()
-        return url
+        return key
 
     monkeypatch.setattr(registration, "store_avatar", store_and_sleep)
 

@@ -1,4 +1,4 @@
-"""What surrounds every request: CORS, headers, the request id, the log line, the client's address."""
+"""What surrounds every request: CORS, headers, request id, log line, the client's address."""
 
 import ipaddress
 import json

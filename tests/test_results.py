@@ -1,4 +1,4 @@
-"""What becomes of an engine's bytes: verified, kept or turned into PNG, told what they are, labelled."""
+"""What becomes of an engine's bytes: checked, kept or turned into PNG, described, labelled."""
 
 import json
 import struct
@@ -17,13 +17,12 @@ PROMPT = "一只狐狸 a fox"
 
 @pytest.fixture
 def made(alice, monkeypatch):
-    """Let the engine give a drawing, and return (bytes of the stored image, its record)."""
+    """Let the engine give these bytes; return (bytes of the stored image, its record)."""
 
     def make(data: bytes | None = None, params: dict | None = None, **body):
         if data is not None:
-            monkeypatch.setattr(
-                painter, "make", lambda job, on_progress: GeneratedImage(data, params or {})
-            )
+            generated = GeneratedImage(data, params or {})
+            monkeypatch.setattr(painter, "make", lambda request, on_progress: generated)
         small = {"width": 64, "height": 64, "steps": 1, "seed": 7}
         alice.post("/api/v1/images/generate", json={"prompt": PROMPT, **small, **body})
         work()
@@ -44,9 +43,14 @@ def test_an_image_says_how_it_was_made(made):
     data, _ = made(negative_prompt="rain")
 
     assert opened(data).text == {
-        "prompt": PROMPT, "model": "test_model_v1", "negative_prompt": "rain",
-        "seed": "7", "width": "64", "height": "64", "steps": "1",
-    }  # fmt: skip
+        "prompt": PROMPT,
+        "model": "test_model_v1",
+        "negative_prompt": "rain",
+        "seed": "7",
+        "width": "64",
+        "height": "64",
+        "steps": "1",
+    }
 
 
 @pytest.mark.parametrize(
@@ -152,7 +156,7 @@ def test_only_true_and_false_say_whether_to_embed(alice, odd):
     assert "prompt" in opened(alice.get(image).data).text
 
 
-# -- The label of AI-made content -----------------------------------------------------------------
+# -- The label of AI-made content ---------------------------------------------------------------
 
 
 @pytest.fixture
@@ -166,8 +170,14 @@ def test_image_and_thumbnail_are_labelled(made, alice, producer, kind):
 
     label = metadata.label_of(data)
     assert list(label) == [
-        "Label", "ContentProducer", "ProduceID", "ReservedCode1", "ContentPropagator", "PropagateID", "ReservedCode2",
-    ]  # fmt: skip
+        "Label",
+        "ContentProducer",
+        "ProduceID",
+        "ReservedCode1",
+        "ContentPropagator",
+        "PropagateID",
+        "ReservedCode2",
+    ]
     assert (label["Label"], label["ContentProducer"], label["ProduceID"]) == (
         "1",
         "91310000MA1FL0000X",
@@ -190,7 +200,7 @@ def test_without_a_producer_there_is_no_label(made):
     assert metadata.label_of(data) is None
 
 
-# -- ?metadata=strip ------------------------------------------------------------------------------
+# -- ?metadata=strip ----------------------------------------------------------------------------
 
 
 def test_a_download_without_metadata_keeps_the_label_and_the_pixels(made, alice, producer):

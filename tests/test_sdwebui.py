@@ -56,7 +56,7 @@ def any_webui(request, start):
     return start(request.param)
 
 
-def job(webui, **parameters):
+def request(webui, **parameters):
     """Return a request for this server; parameters that it does not have become options."""
     ours = {
         name: parameters.pop(name)
@@ -66,13 +66,13 @@ def job(webui, **parameters):
     return ImageRequest(PROMPT, options=SDWebUI(base_url=webui.url, **parameters), **ours)
 
 
-def failure(job, on_progress=ignore):
+def failure(request, on_progress=ignore):
     with pytest.raises(EngineError) as caught:
-        sdwebui.make(job, on_progress)
+        sdwebui.make(request, on_progress)
     return caught.value
 
 
-def seen_of(job, until):
+def seen_of(request, until):
     """Return the list of percents reported, and a call of make() that fills it."""
     percents = []
 
@@ -80,7 +80,7 @@ def seen_of(job, until):
         percents.append(100 * done // total)
         until(percents[-1])
 
-    return percents, lambda: sdwebui.make(job, on_progress)
+    return percents, lambda: sdwebui.make(request, on_progress)
 
 
 def cancel_when(is_time):
@@ -95,27 +95,27 @@ def cancel_when(is_time):
 
 
 def test_returns_the_picture_and_what_it_was_made_with(webui):
-    drawing = sdwebui.make(job(webui, seed=7, sampler="Euler a"), ignore)
+    generated = sdwebui.make(request(webui, seed=7, sampler="Euler a"), ignore)
 
-    assert drawing.data == picture()
-    assert drawing.params == {"seed": 7, "sampler": "Euler a", "checkpoint": "dreamy.v2"}
+    assert generated.data == picture()
+    assert generated.params == {"seed": 7, "sampler": "Euler a", "checkpoint": "dreamy.v2"}
 
 
 def test_a_server_without_checkpoint_names_gives_the_hash(start):
-    drawing = sdwebui.make(job(start("sdnext")), ignore)
+    generated = sdwebui.make(request(start("sdnext")), ignore)
 
-    assert drawing.params["checkpoint"] == "6ce0161689"
+    assert generated.params["checkpoint"] == "6ce0161689"
 
 
 def test_a_seed_the_server_chose_comes_back(webui):
-    drawing = sdwebui.make(job(webui, seed=None), ignore)
+    generated = sdwebui.make(request(webui, seed=None), ignore)
 
-    assert drawing.params["seed"] == webui.seeds[0]
+    assert generated.params["seed"] == webui.seeds[0]
 
 
-def test_sends_what_the_job_says(webui):
+def test_sends_what_the_request_says(webui):
     sdwebui.make(
-        job(
+        request(
             webui,
             negative_prompt="fog",
             width=640,
@@ -137,8 +137,8 @@ def test_sends_what_the_job_says(webui):
     }  # fmt: skip
 
 
-def test_leaves_out_what_the_job_lacks(webui):
-    sdwebui.make(job(webui, steps=None, seed=None), ignore)
+def test_leaves_out_what_the_request_lacks(webui):
+    sdwebui.make(request(webui, steps=None, seed=None), ignore)
 
     lacking = {
         "negative_prompt",
@@ -166,8 +166,8 @@ def test_leaves_out_what_the_job_lacks(webui):
         ),
     ],
 )
-def test_extra_fills_in_what_the_job_does_not_say(webui, extra, sent):
-    sdwebui.make(job(webui, checkpoint="plain", extra=extra), ignore)
+def test_extra_fills_in_what_the_request_does_not_say(webui, extra, sent):
+    sdwebui.make(request(webui, checkpoint="plain", extra=extra), ignore)
 
     assert {name: webui.bodies[0][name] for name in sent} == sent
 
@@ -186,7 +186,7 @@ def test_takes_a_picture_in_a_data_url(webui):
         reply | {"images": ["data:image/png;base64," + reply["images"][0]]}
     )
 
-    assert sdwebui.make(job(webui), ignore).data == picture()
+    assert sdwebui.make(request(webui), ignore).data == picture()
 
 
 @pytest.mark.parametrize(
@@ -196,23 +196,23 @@ def test_takes_a_picture_in_a_data_url(webui):
 def test_odd_info_is_no_failure(webui, info):
     webui.change_reply = lambda reply: reply | {"info": info}
 
-    drawing = sdwebui.make(job(webui), ignore)
+    generated = sdwebui.make(request(webui), ignore)
 
-    assert (drawing.data, drawing.params) == (picture(), {})
+    assert (generated.data, generated.params) == (picture(), {})
 
 
 def test_gives_user_name_and_password(webui):
     webui.credentials = ("ann", PASSWORD)
 
-    drawing = sdwebui.make(job(webui, username="ann", password_env="WEBUI_PASSWORD"), ignore)
+    generated = sdwebui.make(request(webui, username="ann", password_env="WEBUI_PASSWORD"), ignore)
 
-    assert drawing.data == picture()
+    assert generated.data == picture()
 
 
 def test_nobody_is_told_that_it_costs_money(webui):
     told = []
 
-    sdwebui.make(job(webui, before_send=lambda: told.append(1)), ignore)
+    sdwebui.make(request(webui, before_send=lambda: told.append(1)), ignore)
 
     assert told == []
 
@@ -223,7 +223,7 @@ def test_nobody_is_told_that_it_costs_money(webui):
 def test_tells_how_far_the_picture_is(any_webui):
     any_webui.hold_at = 5
     percents, draw = seen_of(
-        job(any_webui, steps=10), lambda percent: percent < 50 or any_webui.go.set()
+        request(any_webui, steps=10), lambda percent: percent < 50 or any_webui.go.set()
     )
 
     draw()
@@ -235,12 +235,12 @@ def test_tells_how_far_the_picture_is(any_webui):
 def test_anothers_picture_is_not_shown_as_ours(any_webui):
     with any_webui.busy_with_another():
         percents, draw = seen_of(
-            job(any_webui), lambda percent: any_webui.polls > 5 and any_webui.go.set()
+            request(any_webui), lambda percent: any_webui.polls > 5 and any_webui.go.set()
         )
-        drawing = threading.Thread(target=draw)
-        drawing.start()
+        thread = threading.Thread(target=draw)
+        thread.start()
         assert any_webui.go.wait(5)
-    drawing.join()
+    thread.join()
 
     assert set(percents) == {0}
 
@@ -248,7 +248,7 @@ def test_anothers_picture_is_not_shown_as_ours(any_webui):
 def test_reports_in_time_while_nobody_answers_for_progress(any_webui):
     any_webui.progress_hangs.clear()
     percents, draw = seen_of(
-        job(any_webui), lambda percent: len(percents) > 20 and any_webui.progress_hangs.set()
+        request(any_webui), lambda percent: len(percents) > 20 and any_webui.progress_hangs.set()
     )
 
     draw()
@@ -269,7 +269,7 @@ def test_odd_progress_is_no_failure(webui, reply):
     webui.hold_at = 5
     for name in ("progress", "internal_progress"):
         webui.server.app.view_functions[name] = lambda: json.dumps(reply)
-    percents, draw = seen_of(job(webui), lambda percent: len(percents) > 10 and webui.go.set())
+    percents, draw = seen_of(request(webui), lambda percent: len(percents) > 10 and webui.go.set())
 
     assert draw().data == picture()
 
@@ -281,7 +281,7 @@ def test_cancel_interrupts_our_picture(any_webui):
     any_webui.hold_at = 5
 
     with pytest.raises(Canceled):
-        sdwebui.make(job(any_webui, steps=10), cancel_when(lambda percent: percent > 0))
+        sdwebui.make(request(any_webui, steps=10), cancel_when(lambda percent: percent > 0))
 
     assert any_webui.interrupts == 1
 
@@ -291,14 +291,14 @@ def test_cancel_before_the_first_poll_interrupts_our_picture(any_webui, monkeypa
     any_webui.hold_at = 5
 
     with pytest.raises(Canceled):
-        sdwebui.make(job(any_webui), cancel_when(lambda percent: any_webui.held.is_set()))
+        sdwebui.make(request(any_webui), cancel_when(lambda percent: any_webui.held.is_set()))
 
     assert any_webui.interrupts == 1
 
 
 def test_cancel_leaves_anothers_picture_alone(any_webui):
     with any_webui.busy_with_another(), pytest.raises(Canceled):
-        sdwebui.make(job(any_webui), cancel_when(lambda percent: any_webui.polls > 5))
+        sdwebui.make(request(any_webui), cancel_when(lambda percent: any_webui.polls > 5))
 
     assert any_webui.interrupts == 0
 
@@ -310,7 +310,7 @@ def test_cancel_does_not_wait_for_a_server_that_hangs(webui, monkeypatch):
     started = time.monotonic()
 
     with pytest.raises(Canceled):
-        sdwebui.make(job(webui), cancel_when(lambda percent: True))
+        sdwebui.make(request(webui), cancel_when(lambda percent: True))
 
     assert time.monotonic() - started < 60
 
@@ -320,7 +320,7 @@ def test_what_was_canceled_before_it_was_sent_is_never_sent(webui, monkeypatch):
     before = set(threading.enumerate())
     webui.progress_hangs.clear()
     with pytest.raises(Canceled):
-        sdwebui.make(job(webui), cancel_when(lambda percent: True))
+        sdwebui.make(request(webui), cancel_when(lambda percent: True))
 
     webui.progress_hangs.set()
     for thread in set(threading.enumerate()) - before:
@@ -406,7 +406,7 @@ ERRORS = [
 def test_an_error_says_what_to_make_of_it_and_keeps_secrets(webui, instead, kind, code, detail):
     webui.instead, webui.credentials = instead(webui), ("ann", PASSWORD)
 
-    error = failure(job(webui, username="ann", password_env="WEBUI_PASSWORD"))
+    error = failure(request(webui, username="ann", password_env="WEBUI_PASSWORD"))
 
     assert (type(error), error.code) == (kind, code)
     assert detail in str(error)
@@ -418,7 +418,7 @@ def assert_keeps_secrets(error):
 
 
 def test_a_refused_field_is_named_without_its_value(webui):
-    error = failure(job(webui, extra={"seed": PROMPT}, seed=None))
+    error = failure(request(webui, extra={"seed": PROMPT}, seed=None))
 
     assert (type(error), str(error), error.shown) == (
         PermanentError,
@@ -429,12 +429,12 @@ def test_a_refused_field_is_named_without_its_value(webui):
 
 
 def test_an_unknown_sampler_is_final(start):
-    error = failure(job(start("sdnext"), sampler="Guess"))
+    error = failure(request(start("sdnext"), sampler="Guess"))
 
     assert (type(error), error.code, error.shown) == (PermanentError, "engine_refused", "sampler")
 
 
-def test_a_server_that_is_away_was_asked_nothing():
+def test_an_unavailable_server_was_asked_nothing():
     error = failure(
         ImageRequest(PROMPT, options=SDWebUI(base_url=f"http://127.0.0.1:{free_port()}"))
     )
@@ -446,7 +446,7 @@ def test_a_server_that_is_away_was_asked_nothing():
 def test_a_wrong_password_is_the_operators_to_mend(webui):
     webui.credentials = ("ann", "another")
 
-    error = failure(job(webui, username="ann", password_env="WEBUI_PASSWORD"))
+    error = failure(request(webui, username="ann", password_env="WEBUI_PASSWORD"))
 
     assert (type(error), error.code) == (PermanentError, "engine_account")
     assert_keeps_secrets(error)
@@ -455,7 +455,7 @@ def test_a_wrong_password_is_the_operators_to_mend(webui):
 def test_a_password_that_is_not_set_is_the_operators_to_mend(webui, monkeypatch):
     monkeypatch.delenv("WEBUI_PASSWORD")
 
-    error = failure(job(webui, username="ann", password_env="WEBUI_PASSWORD"))
+    error = failure(request(webui, username="ann", password_env="WEBUI_PASSWORD"))
 
     assert (error.code, webui.bodies) == ("engine_account", [])
 
@@ -463,7 +463,7 @@ def test_a_password_that_is_not_set_is_the_operators_to_mend(webui, monkeypatch)
 def test_a_picture_that_takes_too_long_is_interrupted(any_webui):
     any_webui.hold_at = 5
 
-    error = failure(job(any_webui, timeout_seconds=0.3))
+    error = failure(request(any_webui, timeout_seconds=0.3))
 
     assert (type(error), any_webui.interrupts) == (NoResponse, 1)
     assert_keeps_secrets(error)
@@ -473,7 +473,7 @@ def test_an_unfinished_picture_is_not_passed_off_as_finished(any_webui):
     any_webui.hold_at = 5
 
     error = failure(
-        job(any_webui),
+        request(any_webui),
         lambda done, total: any_webui.held.is_set() and any_webui.interrupt_by_somebody(),
     )
 
@@ -484,7 +484,7 @@ def test_an_unfinished_picture_is_not_passed_off_as_finished(any_webui):
 def test_an_error_leaves_the_next_in_the_queue_alone(any_webui):
     any_webui.instead = answer(500, "RuntimeError")(any_webui)
 
-    failure(job(any_webui))
+    failure(request(any_webui))
 
     assert any_webui.interrupts == 0
 

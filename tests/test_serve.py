@@ -1,4 +1,4 @@
-"""serve.py, what ./start.sh runs: web server and workers kept running, ended together, never left behind."""
+"""serve.py, what ./start.sh runs: web server and workers restarted, and ended together."""
 
 import os
 import signal
@@ -31,8 +31,11 @@ class Supervisor:
         self.path, self.log = log, log.open("wb")
         self.process = subprocess.Popen(
             [sys.executable, "serve.py", *kinds],
-            cwd=ROOT, env=clean_environment(**settings), stdout=self.log, stderr=self.log,
-        )  # fmt: skip
+            cwd=ROOT,
+            env=clean_environment(**settings),
+            stdout=self.log,
+            stderr=self.log,
+        )
 
     def answers(self) -> bool:
         try:
@@ -105,7 +108,7 @@ def started_both(serve, **changes: str) -> Supervisor:
     return both
 
 
-# -- Both together --------------------------------------------------------------------------------
+# -- Both together ------------------------------------------------------------------------------
 
 
 def test_web_and_workers_run_together(alice, serve):
@@ -153,7 +156,7 @@ def test_even_if_its_orphans_are_still_answering(serve):
     assert both.process.poll() is None
 
 
-# -- The end --------------------------------------------------------------------------------------
+# -- The end ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -188,7 +191,7 @@ def test_a_killed_supervisor_leaves_nothing_running(serve):
     wait_until(lambda: are_gone(family), 40, "the end of the orphans")
 
 
-# -- One kind alone -------------------------------------------------------------------------------
+# -- One kind alone -----------------------------------------------------------------------------
 
 
 def test_the_web_server_runs_alone(serve):
@@ -207,14 +210,14 @@ def test_the_workers_run_alone(serve):
     assert (workers.pids("gunicorn"), len(workers.pids("worker.py"))) == ([], 2)
 
 
-# -- A start that cannot succeed --------------------------------------------------------------------
+# -- A start that cannot succeed ----------------------------------------------------------------
 
 
 def plain_lines(text: str) -> list[str]:
     return [line for line in text.splitlines() if not line.startswith("{")]
 
 
-def test_a_taken_port_ends_it_all_with_one_line(serve):
+def test_a_port_in_use_ends_it_all_with_one_line(serve):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         both = serve(PORT=str(taken.getsockname()[1]))
         family = wait_until(lambda: children(both.process.pid))
@@ -255,7 +258,7 @@ def test_a_worker_that_finds_its_model_broken_after_a_while_ends_it_all(
     assert ended.value.code == 1
 
 
-def test_a_worker_whose_model_went_away_later_is_started_again(empty_database, monkeypatch):
+def test_a_worker_whose_model_breaks_later_is_restarted(empty_database, monkeypatch):
     monkeypatch.setattr(program, "RESTART_SECONDS", 0)
     monkeypatch.setitem(program.COMMANDS, "worker", ["-c", f"raise SystemExit({os.EX_CONFIG})"])
     child = program.Child("worker")

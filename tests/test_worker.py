@@ -1,4 +1,4 @@
-"""worker.py as real processes: killed, told to end, told to stop a job, stuck, or without a database."""
+"""worker.py as real processes: killed, told to end or to stop a job, stuck, without a database."""
 
 import os
 import signal
@@ -15,8 +15,8 @@ from tests.conftest import Person
 from tests.servers import ROOT, clean_environment, wait_until
 from tests.test_queue import record, submit_one
 
-# A worker whose engine, while a file lies there, goes on and on with a prompt of "slow", and neither ends nor
-# reports progress with one of "deaf".
+# A worker whose engine, while a file exists, reports progress without end for the prompt "slow",
+# and hangs without reporting any for the prompt "stuck".
 WORKER = """
 import pathlib, sys, time
 import worker
@@ -24,15 +24,15 @@ from engines import painter
 
 held, draw = pathlib.Path(sys.argv[1]), painter.make
 
-def make(job, on_progress):
-    while held.exists() and job.prompt in ("slow", "deaf"):
+def make(request, on_progress):
+    while held.exists() and request.prompt in ("slow", "stuck"):
         time.sleep(0.02)
-        if job.prompt == "slow":
-            on_progress(job.steps // 2, job.steps)
-    return draw(job, on_progress)
+        if request.prompt == "slow":
+            on_progress(request.steps // 2, request.steps)
+    return draw(request, on_progress)
 
 painter.make = make
-worker.STUBBORN_SECONDS = 1
+worker.KILL_AFTER_SECONDS = 1
 worker.main()
 """
 
@@ -49,7 +49,7 @@ steps = {{ min = 1, max = 50, default = 2 }}
 
 @pytest.fixture
 def hold(tmp_path):
-    """The file that holds slow jobs; remove it to let them end."""
+    """The file that holds up slow and stuck jobs; remove it to let them end."""
     path = tmp_path / "hold"
     path.touch()
     return path
@@ -63,7 +63,7 @@ def worker(start_worker, hold):
 
 @pytest.fixture
 def models_file(settings, tmp_path):
-    """Declare models in place of the usual one: `models_file(one=600)`, each with its deadline in seconds."""
+    """Declare models in place of the usual one, by their deadline: `models_file(one=600)`."""
 
     def write(**deadlines: int) -> None:
         settings.MODELS_FILE = tmp_path / f"models-{len(list(tmp_path.iterdir()))}.toml"
@@ -92,7 +92,7 @@ def files(settings) -> list[Path]:
     return [path for path in settings.uploads_dir.rglob("*") if path.is_file()]
 
 
-# -- The good case, and a worker that dies ----------------------------------------------------------
+# -- The good case, and a worker that dies ------------------------------------------------------
 
 
 def test_a_worker_makes_what_waits_and_what_comes(alice, worker):
@@ -132,7 +132,7 @@ def test_the_job_of_a_killed_worker_is_made_by_another(alice, worker, hold, sett
     assert len(files(settings)) == 2
 
 
-def test_a_worker_that_was_frozen_past_its_lease_leaves_the_others_result_alone(
+def test_a_worker_that_was_frozen_past_its_lease_leaves_the_result_of_another_alone(
     alice, worker, hold, settings
 ):
     number = submit_one(alice, prompt="slow")
@@ -151,7 +151,7 @@ def test_a_worker_that_was_frozen_past_its_lease_leaves_the_others_result_alone(
     assert len(files(settings)) == 2
 
 
-# -- A worker that is told to end -------------------------------------------------------------------
+# -- A worker that is told to end ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -163,7 +163,7 @@ def test_an_idle_worker_ends_at_once(database, worker, number):
     assert len(queue.list_live_workers(30)) == 0
 
 
-def test_without_grace_a_running_job_is_given_back_as_if_not_taken(alice, worker):
+def test_without_grace_a_running_job_is_released_as_if_not_acquired(alice, worker):
     number = submit_one(alice, prompt="slow")
     started = worker(WORKER_GRACE_SECONDS="0")
     wait_for(alice, number, "processing")
@@ -172,7 +172,7 @@ def test_without_grace_a_running_job_is_given_back_as_if_not_taken(alice, worker
     assert row(number) == {"status": "pending", "attempt": 0, "claim": None}
 
 
-def test_with_grace_it_is_finished_and_no_other_is_taken(alice, worker, hold):
+def test_with_grace_it_is_finished_and_no_other_is_acquired(alice, worker, hold):
     running, waiting = submit_one(alice, prompt="slow"), submit_one(alice)
     started = worker(WORKER_GRACE_SECONDS="60")
     wait_for(alice, running, "processing")
@@ -183,8 +183,8 @@ def test_with_grace_it_is_finished_and_no_other_is_taken(alice, worker, hold):
     assert (row(running)["status"], row(waiting)["status"]) == ("completed", "pending")
 
 
-def test_a_job_whose_engine_is_deaf_is_given_back_too(alice, worker):
-    number = submit_one(alice, prompt="deaf")
+def test_a_job_whose_engine_is_stuck_is_released_too(alice, worker):
+    number = submit_one(alice, prompt="stuck")
     started = worker(WORKER_GRACE_SECONDS="0")
     wait_for(alice, number, "processing")
 
@@ -193,7 +193,7 @@ def test_a_job_whose_engine_is_deaf_is_given_back_too(alice, worker):
     assert row(number) == {"status": "pending", "attempt": 0, "claim": None}
 
 
-# -- A job that must stop ---------------------------------------------------------------------------
+# -- A job that must stop -----------------------------------------------------------------------
 
 
 def test_a_canceled_job_makes_room_for_the_next(alice, worker, settings):
@@ -222,19 +222,19 @@ def test_so_does_a_deleted_one(alice, worker, settings):
 
 
 def test_a_job_past_its_deadline_fails_and_its_worker_serves_on(alice, worker, models_file):
-    models_file(hasty=1, patient=600)
+    models_file(short=1, long=600)
     started = worker()
-    number = submit_one(alice, prompt="slow", model="hasty")
+    number = submit_one(alice, prompt="slow", model="short")
 
     assert wait_for(alice, number, "failed")["errorCode"] == "timeout"
-    wait_for(alice, submit_one(alice, model="patient"), "completed")
+    wait_for(alice, submit_one(alice, model="long"), "completed")
     assert started.process.poll() is None
 
 
-def test_a_worker_whose_engine_is_deaf_past_the_deadline_ends_itself(alice, worker, models_file):
-    models_file(hasty=1)
+def test_a_worker_whose_engine_is_stuck_past_the_deadline_ends_itself(alice, worker, models_file):
+    models_file(short=1)
     started = worker()
-    number = submit_one(alice, prompt="deaf", model="hasty")
+    number = submit_one(alice, prompt="stuck", model="short")
 
     assert started.process.wait(30) == 70
     assert record(alice, number)["errorCode"] == "timeout"
@@ -243,7 +243,7 @@ def test_a_worker_whose_engine_is_deaf_past_the_deadline_ends_itself(alice, work
 # -- Models -------------------------------------------------------------------------------------
 
 
-def test_a_worker_takes_only_jobs_of_its_models(alice, worker, models_file):
+def test_a_worker_acquires_only_jobs_of_its_models(alice, worker, models_file):
     models_file(one=600, two=600)
     other, own = submit_one(alice, model="one"), submit_one(alice, model="two")
 
@@ -253,7 +253,7 @@ def test_a_worker_takes_only_jobs_of_its_models(alice, worker, models_file):
     assert row(other)["status"] == "pending"
 
 
-def start_wrong(**changes: str) -> subprocess.CompletedProcess:
+def start_with_mistake(**changes: str) -> subprocess.CompletedProcess:
     environment = clean_environment(**changes)
     return subprocess.run(
         [sys.executable, "worker.py"],
@@ -266,7 +266,7 @@ def start_wrong(**changes: str) -> subprocess.CompletedProcess:
 
 
 def test_a_model_that_is_not_there_stops_the_start_with_one_line(tmp_path):
-    ended = start_wrong(DATA_DIR=str(tmp_path), WORKER_MODELS="test_model,dall-e")
+    ended = start_with_mistake(DATA_DIR=str(tmp_path), WORKER_MODELS="test_model,dall-e")
 
     assert (ended.returncode, ended.stderr) == (
         os.EX_CONFIG,
@@ -284,14 +284,14 @@ def test_a_model_that_is_not_there_stops_the_start_with_one_line(tmp_path):
 def test_a_wrong_models_file_stops_the_start_and_names_the_place(tmp_path, text, where):
     (tmp_path / "wrong.toml").write_text(text)
 
-    ended = start_wrong(DATA_DIR=str(tmp_path), MODELS_FILE=str(tmp_path / "wrong.toml"))
+    ended = start_with_mistake(DATA_DIR=str(tmp_path), MODELS_FILE=str(tmp_path / "wrong.toml"))
 
     assert ended.returncode == os.EX_CONFIG
     assert ended.stderr.startswith("MODELS_FILE: wrong.toml: ") and ended.stderr.count("\n") == 1
     assert where in ended.stderr
 
 
-# -- A database that goes away ----------------------------------------------------------------------
+# -- An unavailable database ---------------------------------------------------------------------
 
 
 def test_an_idle_worker_waits_for_its_database_to_come_back(killable, worker):
@@ -306,7 +306,7 @@ def test_an_idle_worker_waits_for_its_database_to_come_back(killable, worker):
     assert started.process.poll() is None
 
 
-def test_a_job_goes_on_while_the_database_is_away(killable, worker, hold):
+def test_a_job_goes_on_while_the_database_is_unavailable(killable, worker, hold):
     started, alice = worker(), Person("alice")
     number = submit_one(alice, prompt="slow")
     wait_for(alice, number, "processing")
@@ -320,13 +320,13 @@ def test_a_job_goes_on_while_the_database_is_away(killable, worker, hold):
     assert row(number)["attempt"] == 1
 
 
-def test_what_the_keeper_learns_of_one_run_does_not_stop_the_next(alice):
+def test_the_heartbeat_of_an_ended_run_does_not_stop_the_next(alice):
     first, second = (jobs.acquire(["test_model"]) for _ in (submit_one(alice), submit_one(alice)))
-    one = program.Worker(["test_model"])
+    worker = program.Worker(["test_model"])
     ended = program.Run(first)
     queue.cancel(first["id"], alice.id)
-    one.running = program.Run(second)
+    worker.running = program.Run(second)
 
-    one.heartbeat(ended)
+    worker.heartbeat(ended)
 
-    assert (ended.stop_reason, one.running.stop_reason) == ("lost", "")
+    assert (ended.stop_reason, worker.running.stop_reason) == ("lost", "")
