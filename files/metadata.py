@@ -126,39 +126,6 @@ def parse(data: bytes) -> PictureFile:
     raise ValueError("Not a PNG, JPEG or WebP file")
 
 
-def with_text(data: bytes, values: Texts) -> bytes:
-    """Return the file with PictureFile.put_texts(); not parsed if it is no PNG."""
-    if not data.startswith(PNG_SIGNATURE):
-        return data
-    picture = parse(data)
-    picture.put_texts(values)
-    return picture.to_bytes()
-
-
-def with_label(data: bytes, label: Texts) -> bytes:
-    """Return the file with PictureFile.add_label()."""
-    picture = parse(data)
-    picture.add_label(label)
-    return picture.to_bytes()
-
-
-def stripped(data: bytes) -> bytes:
-    """Return the file with PictureFile.strip()."""
-    picture = parse(data)
-    picture.strip()
-    return picture.to_bytes()
-
-
-def label_of(data: bytes) -> dict | None:
-    """Return PictureFile.label of the file."""
-    return parse(data).label
-
-
-def has_credentials(data: bytes) -> bool:
-    """Return PictureFile.has_credentials of the file."""
-    return parse(data).has_credentials
-
-
 # -- Picture files ------------------------------------------------------------------------------
 
 

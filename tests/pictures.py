@@ -6,6 +6,8 @@ import zlib
 
 from PIL import Image
 
+from files import metadata
+
 
 def picture(
     kind: str = "PNG", size: tuple[int, int] = (40, 30), mode: str = "RGB", **options
@@ -53,3 +55,32 @@ def opened(data: bytes) -> Image.Image:
     image = Image.open(io.BytesIO(data))
     image.load()
     return image
+
+
+# -- One change of a file's metadata ------------------------------------------------------------
+
+
+def with_text(data: bytes, values: dict[str, str]) -> bytes:
+    parsed = metadata.parse(data)
+    parsed.put_texts(values)
+    return parsed.to_bytes()
+
+
+def with_label(data: bytes, label: dict[str, str]) -> bytes:
+    parsed = metadata.parse(data)
+    parsed.add_label(label)
+    return parsed.to_bytes()
+
+
+def stripped(data: bytes) -> bytes:
+    parsed = metadata.parse(data)
+    parsed.strip()
+    return parsed.to_bytes()
+
+
+def label_of(data: bytes) -> dict | None:
+    return metadata.parse(data).label
+
+
+def has_credentials(data: bytes) -> bool:
+    return metadata.parse(data).has_credentials

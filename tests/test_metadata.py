@@ -12,7 +12,8 @@ import pytest
 from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
-from files.metadata import has_credentials, label_of, parse, stripped, with_label, with_text
+from files.metadata import parse
+from tests.pictures import has_credentials, label_of, stripped, with_label, with_text
 
 LABEL = {
     "Label": "1",

@@ -9,8 +9,15 @@ import pytest
 from PIL import Image
 
 from engines import GeneratedImage, painter
-from files import metadata
-from tests.pictures import opened, photo_with_gps, picture, png_bomb
+from tests.pictures import (
+    label_of,
+    opened,
+    photo_with_gps,
+    picture,
+    png_bomb,
+    stripped,
+    with_text,
+)
 
 PROMPT = "一只狐狸 a fox"
 
@@ -65,7 +72,7 @@ def test_an_image_says_nothing_if_it_should_not(made, settings, setting, wanted,
 
 
 def test_what_an_engine_wrote_goes_too_if_nothing_is_to_be_said(made):
-    given = metadata.with_text(picture(), {"parameters": PROMPT})
+    given = with_text(picture(), {"parameters": PROMPT})
 
     data, _ = made(given, embed_metadata=False)
 
@@ -79,7 +86,7 @@ def test_common_formats_keep_their_bytes(made, settings, kind, extension):
 
     data, record = made(given)
 
-    assert data == metadata.stripped(given)
+    assert data == stripped(given)
     assert record["imageUrl"].endswith(f".{extension}")
     assert (record["width"], record["height"], record["params"]["width"]) == (40, 30, 40)
 
@@ -168,7 +175,7 @@ def producer(settings):
 def test_image_and_thumbnail_are_labelled(made, alice, producer, kind):
     data, record = made(picture(kind))
 
-    label = metadata.label_of(data)
+    label = label_of(data)
     assert list(label) == [
         "Label",
         "ContentProducer",
@@ -183,7 +190,7 @@ def test_image_and_thumbnail_are_labelled(made, alice, producer, kind):
         "91310000MA1FL0000X",
         str(record["id"]),
     )
-    assert metadata.label_of(alice.get(record["thumbnailUrl"]).data) == label
+    assert label_of(alice.get(record["thumbnailUrl"]).data) == label
 
 
 def test_the_label_is_where_readers_of_xmp_look(made, producer):
@@ -197,7 +204,7 @@ def test_the_label_is_where_readers_of_xmp_look(made, producer):
 def test_without_a_producer_there_is_no_label(made):
     data, _ = made()
 
-    assert metadata.label_of(data) is None
+    assert label_of(data) is None
 
 
 # -- ?metadata=strip ----------------------------------------------------------------------------
@@ -214,7 +221,7 @@ def test_a_download_without_metadata_keeps_the_label_and_the_pixels(made, alice,
         and PROMPT.encode() not in bare.data
         and b"fox" not in bare.data
     )
-    assert metadata.label_of(bare.data) == metadata.label_of(data)
+    assert label_of(bare.data) == label_of(data)
     assert opened(bare.data).tobytes() == opened(data).tobytes()
 
 

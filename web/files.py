@@ -43,9 +43,11 @@ def stripped_file(key: str, cache_control: str) -> Response:
     """Answer with a stored picture that says nothing of how it was made, but for its AI label."""
     path = find(key)
     try:
-        data = metadata.stripped(path.read_bytes())
+        picture = metadata.parse(path.read_bytes())
+        picture.strip()
     except ValueError:  # a file of another program's time
         raise InvalidInput(fields={"metadata": ("not_strippable", {})}) from None
+    data = picture.to_bytes()
     etag = hashlib.sha1(data, usedforsecurity=False).hexdigest()
     response = send(io.BytesIO(data), path.name, etag=etag)
     response.headers["Cache-Control"] = cache_control
