@@ -61,6 +61,8 @@ def opened(data: bytes) -> Image.Image:
 
 
 def with_text(data: bytes, values: dict[str, str]) -> bytes:
+    if not data.startswith(b"\x89PNG"):
+        return data
     parsed = metadata.parse(data)
     parsed.put_texts(values)
     return parsed.to_bytes()
