@@ -1,4 +1,4 @@
-"""openapi.yaml says what the service does: held against app.py, validation.py, messages.py and the running service."""
+"""openapi.yaml says what the service does: held against the code and the running service."""
 
 import copy
 import io
@@ -21,10 +21,11 @@ import errors
 import heavy
 import messages
 import metrics
-import validation
+from accounts import schemas as account_schemas
 from engines import painter
 from files import storage
 from images import jobs, queue, queue_status
+from images import schemas as image_schemas
 from tests.conftest import Person, form
 from tests.pictures import picture
 from tests.servers import ROOT
@@ -149,9 +150,9 @@ def test_errors_stand_under_their_status(path, method):
         status: resolved(found) for status, found in operations()[path, method]["responses"].items()
     }
 
-    errors = {status: found for status, found in responses.items() if int(status) >= 400}
+    refusals = {status: found for status, found in responses.items() if int(status) >= 400}
 
-    for status, response in errors.items():
+    for status, response in refusals.items():
         assert {errors.ERRORS[code][0] for code in error_parts(response)[0]} == {int(status)}
 
 
@@ -167,7 +168,7 @@ def test_error_examples_obey_their_schema(name):
 
 MODELS = {
     name: model
-    for name, model in vars(validation).items()
+    for name, model in {**vars(account_schemas), **vars(image_schemas)}.items()
     if isinstance(model, type) and issubclass(model, BaseModel) and model is not BaseModel
     if not model.__subclasses__()
 }
@@ -180,7 +181,7 @@ QUERIES = {
 }
 # Part of a signed link, which tokens.py judges.
 SIGNED = {"expires"}
-# Code of validation.py reads these fields of a query from text; pydantic only knows what becomes of it.
+# Code of images/schemas.py reads these fields of a query from text; pydantic only knows what becomes of it.
 READ_FROM_TEXT = {
     "cursor": {"type": "string"},
     "ids": {
@@ -740,9 +741,10 @@ KINDS = {"jpg": ("JPEG", "image/jpeg"), "webp": ("WEBP", "image/webp"), "png": (
 @pytest.mark.parametrize("extension", KINDS)
 def test_picture_of_any_kind_is_as_documented(alice, extension, query):
     kind, mimetype = KINDS[extension]
-    url = storage.put(f"generated_images/{alice.id}/made.{extension}", picture(kind))
+    key = f"generated_images/{alice.id}/made.{extension}"
+    storage.put(key, picture(kind))
 
-    response = alice.get(url, query_string=query)
+    response = alice.get(storage.url(key), query_string=query)
 
     assert (response.status_code, response.mimetype) == (200, mimetype)
     check_documented(response, GENERATED)
@@ -751,9 +753,10 @@ def test_picture_of_any_kind_is_as_documented(alice, extension, query):
 @pytest.mark.parametrize(("query", "status"), [({}, 200), (STRIP, 400)])
 @pytest.mark.parametrize(("name", "data"), [("old.gif", picture("GIF")), ("old.bin", b"old")])
 def test_file_of_another_kind_is_as_documented(alice, name, data, query, status):
-    url = storage.put(f"generated_images/{alice.id}/{name}", data)
+    key = f"generated_images/{alice.id}/{name}"
+    storage.put(key, data)
 
-    response = alice.get(url, query_string=query)
+    response = alice.get(storage.url(key), query_string=query)
 
     assert response.status_code == status
     check_documented(response, GENERATED)
