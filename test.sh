@@ -14,11 +14,17 @@ if ! { contents; cat requirements-test.txt; } | cmp -s - "$stamp"; then
     { contents; cat requirements-test.txt; } > "$stamp"
 fi
 
-# What the tests drive beside Python: a private MariaDB, and nginx with the site file of deploy/.
-missing=$(PATH=$PATH:/usr/sbin; for name in mariadbd nginx openssl; do command -v "$name" >/dev/null || echo "$name"; done)
+# What the tests drive beside Python: a private MariaDB, nginx with the site file of deploy/, a client
+# in TypeScript, and the documentation page in a browser.
+PATH=$PATH:/usr/sbin
+missing=
+for pair in mariadbd:mariadb-server nginx:nginx openssl:openssl node:nodejs npm:npm chromium:chromium; do
+    command -v "${pair%:*}" >/dev/null || missing="$missing ${pair#*:}"
+done
 if [ -n "$missing" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    echo "Installing mariadb-server, nginx and openssl ..."
-    { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y mariadb-server nginx openssl; } >/dev/null 2>&1 ||
+    echo "Installing$missing ..."
+    # shellcheck disable=SC2086
+    { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y $missing; } >/dev/null 2>&1 ||
         echo "They could not be installed; the tests that need them are left out." >&2
 fi
 

@@ -11,6 +11,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    WithJsonSchema,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -137,10 +138,15 @@ def cap_per_page(wanted: int) -> int:
     return min(wanted, MAX_PER_PAGE)
 
 
+Cursor = Annotated[
+    tuple[str, int], BeforeValidator(read_cursor), WithJsonSchema({"type": "string"})
+]
+
+
 class HistoryQuery(BaseModel):
     page: Digits = Field(1, ge=1)
     per_page: Annotated[Digits, AfterValidator(cap_per_page)] = Field(10, ge=1)
-    cursor: Annotated[tuple[str, int], BeforeValidator(read_cursor)] | None = None
+    cursor: Cursor | None = None
     status: Literal["pending", "processing", "completed", "failed", "canceled"] | None = None
     q: Annotated[str, AfterValidator(check_prompt)] | None = Field(None, max_length=200)
     favorite: QueryBool | None = None
@@ -159,8 +165,17 @@ class HistoryQuery(BaseModel):
         return self.model_dump(exclude={"page", "per_page", "cursor"}, exclude_none=True)
 
 
+# What validation.read_id_list() takes.
+QUERY_IDS = {
+    "type": "array",
+    "minItems": 1,
+    "maxItems": 50,
+    "items": {"type": "integer", "minimum": 0, "maximum": 10**18 - 1},
+}
+
+
 class IdsQuery(BaseModel):
-    ids: IdList
+    ids: Annotated[IdList, WithJsonSchema(QUERY_IDS)]
 
 
 class FileQuery(BaseModel):

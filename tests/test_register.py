@@ -116,8 +116,9 @@ def test_what_a_browser_makes_of_no_file_is_no_avatar(client, text):
     assert register(client, avatar=text).json["data"] == {"avatarUrl": None}
 
 
-def test_a_file_field_left_empty_in_a_browser_is_no_avatar(client):
-    response = register(client, avatar=avatar(b"", ""))
+@pytest.mark.parametrize("name", ["", "blob", "me.png"])
+def test_a_file_field_left_empty_in_a_browser_is_no_avatar(client, name):
+    response = register(client, avatar=avatar(b"", name))
 
     assert response.json["data"] == {"avatarUrl": None}
 

@@ -1,25 +1,24 @@
 """The documentation of the API: openapi.yaml as it is served, and the page that shows it."""
 
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import flask_swagger_ui
-import yaml
-from flask import Response, send_from_directory
+from flask import Response, request, send_from_directory
 
-ROOT = Path(__file__).parent.parent
-STATIC = ROOT / "static"
+STATIC = Path(__file__).parent.parent / "static"
 SWAGGER_UI = Path(flask_swagger_ui.__file__).parent / "dist"
 PAGE_POLICY = (
-    "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
+    "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:;"
     " frame-ancestors 'none'"
 )
 
 
-@lru_cache
 def openapi_document() -> dict[str, Any]:
-    return yaml.safe_load((ROOT / "openapi.yaml").read_text(encoding="utf-8"))
+    # Imported late: most processes never serve the document.
+    from web import openapi
+
+    return openapi.document(request.root_url.rstrip("/"))
 
 
 def docs_page() -> Response:

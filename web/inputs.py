@@ -59,8 +59,8 @@ def uploaded_avatar() -> bytes | None:
     Raises BadPicture.
     """
     upload = request.files.get("avatar")
-    if upload and upload.filename:
-        data = upload.read()
+    data = upload.read() if upload else b""
+    if data:
         pictures.check_avatar(data)
         return data
     if form_or_json().get("avatar") not in NO_FILE:

@@ -72,7 +72,7 @@ def error_response(error: Exception) -> tuple[dict, int, dict]:
     if status == 503:
         cause = str(error.__cause__ or "")
         log.warning(error.code, extra={"details": {"cause": cause}})
-    return error_body(error), status, headers
+    return error_body(error, language()), status, headers
 
 
 def api_error(error: HTTPException) -> ApiError:
@@ -81,14 +81,14 @@ def api_error(error: HTTPException) -> ApiError:
     return ApiError("bad_request" if error.code < 500 else "internal_error")
 
 
-def error_body(error: ApiError) -> dict[str, Any]:
+def error_body(error: ApiError, language: str) -> dict[str, Any]:
     fields = {}
     for name, (kind, values) in error.fields.items():
-        fields[name] = messages.field_text(name, kind, values, language())
-    message = errors.error_text(error.code, language())
+        fields[name] = messages.field_text(name, kind, values, language)
+    message = errors.error_text(error.code, language)
     # The sentences about the fields are more use to a reader than that there are some.
     if fields and error.code in ("invalid_input", "prompt_blocked"):
-        separator = "；" if language() == "zh" else "; "
+        separator = "；" if language == "zh" else "; "
         message = separator.join(fields.values())
     body = {"status": "error", "message": message, "code": error.code}
     if fields:

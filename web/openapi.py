@@ -1,0 +1,258 @@
+"""openapi.yaml as it is served: completed with what the code knows.
+
+The head of that file explains its `x-` keys; none of them is served. This module is imported at the
+first request for the document, so a process that never serves it pays nothing.
+"""
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import accounts.schemas
+import images.schemas
+import messages
+from errors import ERRORS, ApiError
+from web import responses
+
+FILE = Path(__file__).parent.parent / "openapi.yaml"
+# What web/hooks.py adds to every answer, and web/responses.py to errors.
+COMMON_HEADER = "X-Request-Id"
+ERROR_HEADERS = {
+    401: "WWW-Authenticate",
+    405: "Allow",
+    416: "Content-Range",
+    429: "Retry-After",
+    503: "Retry-After",
+}
+# pydantic leaves these names as they are beside a validator of ours.
+KEYWORDS = {
+    "ge": "minimum",
+    "le": "maximum",
+}
+NULL = {"type": "null"}
+
+Node = dict[str, Any]
+
+
+def document(server_url: str) -> Node:
+    """Return the document for a client that reached the service at this URL."""
+    return {
+        **complete_document(),
+        "servers": [{"url": server_url}],
+    }
+
+
+@lru_cache(maxsize=1)
+def complete_document() -> Node:
+    text = FILE.read_text(encoding="utf-8")
+    found = yaml.safe_load(text)
+    components = found["components"]
+    schemas = components["schemas"]
+    shared = components["responses"]
+
+    complete_answers(schemas)
+    statuses = complete_errors(shared)
+    add_common_header(shared)
+    for methods in found["paths"].values():
+        for operation in methods.values():
+            refer_to_errors(operation, statuses)
+            add_common_header(operation["responses"])
+            complete_body(operation, schemas)
+            complete_query(operation, schemas)
+    return found
+
+
+def reference(kind: str, name: str) -> Node:
+    return {"$ref": f"#/components/{kind}/{name}"}
+
+
+# -- Answers ------------------------------------------------------------------------------------
+
+
+def complete_answers(schemas: Node) -> None:
+    schemas["ErrorCode"]["enum"] = list(ERRORS)
+    schemas["FailureCode"]["enum"] = list(messages.JOB_ERRORS)
+    for schema in schemas.values():
+        if "x-data" in schema:
+            complete_success(schema)
+
+
+def complete_success(schema: Node) -> None:
+    """Make the schema of what responses.success() returns."""
+    message = schema.pop("x-message", None)
+    data = schema.pop("x-data")
+    properties = {"status": reference("schemas", "Success")}
+    if message:
+        properties["message"] = {
+            "type": "string",
+            "examples": [messages.success_text(message, "zh")],
+        }
+    properties["data"] = data
+    schema["type"] = "object"
+    schema["required"] = list(properties)
+    schema["properties"] = properties
+
+
+def complete_errors(shared: Node) -> dict[str, str]:
+    """Complete the error responses, and return the HTTP status of each."""
+    statuses = {}
+    for name, response in shared.items():
+        codes = response.pop("x-codes", None)
+        if not codes:
+            continue
+        code = next(iter(codes))  # they have one status
+        status, *_ = ERRORS[code]
+        statuses[name] = str(status)
+        response["content"] = {
+            "application/json": error_media(codes),
+        }
+        header = ERROR_HEADERS.get(status)
+        if header:
+            response["headers"] = {
+                header: reference("headers", header),
+            }
+    return statuses
+
+
+def error_media(codes: Node) -> Node:
+    """Return the schema of an error with one of these codes, and an example of each."""
+    examples = {}
+    for code, shown in codes.items():
+        fields = shown.pop("fields", None)
+        error = ApiError(code, fields=fields)
+        examples[code] = {
+            **shown,
+            "value": responses.error_body(error, "zh"),
+        }
+    any_error = reference("schemas", "ApiError")
+    these_codes = {
+        "type": "object",
+        "properties": {"code": {"enum": list(codes)}},
+    }
+    return {
+        "schema": {"allOf": [any_error, these_codes]},
+        "examples": examples,
+    }
+
+
+def refer_to_errors(operation: Node, statuses: dict[str, str]) -> None:
+    for name in operation.pop("x-errors", []):
+        status = statuses[name]
+        operation["responses"][status] = reference("responses", name)
+
+
+def add_common_header(answers: Node) -> None:
+    header = reference("headers", COMMON_HEADER)
+    for answer in answers.values():
+        if "$ref" not in answer:
+            others = answer.get("headers", {})
+            answer["headers"] = {
+                COMMON_HEADER: header,
+                **others,
+            }
+
+
+# -- Requests -----------------------------------------------------------------------------------
+
+
+def complete_body(operation: Node, schemas: Node) -> None:
+    """Add schema and example of a request body."""
+    body = operation.get("requestBody", {"content": {}})
+    for media in body["content"].values():
+        name = media.pop("x-model")
+        schema = model_schema(name, schemas)
+        media["schema"] = reference("schemas", name)
+        if "examples" in schema:
+            media["example"] = schema["examples"][0]
+
+
+def complete_query(operation: Node, schemas: Node) -> None:
+    """Add the parameters that are fields of the query's model."""
+    name = operation.pop("x-query", None)
+    if not name:
+        return
+    model = model_schema(name, schemas)
+    del schemas[name]
+    required = model.get("required", [])
+    parameters = operation.setdefault("parameters", [])
+    for field, schema in model["properties"].items():
+        found = parameter(field, schema)
+        if field in required:
+            found["required"] = True
+            found["example"] = schema["examples"][0]
+        parameters.append(found)
+
+
+def parameter(name: str, field: Node) -> Node:
+    """Return a field of a query as a parameter, which may be left out but is never null."""
+    schema = dict(field)
+    for kind in schema.pop("anyOf", []):
+        if kind != NULL:
+            schema |= kind
+    schema.pop("examples", None)
+    found = {
+        "name": name,
+        "in": "query",
+        "description": schema.pop("description"),
+        "schema": schema,
+    }
+    if schema["type"] == "array":
+        found["style"] = "form"
+        found["explode"] = False
+    return found
+
+
+def model_schema(name: str, schemas: Node) -> Node:
+    """Return the schema of a pydantic model, and put it among the others with those within it."""
+    found = schemas.get(name, {})
+    if "type" in found:  # another operation has it, too
+        return found
+    models = vars(accounts.schemas) | vars(images.schemas)
+    model = models[name]
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    inner = schema.pop("$defs", {})
+    for each, known in inner.items():
+        described = schemas.get(each, {})
+        schemas[each] = merge(known, described)
+    schemas[name] = merge(schema, found)
+    return schemas[name]
+
+
+def merge(known: Node, described: Node) -> Node:
+    """Return what a model knows of a value and what the file says of it as one schema."""
+    merged = {}
+    for keyword, value in {**known, **described}.items():
+        keyword = KEYWORDS.get(keyword, keyword)
+        merged[keyword] = value
+    merged.pop("title", None)
+    describe_default(merged)
+    if "items" in merged:
+        merged["items"] = merge(merged["items"], {})
+    if "anyOf" in merged:
+        kinds = merged["anyOf"]
+        merged["anyOf"] = [merge(kind, {}) for kind in kinds]
+    if "properties" in merged:
+        fields = known["properties"]
+        texts = described.get("properties", {})
+        merged["properties"] = {}
+        for name in {**texts, **fields}:
+            field = fields.get(name, {})
+            text = texts.get(name, {})
+            merged["properties"][name] = merge(field, text)
+    return merged
+
+
+def describe_default(schema: Node) -> None:
+    """Move a default into the description.
+
+    A type made from a schema with one often demands the field.
+    """
+    default = schema.pop("default", None)
+    if default in (None, ""):
+        return
+    value = json.dumps(default)
+    text = schema.get("description", "").strip()
+    schema["description"] = f"{text} Default: {value}.".strip()
