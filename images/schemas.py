@@ -21,6 +21,7 @@ from validation import Digits, IdList, Prompt, QueryBool, QueryTime, Real, Whole
 MAX_SEED = 2**32 - 1
 MAX_ID = 2**31 - 1  # what the column holds
 MAX_PER_PAGE = 50
+MAX_IMAGES = 4  # of one request
 # Of the params that a request for a test image may carry beside ours.
 MAX_EXTRA_BYTES = 4000
 MAX_EXTRA_DEPTH = 20
@@ -50,7 +51,7 @@ class GenerateInput(BaseModel):
     sampler: str | None = Field(None, max_length=64)
     # None: as EMBED_METADATA says.
     embed_metadata: StrictBool | None = None
-    n: Whole = Field(1, ge=1, le=4)
+    n: Whole = Field(1, ge=1, le=MAX_IMAGES)
 
 
 class TestParams(BaseModel):

@@ -12,10 +12,9 @@ from accounts.users import Account
 from engines.catalog import CHOICES, RANGES, Model, read_size
 from images import UNFINISHED, parameters, queue_status
 from images.history import Generation
-from images.schemas import HistoryQuery, make_cursor
+from images.schemas import MAX_IMAGES, HistoryQuery, make_cursor
 from web.responses import language, success, with_etag
 
-MAX_IMAGES = 4  # of one request
 # How often a client may look again while something is unfinished.
 POLL_SECONDS = "2"
 
