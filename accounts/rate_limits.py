@@ -24,7 +24,8 @@ class RateLimit(NamedTuple):
         Raises ApiError if that is one too many.
         """
         values = []
-        for name in self.counters:
+        # In the order of the index, as refund() locks them, too: otherwise two could deadlock.
+        for name in sorted(self.counters):
             values += [name, self.window_seconds]
         add = (self._upsert(), [*values, self.window_seconds])
         read = (self._select(), list(self.counters))

@@ -184,6 +184,29 @@ def test_a_rate_limit_hit_by_many_threads_loses_no_hit(database):
     assert sorted(seen) == list(range(1, 17))
 
 
+def test_counters_hit_and_refunded_by_many_threads_never_deadlock(database):
+    failures = []
+
+    def hit_and_refund(account: str) -> None:
+        limit = RateLimit({f"login:{account}": 100, "login:127.0.0.1": 1000}, 60, "x")
+        for _ in range(20):
+            try:
+                limit.hit()
+                limit.refund()
+            except db.Unavailable as error:
+                failures.append(repr(error.__cause__))
+
+    # One name sorts before the address, and one after it.
+    threads = [threading.Thread(target=hit_and_refund, args=("0z"[n % 2],)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert failures == []
+    assert db.value("SELECT SUM(hits) FROM rate_limits") == 0
+
+
 def test_counters_that_have_expired_are_deleted(database):
     limit("old").hit()
     db.execute("UPDATE rate_limits SET expires_at = 1")
