@@ -145,7 +145,7 @@ def get_owned(session: Session, generation_id: int) -> Generation | None:
     """
     row = db.one(
         f"""
-           SELECT {COLUMNS}, u.id AS owner_id
+           SELECT {COLUMNS}
              FROM users AS u
         LEFT JOIN image_generations AS g ON g.id = %(id)s AND g.user_id = u.id
             WHERE u.id = %(user_id)s AND u.token_version = %(token_version)s

