@@ -143,6 +143,16 @@ def test_db_knows_no_table():
     assert not [table for table in TABLES if re.search(rf"\b{table}\b", text)]
 
 
+def test_the_drivers_are_used_by_their_public_api():
+    private = []
+    for node in ast.walk(MODULES["pool.py"]):
+        is_private = isinstance(node, ast.Attribute) and re.match("_[^_]", node.attr)
+        if is_private and ast.unparse(node.value) != "self":
+            private.append(ast.unparse(node))
+
+    assert private == []
+
+
 @pytest.mark.parametrize("path", MODULES)
 def test_only_the_routes_speak_http(path):
     named = set()

@@ -4,6 +4,7 @@ import pytest
 import requests
 
 import db
+import pool as pools
 from accounts import passwords, rate_limits, users
 from tests.conftest import Person, form
 
@@ -178,3 +179,32 @@ def test_only_a_fixed_number_of_hashes_run_at_once(database, monkeypatch):
     [thread.join() for thread in threads]
 
     assert len(most) == 12 and max(most) <= __import__("os").cpu_count()
+
+
+def test_a_good_login_takes_six_statements(alice, database, monkeypatch):
+    sent = []
+    for engine in (pools.MySQL, pools.SQLite):
+        monkeypatch.setattr(engine, "run", noting(sent, engine.run))
+    monkeypatch.setattr(pools.MySQL, "run_all", noting_all(sent, pools.MySQL.run_all))
+
+    alice.post("/api/auth/login", json={"username": "alice", "password": "secret1"})
+
+    # Both counters and the account are read, the hit is counted and read in a transaction, and
+    # refunded. SQLite also begins the transaction.
+    assert len(sent) == {"mariadb": 6, "sqlite": 7}[database]
+
+
+def noting(sent: list, run):
+    def run_and_note(self, sql, values=()):
+        sent.append(sql)
+        return run(self, sql, values)
+
+    return run_and_note
+
+
+def noting_all(sent: list, run_all):
+    def run_and_note(self, statements):
+        sent.extend(statements)
+        return run_all(self, statements)
+
+    return run_and_note
