@@ -146,7 +146,7 @@ def login():
 @login_required
 def profile():
     """Show the caller's own account."""
-    return success(records.public_profile(g.user))
+    return success({"id": g.session.user_id, **records.public_profile(g.user)})
 
 
 # -----------------------------------------------------------------------------------------------
@@ -196,7 +196,7 @@ def image(generation: Generation):
 @login_required
 def images():
     """Show up to 50 generations at once, for a page that watches several; others' are left out."""
-    found = generations.list_owned(g.user["id"], read_query(IdsQuery).ids)
+    found = generations.list_owned(g.session.user_id, read_query(IdsQuery).ids)
     return records.watched(found, {"records": records.public_records(found)})
 
 
@@ -236,7 +236,7 @@ def delete_image(generation: Generation):
 @login_required
 def delete_images():
     """Delete up to 100 generations; says which there were."""
-    deleted = gallery.delete(g.user["id"], read_body(DeleteInput).ids)
+    deleted = gallery.delete(g.session.user_id, read_body(DeleteInput).ids)
     return success({"deleted": deleted}, "deleted")
 
 
@@ -244,7 +244,7 @@ def delete_images():
 @login_required
 def quota():
     """Show what is left of today's images, and how many more may be unfinished."""
-    state = quotas.get_quota(g.user["id"])
+    state = quotas.get_quota(g.session.user_id)
     midnight = time.gmtime(state["resets_at"])
     return success(
         {

@@ -54,6 +54,19 @@ def get_user(user_id: int) -> Account | None:
     )
 
 
+def get_profile(user_id: int, token_version: int) -> db.Row | None:
+    """Return what users see of their account, if it is enabled and has this token_version."""
+    return db.one(
+        """
+        SELECT username, email, avatar_url, created_at
+          FROM users
+         WHERE id = %s AND token_version = %s AND is_disabled = 0
+        """,
+        user_id,
+        token_version,
+    )
+
+
 def get_user_for_login(username: str) -> dict[str, Any] | None:
     """Return the account of that name, with its password hash.
 

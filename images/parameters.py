@@ -12,7 +12,6 @@ import db
 import engines
 from engines import catalog
 from engines.catalog import CHOICES, RANGES, Model, Range
-from images import PENDING
 from images.history import Generation
 from images.queue import Job
 from images.schemas import MAX_SEED, GenerateInput
@@ -83,24 +82,20 @@ def problem_with(
     return None
 
 
-def new_rows(wanted: GenerateInput, extra: dict[str, Any], hold_seconds: int = 0) -> list[db.Row]:
+def new_rows(wanted: GenerateInput, extra: dict[str, Any]) -> list[db.Row]:
     """Return the columns of each image of a request that fill() has filled.
 
-    `extra` are more params for the record; workers leave the rows alone for `hold_seconds`.
+    `extra` are more params for the record.
     """
     model = catalog.models()[wanted.model]
     rows = []
     for seed in seeds(wanted, model):
         row = {
             "prompt_text": wanted.prompt,
-            "status": PENDING,
-            "progress": 0,
-            "favorite": 0,
             "model": wanted.model,
             "width": wanted.width,
             "height": wanted.height,
             "generation_params_json": to_json({**extra, **new_params(wanted, model, seed)}),
-            "hold_seconds": hold_seconds,
         }
         rows.append(row)
     return rows

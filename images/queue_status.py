@@ -61,10 +61,9 @@ class QueueStatus:
         self.run_seconds = sum(run_seconds) / max(1, self.workers)
         self._positions: dict[int, int] = {}  # by how many waiting generations a user has
 
-    def database_time(self) -> str:
-        """Return the database's time now, as it writes it, without asking again."""
-        seconds = time.monotonic() + self._clock_ahead
-        return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(seconds))
+    def now(self) -> int:
+        """Return the database's time in seconds since 1970, without asking it again."""
+        return int(time.monotonic() + self._clock_ahead)
 
     def position(self, user_id: int, model: str) -> tuple[int, int | None]:
         """Estimate the position of the user's last generation, and the seconds until it is done.

@@ -24,25 +24,25 @@ class QuotaSpent(ApiError):
 
 
 # Counts images into the user's day and among the unfinished; matches nothing if there is no room,
-# or if the session has ended. A submit raises `active_at_most`, but nothing that ends lowers it:
-# only when it says that there may be too many are the unfinished counted, by make_room(), because
-# a count at each submit costs as much as its INSERT.
-RESERVE = f"""
+# if the day is over, or if the session has ended. A submit raises `active_at_most`, but nothing
+# that ends lowers it: only when it says that there may be too many are the unfinished counted, by
+# make_room(), because a count at each submit costs as much as its INSERT.
+RESERVE = """
     UPDATE users
-       SET quota_used = %(number)s + CASE WHEN quota_day < {TODAY} THEN 0 ELSE quota_used END,
-           quota_day = CASE WHEN quota_day < {TODAY} THEN {TODAY} ELSE quota_day END,
+       SET quota_used = quota_used + %(number)s,
            active_at_most = active_at_most + %(number)s,
            image_count = image_count + %(number)s
      WHERE id = %(user_id)s AND token_version = %(token_version)s AND is_disabled = 0
-       AND (quota_day < {TODAY} OR quota_used <= %(daily_room)s)
+       AND quota_day >= %(today)s AND quota_used <= %(daily_room)s
        AND active_at_most <= %(active_room)s
 """
 
 
-def reserve(session: Session, number: int) -> tuple[str, db.Row]:
-    """Return the statement that reserves so many images, and its values."""
+def reserve(session: Session, number: int, today: int) -> tuple[str, db.Row]:
+    """Return the statement that reserves so many images of this day, and its values."""
     values = {
         "number": number,
+        "today": today,
         "user_id": session.user_id,
         "token_version": session.token_version,
         "daily_room": settings.DAILY_IMAGES - number,
@@ -52,21 +52,27 @@ def reserve(session: Session, number: int) -> tuple[str, db.Row]:
 
 
 def make_room(session: Session, number: int) -> None:
-    """Say why RESERVE matched nothing, or set `active_at_most` right so that it will match.
+    """Say why RESERVE matched nothing, or begin the user's day and count the unfinished anew.
 
     Raises BadToken, QuotaSpent and TooManyActive.
     """
     with db.transaction():
         user = lock_user(session.user_id)
         check_session(session, user)
-        used = 0 if user["quota_day"] < user["today"] else user["quota_used"]
+        day = max(user["quota_day"], user["today"])
+        used = user["quota_used"] if user["quota_day"] == day else 0
         if used + number > settings.DAILY_IMAGES:
-            tomorrow = (max(user["quota_day"], user["today"]) + 1) * DAY_SECONDS
-            raise QuotaSpent(retry_after=tomorrow - user["now"])
+            raise QuotaSpent(retry_after=(day + 1) * DAY_SECONDS - user["now"])
         active = count_active(session.user_id)
         if active + number > settings.MAX_ACTIVE_JOBS:
             raise TooManyActive(retry_after=5)
-        db.execute("UPDATE users SET active_at_most = %s WHERE id = %s", active, session.user_id)
+        db.execute(
+            "UPDATE users SET quota_day = %s, quota_used = %s, active_at_most = %s WHERE id = %s",
+            day,
+            used,
+            active,
+            session.user_id,
+        )
 
 
 def lock_user(user_id: int) -> db.Row | None:

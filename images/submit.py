@@ -5,12 +5,13 @@ trip to the database. Only if nothing was reserved is a closer look taken, at wh
 """
 
 import hashlib
+import time
 from typing import Any
 
 import db
 from accounts.tokens import BadToken, Session
 from errors import ApiError
-from images import blocklist, history, parameters, queue_status, quota
+from images import PENDING, blocklist, history, parameters, queue_status, quota
 from images.schemas import GenerateInput
 
 KEY_SECONDS = 7 * 86400
@@ -38,34 +39,41 @@ def submit(
     Raises InvalidInput, PromptBlocked, BadToken, KeyReused, QuotaSpent, TooManyActive, QueueFull.
     """
     blocklist.check(wanted.prompt)
-    rows = parameters.new_rows(parameters.fill(wanted), extra or {}, hold_seconds)
+    rows = parameters.new_rows(parameters.fill(wanted), extra or {})
     if not key:
-        return insert(session, rows)
+        return insert(session, rows, hold_seconds)
     used_key = UsedKey(key, wanted)
     if earlier := used_key.generations(session):
         return earlier
     try:
-        return insert(session, rows, used_key)
+        return insert(session, rows, hold_seconds, used_key)
     except db.Duplicate:  # the same request at the same moment was faster
         return used_key.generations(session)
 
 
 def insert(
-    session: Session, rows: list[db.Row], used_key: "UsedKey | None" = None
+    session: Session, rows: list[db.Row], hold_seconds: int, used_key: "UsedKey | None" = None
 ) -> list[history.Generation]:
     """Insert rows, with the key if there is one. Raises Duplicate if the key is there already."""
     number = len(rows)
-    status = queue_status.current()
     if queue_status.is_full(number):
         quota.make_room(session, number)  # what the user has used up is said first
         raise QueueFull(retry_after=30)
-    ours = {"user_id": session.user_id, "number": number, "now": status.database_time()}
+    seconds = queue_status.current().now()
+    today = seconds // quota.DAY_SECONDS
+    ours = {
+        "user_id": session.user_id,
+        "now": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(seconds)),
+        "not_before": seconds + hold_seconds if hold_seconds else 0,
+        "today": today,
+    }
     inserts = [(INSERT, {**ours, **row}) for row in rows]
-    before = [quota.reserve(session, number)]
+    before = [quota.reserve(session, number, today)]
     after = []
     if used_key:
-        before.append((INSERT_KEY, {**ours, **used_key.columns}))
-        after.append((NOTE_IDS, {**ours, **used_key.columns}))
+        values = {"user_id": session.user_id, "number": number, **used_key.columns}
+        before.append((INSERT_KEY, values))
+        after.append((NOTE_IDS, values))
     while True:
         reserved, *results = db.run_transaction(*before, *inserts, *after)
         if reserved.count:
@@ -75,24 +83,27 @@ def insert(
     return [new_record(row, ours["now"], result.new_id) for row, result in zip(rows, inserted)]
 
 
-# The columns that are not inserted stay NULL until a worker sets them.
-NULLS = dict.fromkeys(history.Generation.__annotations__)
+# A record that was just inserted, less what its request says: NULL until a worker sets it.
+NEW = {
+    **dict.fromkeys(history.Generation.__annotations__),
+    "status": PENDING,
+    "progress": 0,
+    "favorite": 0,
+}
 
 
 def new_record(row: db.Row, now: str, generation_id: int) -> history.Generation:
     """Return a row that was just inserted. To read it back would make a submit 12 % slower."""
-    return {**NULLS, **row, "created_at": now, "updated_at": now, "id": generation_id}
+    return {**NEW, **row, "created_at": now, "updated_at": now, "id": generation_id}
 
 
 # Each statement changes something only if the one before it did.
-INSERT = f"""
+INSERT = """
     INSERT INTO image_generations
            (user_id, prompt_text, status, progress, favorite, model, width, height,
             generation_params_json, created_at, updated_at, not_before, quota_day)
-    SELECT %(user_id)s, %(prompt_text)s, %(status)s, %(progress)s, %(favorite)s, %(model)s,
-           %(width)s, %(height)s, %(generation_params_json)s, %(now)s, %(now)s,
-           CASE %(hold_seconds)s WHEN 0 THEN 0 ELSE UNIX_TIMESTAMP() + %(hold_seconds)s END,
-           {quota.TODAY}
+    SELECT %(user_id)s, %(prompt_text)s, 'pending', 0, 0, %(model)s, %(width)s, %(height)s,
+           %(generation_params_json)s, %(now)s, %(now)s, %(not_before)s, %(today)s
       FROM DUAL
      WHERE ROW_COUNT() = 1
 """

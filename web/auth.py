@@ -7,6 +7,7 @@ from typing import Any
 
 from flask import g, request
 
+import db
 from accounts import tokens, users
 from accounts.tokens import BadToken, Session
 from errors import ApiError
@@ -15,14 +16,11 @@ from images.schemas import MAX_ID
 
 
 def login_required(view: Callable) -> Callable:
-    """Let only a logged-in caller through; the account is `g.user`."""
+    """Let only a logged-in caller through; the profile of the account is `g.user`."""
 
     @wraps(view)
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        session = read_session()
-        account = users.get_user(session.user_id)
-        tokens.check_session(session, account)
-        g.user = account
+        g.user = get_profile(read_session())
         return view(*args, **kwargs)
 
     return guarded
@@ -71,6 +69,14 @@ def read_session() -> Session:
     return session
 
 
+def get_profile(session: Session) -> db.Row:
+    """Return the profile of the session's account. Raises BadToken if the session has ended."""
+    profile = users.get_profile(*session)
+    if not profile:
+        raise BadToken
+    return profile
+
+
 def file_owner_required(view: Callable) -> Callable:
     """Let only the owner of the folder in the address through, by token or by a signed link.
 
@@ -83,7 +89,7 @@ def file_owner_required(view: Callable) -> Callable:
             session = read_link(user_id)
         else:
             session = read_session()
-            tokens.check_session(session, users.get_user(session.user_id))
+            get_profile(session)
         if user_id != str(session.user_id):
             raise ApiError("forbidden")
         return view(user_id, filename)

@@ -5,6 +5,7 @@ from typing import Any
 
 from flask import Response, g
 
+import db
 import messages
 from accounts import tokens
 from accounts.tokens import Session
@@ -22,7 +23,7 @@ POLL_SECONDS = "2"
 # -- Accounts -----------------------------------------------------------------------------------
 
 
-def public_user(account: Account) -> dict[str, Any]:
+def public_user(account: Account | db.Row) -> dict[str, Any]:
     return {
         "username": account["username"],
         "email": account["email"],
@@ -30,12 +31,8 @@ def public_user(account: Account) -> dict[str, Any]:
     }
 
 
-def public_profile(account: Account) -> dict[str, Any]:
-    return {
-        "id": account["id"],
-        **public_user(account),
-        "created_at": iso_time(account["created_at"]),
-    }
+def public_profile(profile: db.Row) -> dict[str, Any]:
+    return {**public_user(profile), "created_at": iso_time(profile["created_at"])}
 
 
 def iso_time(text: str | None) -> str | None:
