@@ -23,25 +23,29 @@ SMALL_QUEUE = 1000
 def cached(seconds: float) -> Callable:
     """Remember what a function without arguments returned, for so many seconds.
 
-    One thread at a time calls the function; the others wait for what it returns.
+    Then one thread calls the function again; meanwhile the others get what it returned before.
     """
 
     def decorate(function: Callable[[], Any]) -> Callable[[], Any]:
         lock = threading.Lock()
         remembered: dict[str, Any] = {"until": 0.0}
 
+        def is_old() -> bool:
+            return time.monotonic() >= remembered["until"]
+
         @wraps(function)
         def call() -> Any:
-            with lock:
-                if time.monotonic() >= remembered["until"]:
-                    remembered["value"] = function()
-                    remembered["until"] = time.monotonic() + seconds
-                return remembered["value"]
+            must_wait = "value" not in remembered
+            if is_old() and lock.acquire(blocking=must_wait):
+                try:
+                    if is_old():
+                        remembered["value"] = function()
+                        remembered["until"] = time.monotonic() + seconds
+                finally:
+                    lock.release()
+            return remembered["value"]
 
-        def forget() -> None:
-            remembered["until"] = 0.0
-
-        call.forget = forget
+        call.forget = lambda: remembered.update(until=0.0)
         return call
 
     return decorate

@@ -1,9 +1,11 @@
 """A submit is all or nothing, whatever happens to the statements that are sent at once."""
 
+import threading
+
 import pytest
 
 import db
-from images import quota
+from images import queue_status, quota
 from pool import pool
 from tests.test_queue import submit
 
@@ -115,3 +117,46 @@ def test_the_pool_opens_no_more_connections_than_it_may(alice, settings):
 
     assert pool.number_open <= 2
     assert sum(map(len, pool.idle.values())) == pool.number_open
+
+
+# -- The cached status ----------------------------------------------------------------------------
+
+
+def test_one_thread_calls_a_cached_function_and_the_others_get_the_value_before():
+    values = iter(range(10))
+    begun, go_on = threading.Event(), threading.Event()
+    go_on.set()
+
+    @queue_status.cached(seconds=60)
+    def slow() -> int:
+        begun.set()
+        go_on.wait(10)
+        return next(values)
+
+    first = slow()
+    slow.forget()
+    begun.clear()
+    go_on.clear()
+    thread = threading.Thread(target=slow)
+    thread.start()
+    begun.wait(10)
+    meanwhile = slow()
+    go_on.set()
+    thread.join()
+
+    assert (first, meanwhile, slow()) == (0, 0, 1)
+
+
+def test_a_cached_function_that_fails_is_called_again():
+    answers = [1 / 2]
+
+    @queue_status.cached(seconds=60)
+    def shaky() -> float:
+        return answers.pop()
+
+    assert shaky() == 0.5
+    shaky.forget()
+    with pytest.raises(IndexError):
+        shaky()
+    answers.append(0.7)
+    assert shaky() == 0.7
