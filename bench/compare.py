@@ -99,9 +99,6 @@ def both_sides(old_commit: str) -> Iterator[tuple[Side, Side]]:
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
         with checkout(old_commit, folder / "old") as old_tree, mariadb(folder) as environ:
-            # Both compile into a new place, whatever is set and whatever was compiled before.
-            environ["PYTHONPYCACHEPREFIX"] = str(folder / "bytecode")
-            environ["PYTHONDONTWRITEBYTECODE"] = ""
             # The old tree has no .env, so what stands in the current one counts for neither.
             environ = {**dict.fromkeys(dotenv_values(ROOT / ".env"), ""), **environ}
             yield prepared(environ, "new", ROOT), prepared(environ, "old", old_tree)

@@ -136,6 +136,9 @@ def environment(folder: Path, **database: str) -> dict[str, str]:
         "WEB_WORKERS": "2",
         "DATA_DIR": str(folder),
         "LOG_LEVEL": "info",
+        # Compiled into a place of its own, whatever is set and whatever was compiled before.
+        "PYTHONPYCACHEPREFIX": str(folder / "bytecode"),
+        "PYTHONDONTWRITEBYTECODE": "",
         **database,
     }
 
