@@ -93,7 +93,7 @@ NEW = {
 
 
 def new_record(row: db.Row, now: str, generation_id: int) -> history.Generation:
-    """Return a row that was just inserted. To read it back would make a submit 12 % slower."""
+    """Return a row that was just inserted. To read even three columns back takes 70 us."""
     return {**NEW, **row, "created_at": now, "updated_at": now, "id": generation_id}
 
 
