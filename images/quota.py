@@ -51,10 +51,10 @@ def reserve(session: Session, number: int, today: int) -> tuple[str, db.Row]:
     return RESERVE, values
 
 
-def make_room(session: Session, number: int) -> None:
+def make_room(session: Session, number: int) -> int:
     """Say why RESERVE matched nothing, or begin the user's day and count the unfinished anew.
 
-    Raises BadToken, QuotaSpent and TooManyActive.
+    Returns the day. Raises BadToken, QuotaSpent and TooManyActive.
     """
     with db.transaction():
         user = lock_user(session.user_id)
@@ -73,6 +73,7 @@ def make_room(session: Session, number: int) -> None:
             active,
             session.user_id,
         )
+    return day
 
 
 def lock_user(user_id: int) -> db.Row | None:

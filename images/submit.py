@@ -60,27 +60,33 @@ def insert(
         quota.make_room(session, number)  # what the user has used up is said first
         raise QueueFull(retry_after=30)
     seconds = queue_status.current().now()
-    today = seconds // quota.DAY_SECONDS
-    ours = {
+    now = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(seconds))
+    values = {
         "user_id": session.user_id,
-        "now": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(seconds)),
+        "number": number,
+        "now": now,
+        "today": seconds // quota.DAY_SECONDS,
         "not_before": seconds + hold_seconds if hold_seconds else 0,
-        "today": today,
     }
-    inserts = [(INSERT, {**ours, **row}) for row in rows]
-    before = [quota.reserve(session, number, today)]
-    after = []
-    if used_key:
-        values = {"user_id": session.user_id, "number": number, **used_key.columns}
-        before.append((INSERT_KEY, values))
-        after.append((NOTE_IDS, values))
     while True:
-        reserved, *results = db.run_transaction(*before, *inserts, *after)
+        reserved, *results = db.run_transaction(*statements(session, rows, values, used_key))
         if reserved.count:
             break
-        quota.make_room(session, number)
-    inserted = results[len(before) - 1 :]
-    return [new_record(row, ours["now"], result.new_id) for row, result in zip(rows, inserted)]
+        values["today"] = quota.make_room(session, number)
+    inserted = results[1:] if used_key else results
+    return [new_record(row, now, result.new_id) for row, result in zip(rows, inserted)]
+
+
+def statements(
+    session: Session, rows: list[db.Row], values: db.Row, used_key: "UsedKey | None"
+) -> list[tuple[str, db.Row]]:
+    """Return what a submit runs as one transaction; the first reserves the quota."""
+    reserve = quota.reserve(session, values["number"], values["today"])
+    inserts = [(INSERT, {**values, **row}) for row in rows]
+    if not used_key:
+        return [reserve, *inserts]
+    values = {**values, **used_key.columns}
+    return [reserve, (INSERT_KEY, values), *inserts, (NOTE_IDS, values)]
 
 
 # A record that was just inserted, less what its request says: NULL until a worker sets it.

@@ -85,6 +85,13 @@ def test_the_first_submit_of_a_day_starts_its_quota_anew(alice):
     assert db.value("SELECT quota_used FROM users") == 1
 
 
+def test_a_clock_that_is_a_day_ahead_does_not_stop_a_submit(alice, monkeypatch):
+    ahead = queue_status.current().now() + 86400
+    monkeypatch.setattr(queue_status.QueueStatus, "now", lambda self: ahead)
+
+    assert submit(alice).status_code == 202
+
+
 def test_an_image_count_that_is_wrong_is_put_right(alice):
     submit(alice, n=3)
     db.execute("UPDATE users SET image_count = 9")
