@@ -20,7 +20,7 @@ from accounts.tokens import Session
 from config import settings
 from engines import catalog
 from errors import ApiError
-from images import blocklist, gallery, queue, queue_status
+from images import COMPLETED, blocklist, gallery, queue, queue_status
 from images import history as generations
 from images import quota as quotas
 from images.history import Generation
@@ -166,10 +166,10 @@ def list_models():
 def generate_test():
     """Draw an image with the built-in engine while the caller waits."""
     generation = gallery.generate_test(g.session, read_body(GenerateTestInput))
-    if generation["status"] != "completed":
+    if generation["status"] != COMPLETED:
         raise ApiError("generation_failed")
     url = generation["image_url"]
-    return success({"id": generation["id"], "imageUrl": url, "status": "completed"}, "generated")
+    return success({"id": generation["id"], "imageUrl": url, "status": COMPLETED}, "generated")
 
 
 @app.post("/api/v1/images/generate")

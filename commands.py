@@ -20,7 +20,7 @@ from config import SettingError
 from engines import catalog
 from errors import ApiError, error_text
 from files import pictures
-from images import jobs, parameters, queue, queue_status
+from images import PENDING, STATUSES, jobs, parameters, queue, queue_status
 from images.queue import Job
 from images.schemas import GenerateInput
 from messages import field_text
@@ -183,8 +183,8 @@ def jobs_stats() -> None:
 @jobs_group.command("list")
 @click.option(
     "--status",
-    default="pending",
-    type=click.Choice(["pending", "processing", "completed", "failed", "canceled"]),
+    default=PENDING,
+    type=click.Choice(STATUSES),
 )
 @click.option("--limit", default=20, help="How many, the newest first.")
 @plain_errors()

@@ -19,7 +19,7 @@ import metrics
 from accounts import rate_limits
 from engines import catalog
 from files import cleanup
-from images import PENDING, parameters, queue, results, submit
+from images import COMPLETED, FAILED, PENDING, parameters, queue, results, submit
 from images.queue import Job
 
 LEASE_SECONDS = 30
@@ -104,7 +104,7 @@ def complete(job: Job, result: results.Result) -> str:
     if not db.retry_while_unavailable(queue.complete, job["id"], job["claim"], columns, keys):
         cleanup.delete_files(keys)
         raise ClaimLost
-    return "completed"
+    return COMPLETED
 
 
 def defer(job: Job, error: engines.TransientError) -> str:
@@ -127,7 +127,7 @@ def fail(job: Job, code: str, shown: str = "", **details: str) -> str:
     log.error("failed", extra={"details": {"generation": job["id"], "code": code, **details}})
     sentence, _ = messages.JOB_ERRORS[code]
     queue.fail(job, code, sentence, shown)
-    return "failed"
+    return FAILED
 
 
 def release(job: Job) -> None:

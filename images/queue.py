@@ -8,7 +8,7 @@ from typing import TypedDict
 
 import db
 from files import cleanup
-from images import quota
+from images import COMPLETED, FAILED, quota
 
 
 class Job(TypedDict):
@@ -145,7 +145,7 @@ def complete(generation_id: int, claim: str, result: db.Row, file_keys: list[str
     """Record the result and keep its files. May be repeated after a lost answer."""
     try:
         with db.transaction():
-            if not _end(generation_id, claim, "completed", result):
+            if not _end(generation_id, claim, COMPLETED, result):
                 return _is_completed(generation_id, claim)
             for key in file_keys:
                 if not cleanup.keep(key):
@@ -190,7 +190,7 @@ def fail(job: Job, code: str, message: str, detail: str = "") -> bool:
     }
     with db.transaction():
         quota.lock_user(job["user_id"])
-        failed = _end(job["id"], job["claim"], "failed", reason)
+        failed = _end(job["id"], job["claim"], FAILED, reason)
         if failed:
             quota.refund(job["user_id"], job["id"])
     return failed
@@ -264,7 +264,7 @@ def requeue(job: Job) -> bool:
             job["id"],
             job["status"],
         ).count
-        if requeued and job["status"] == "failed":
+        if requeued and job["status"] == FAILED:
             quota.reserve_again(job["user_id"], job["id"])
     return requeued > 0
 

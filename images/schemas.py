@@ -16,6 +16,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from images import STATUSES
 from validation import Digits, IdList, Prompt, QueryBool, QueryTime, Real, Whole, check_prompt
 
 MAX_SEED = 2**32 - 1
@@ -148,7 +149,7 @@ class HistoryQuery(BaseModel):
     page: Digits = Field(1, ge=1)
     per_page: Annotated[Digits, AfterValidator(cap_per_page)] = Field(10, ge=1)
     cursor: Cursor | None = None
-    status: Literal["pending", "processing", "completed", "failed", "canceled"] | None = None
+    status: Literal[STATUSES] | None = None
     q: Annotated[str, AfterValidator(check_prompt)] | None = Field(None, max_length=200)
     favorite: QueryBool | None = None
     model: str | None = Field(None, max_length=64)

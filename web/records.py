@@ -11,7 +11,7 @@ from accounts import tokens
 from accounts.tokens import Session
 from accounts.users import Account
 from engines.catalog import CHOICES, RANGES, Model, read_size
-from images import UNFINISHED, parameters, queue_status
+from images import COMPLETED, PENDING, UNFINISHED, parameters, queue_status
 from images.history import Generation
 from images.schemas import MAX_IMAGES, HistoryQuery, make_cursor
 from web.responses import language, success, with_etag
@@ -56,10 +56,10 @@ def public_record(
     generation: Generation, session: Session, sign: Callable[[str | None], str | None]
 ) -> dict[str, Any]:
     position = eta_seconds = None
-    if generation["status"] == "pending":
+    if generation["status"] == PENDING:
         queue = queue_status.current()
         position, eta_seconds = queue.position(session.user_id, generation["model"])
-    is_completed = generation["status"] == "completed"
+    is_completed = generation["status"] == COMPLETED
     return {
         "id": generation["id"],
         "prompt": generation["prompt_text"],
