@@ -46,10 +46,8 @@ class BadPicture(ApiError):
 
 def check_avatar(data: bytes) -> None:
     """Refuse what is no avatar by its size and header, without decoding it. Raises BadPicture."""
-    if len(data) > AVATAR_BYTES:
-        raise BadPicture("avatar_too_large")
     with decoding():
-        _open(data)
+        _open_avatar(data)
 
 
 def make_avatar(data: bytes) -> Picture:
@@ -58,15 +56,18 @@ def make_avatar(data: bytes) -> Picture:
     Takes PNG, JPEG, GIF and WebP whatever their file name; small animations keep moving. Raises
     BadPicture.
     """
-    check_avatar(data)
     with decoding():
-        image = _open(data)
+        image = _open_avatar(data)
         # A phone's JPEG with a second picture inside (MPO) is still a photograph, not an animation.
         kind = "JPEG" if image.format == "MPO" else image.format
-        encoded = (
-            _animation(image, kind) if _is_small_animation(image, kind) else _still(image, kind)
-        )
-        return Picture(encoded, EXTENSIONS[kind])
+        encode = _animation if _is_small_animation(image, kind) else _still
+        return Picture(encode(image, kind), EXTENSIONS[kind])
+
+
+def _open_avatar(data: bytes) -> Image.Image:
+    if len(data) > AVATAR_BYTES:
+        raise BadPicture("avatar_too_large")
+    return _open(data)
 
 
 @contextmanager
