@@ -12,11 +12,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 
 HERE = Path(__file__).resolve().parent
+# Scheme, `*.`, host, port. Apps have schemes of their own, such as capacitor://localhost.
+ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://(\*\.)?([\w.-]+|\[[0-9a-f:.]+\])(?::([0-9]{0,5}))?")
+DEFAULT_PORTS = {"http": 80, "https": 443}
 DEVELOPMENT_ORIGINS = ["http://localhost:5173", "http://localhost:5174"]
 KEY_ADVICE = "make one with: python3 -c 'import secrets; print(secrets.token_hex(32))'"
 PLACEHOLDERS = ("secret", "change", "your_", "your-", "example", "password")
@@ -53,20 +55,38 @@ def number(kind: type, low: float, high: float) -> Callable[[str], Any]:
 
 
 def origins(text: str) -> list[str]:
-    found = [origin.rstrip("/") for origin in words(text)]
-    for origin in found:
-        if origin != "*" and not is_origin(origin):
-            raise ValueError(
-                f"{origin!r} is no origin;"
-                " write them like https://example.com,http://localhost:5173"
-            )
-    return found
+    return [origin(word) for word in words(text)]
 
 
-def is_origin(text: str) -> bool:
-    parts = urlsplit(text)
-    is_web = parts.scheme in ("http", "https")
-    return is_web and text == f"{parts.scheme}://{parts.netloc}"
+def origin(text: str) -> str:
+    """Return an origin as browsers send it; `*` for a whole host is any, before one sub-domains."""
+    if text == "*":
+        return text
+    found = ORIGIN.fullmatch(text.rstrip("/").lower())
+    if not found:
+        raise ValueError(
+            f"{text!r} is no origin; write them like"
+            " https://example.com,https://*.example.com,http://localhost:5173"
+        )
+    scheme, subdomains, host, port = found.groups(default="")
+    host = ascii_host(host)
+    if port and int(port) != DEFAULT_PORTS.get(scheme):
+        host += f":{int(port)}"
+    return f"{scheme}://{subdomains}{host}"
+
+
+def ascii_host(host: str) -> str:
+    if host.startswith("["):
+        return f"[{ipaddress.IPv6Address(host[1:-1])}]"
+    if host.isascii():
+        return host
+    # Imported late, as hardly anybody needs it.
+    import idna
+
+    try:
+        return idna.encode(host, uts46=True).decode()
+    except idna.IDNAError:
+        raise ValueError(f"{host!r} is no host name") from None
 
 
 def networks(text: str) -> list[Any]:

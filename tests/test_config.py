@@ -54,6 +54,20 @@ def test_the_published_names_choose_mysql(load):
         ({"TOKEN_HOURS": "nan"}, "TOKEN_HOURS"),
         ({"CORS_ORIGINS": "example.com"}, "CORS_ORIGINS"),
         ({"CORS_ORIGINS": "https://a.example/path"}, "CORS_ORIGINS"),
+        ({"CORS_ORIGINS": "https://*"}, "CORS_ORIGINS"),
+        ({"CORS_ORIGINS": "https://*.*.example"}, "CORS_ORIGINS"),
+        ({"CORS_ORIGINS": "https://a*.example"}, "CORS_ORIGINS"),
+        ({"CORS_ORIGINS": "https://a.*"}, "CORS_ORIGINS"),
+        ({"CORS_ORIGINS": "*://a.example"}, "CORS_ORIGINS"),
+        ({"CORS_ORIGINS": "http://localhost:*"}, "CORS_ORIGINS"),
+        ({"CORS_ORIGINS": ".*"}, "CORS_ORIGINS"),
+        ({"CORS_ORIGINS": "https://(a|b).example"}, "CORS_ORIGINS"),
+        ({"CORS_ORIGINS": "https://a.example https://b.example"}, "CORS_ORIGINS"),
+        ({"CORS_ORIGINS": "https://user@a.example"}, "CORS_ORIGINS"),
+        ({"CORS_ORIGINS": "https://[::1"}, "CORS_ORIGINS"),
+        ({"CORS_ORIGINS": "https://[1::2::3]"}, "CORS_ORIGINS"),
+        ({"CORS_ORIGINS": "https://-é.example"}, "CORS_ORIGINS"),
+        ({"CORS_ORIGINS": "null"}, "CORS_ORIGINS"),
         ({"TRUSTED_PROXIES": "nginx"}, "TRUSTED_PROXIES"),
         ({"DATABASE": "postgres"}, "DATABASE"),
         ({"DATABASE": "mysql"}, "MYSQL_HOST"),
@@ -93,6 +107,23 @@ def test_production_starts_with_a_key_and_a_chosen_database(load):
 
 def test_production_allows_no_origin_that_was_not_named(load):
     assert load(**PRODUCTION).CORS_ORIGINS == []
+
+
+@pytest.mark.parametrize(
+    ("written", "sent"),
+    [
+        ("HTTPS://A.Example/", "https://a.example"),
+        ("https://a.example:443", "https://a.example"),
+        ("http://a.example:80", "http://a.example"),
+        ("http://a.example:443", "http://a.example:443"),
+        ("http://[0:0::1]:5173", "http://[::1]:5173"),
+        ("https://例子.测试", "https://xn--fsqu00a.xn--0zwm56d"),
+        ("https://*.straße.example", "https://*.xn--strae-oqa.example"),
+        ("*", "*"),
+    ],
+)
+def test_an_origin_is_kept_as_browsers_send_it(load, written, sent):
+    assert [sent] == load(CORS_ORIGINS=written).CORS_ORIGINS
 
 
 def test_a_development_key_is_made_once_and_readable_by_its_owner_only(load, tmp_path):

@@ -13,6 +13,7 @@ import requests
 import app
 from tests.conftest import form
 from tests.servers import ROOT, Service, find_program, free_port, wait_until
+from web import hooks
 
 SITE = ROOT / "deploy" / "nginx-site.conf"
 UNITS = sorted((ROOT / "deploy").glob("*.service"))
@@ -294,11 +295,16 @@ def test_service_that_is_unavailable_is_a_502_that_says_when_to_try_again(site_a
     assert response.json()["code"] == "server_busy"
     assert int(response.headers["Retry-After"]) > 0
     assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
-    assert "Retry-After" in response.headers["Access-Control-Expose-Headers"]
+    assert response.headers["Access-Control-Expose-Headers"] == ", ".join(hooks.EXPOSED_HEADERS)
+    assert response.headers["Access-Control-Allow-Credentials"] == "true"
 
 
 def test_preflight_succeeds_while_the_service_is_unavailable(site_alone):
-    headers = {"Origin": ORIGIN, "Access-Control-Request-Method": "POST"}
+    headers = {
+        "Origin": ORIGIN,
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization, traceparent",
+    }
 
     response = site_alone.http.options(
         site_alone.url + "/api/auth/login", headers=headers, timeout=30
@@ -306,7 +312,8 @@ def test_preflight_succeeds_while_the_service_is_unavailable(site_alone):
 
     assert response.status_code == 204
     assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
-    assert "Authorization" in response.headers["Access-Control-Allow-Headers"]
+    assert response.headers["Access-Control-Allow-Headers"] == "authorization, traceparent"
+    assert response.headers["Access-Control-Allow-Credentials"] == "true"
 
 
 def test_service_that_never_answers_is_a_504(start_nginx):

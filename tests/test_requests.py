@@ -4,10 +4,13 @@ import ipaddress
 import json
 
 import pytest
+from flask import Flask
 
 import app as service
+import config
 from logs import JsonFormatter
 from tests.conftest import form
+from web import hooks
 
 ALLOWED = "http://localhost:5173"
 
@@ -23,11 +26,9 @@ def test_an_allowed_origin_may_read_answers_and_errors(client, path):
 
     assert response.headers["Access-Control-Allow-Origin"] == ALLOWED
     assert "Origin" in response.headers["Vary"]
-    assert set(response.headers["Access-Control-Expose-Headers"].split(", ")) == {
-        "ETag",
-        "Retry-After",
-        "X-Request-Id",
-    }
+    exposed = response.headers["Access-Control-Expose-Headers"].split(", ")
+    assert {"Content-Disposition", "ETag", "Link", "Location", "Retry-After"} < set(exposed)
+    assert response.headers["Access-Control-Allow-Credentials"] == "true"
 
 
 def test_an_allowed_origin_may_read_a_500(client, monkeypatch):
@@ -68,6 +69,109 @@ def test_a_preflight_allows_what_clients_send(client):
         wanted.split(", ")
     )
     assert "PATCH" in response.headers["Access-Control-Allow-Methods"]
+
+
+@pytest.mark.parametrize(
+    ("method", "header"),
+    [
+        ("GET", "cache-control,pragma,range,if-modified-since,if-range"),
+        ("PATCH", "x-requested-with, x-request-id, x-xsrf-token"),
+        ("POST", "traceparent, tracestate, baggage, sentry-trace"),
+        ("DELETE", "authorization, x-datadog-trace-id"),
+    ],
+)
+def test_a_preflight_allows_what_libraries_add(client, method, header):
+    headers = {
+        "Origin": ALLOWED,
+        "Access-Control-Request-Method": method,
+        "Access-Control-Request-Headers": header,
+    }
+
+    answers = [
+        client.open("OPTIONS", path, headers=headers)
+        for path in ("/api/auth/login", "/api/v1/images/1", "/api/none")
+    ]
+
+    allowed = [answer.headers["Access-Control-Allow-Headers"] for answer in answers]
+    assert {answer.status_code for answer in answers} == {200}
+    assert all(set(one.split(", ")) == set(header.replace(" ", "").split(",")) for one in allowed)
+
+
+def test_a_preflight_of_another_origin_is_not_allowed(client):
+    headers = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
+
+    for path in ("/api/auth/login", "/api/none"):
+        answer = client.open("OPTIONS", path, headers=headers)
+        assert not [name for name, _ in answer.headers if name.startswith("Access-Control")]
+
+
+@pytest.mark.parametrize(
+    ("setting", "origin", "is_allowed"),
+    [
+        ("https://example.com", "https://example.com", True),
+        ("https://example.com", "HTTPS://Example.com", True),
+        ("https://example.com", "https://example.com.evil.test", False),
+        ("https://example.com", "https://www.example.com", False),
+        ("https://example.com", "https://examplexcom", False),
+        ("https://example.com", "https://example.com:8443", False),
+        ("https://example.com", "https://example.com.", False),
+        ("https://example.com", "http://example.com", False),
+        ("https://example.com", "null", False),
+        ("https://example.com:443", "https://example.com", True),
+        ("https://*.example.com", "https://www.example.com", True),
+        ("https://*.example.com", "https://a.b.example.com", True),
+        ("https://*.example.com", "https://example.com", False),
+        ("https://*.example.com", "https://.example.com", False),
+        ("https://*.example.com", "https://wwwexample.com", False),
+        ("https://*.example.com", "https://evilexample.com", False),
+        ("https://*.example.com", "https://example.com.evil.test", False),
+        ("https://*.example.com", "https://www.example.com.evil.test", False),
+        ("https://*.example.com", "https://evil.test/.example.com", False),
+        ("https://*.example.com", "https://evil.test:1.example.com", False),
+        ("https://*.example.com", "https://user@www.example.com", False),
+        ("https://*.example.com", "https://www.example.com\x00", False),
+        ("https://*.example.com", "http://www.example.com", False),
+        ("https://*.example.com", "https://www.example.com:8443", False),
+        ("https://*.example.com:8443", "https://www.example.com:8443", True),
+        ("http://*.localhost:5173", "http://app.localhost:5173", True),
+        ("http://[::1]:5173", "http://[::1]:5173", True),
+        ("http://[::1]:5173", "http://1:5173", False),
+        ("http://[::1]:5173", "http://::5173", False),
+        ("http://192.168.0.10:3000", "http://192.168.0.10:3000", True),
+        ("http://192.168.0.10:3000", "http://192.168.0a10:3000", False),
+        ("https://例子.测试", "https://xn--fsqu00a.xn--0zwm56d", True),
+        ("capacitor://localhost", "capacitor://localhost", True),
+        ("capacitor://localhost", "http://localhost", False),
+        ("tauri://localhost", "tauri://localhost", True),
+        ("ionic://localhost", "ionic://localhost", True),
+        ("app://MyApp", "app://MyApp", True),
+        ("app://.", "app://.", True),
+        ("chrome-extension://abcdef", "chrome-extension://abcdef", True),
+        ("chrome-extension://abcdef", "chrome-extension://abcdefg", False),
+    ],
+)
+def test_an_entry_of_cors_origins_means_what_it_says(settings, setting, origin, is_allowed):
+    settings.CORS_ORIGINS = config.origins(setting)
+    app = Flask("one")
+    hooks.init_app(app)
+
+    headers = app.test_client().get("/", headers={"Origin": origin}).headers
+
+    assert headers.get("Access-Control-Allow-Origin") == (origin if is_allowed else None)
+    assert headers.get("Access-Control-Allow-Credentials") == ("true" if is_allowed else None)
+    assert headers["Vary"] == "Origin"
+
+
+@pytest.mark.parametrize("setting", ["*", "https://example.com,*"])
+def test_any_origin_may_not_send_credentials(settings, setting):
+    settings.CORS_ORIGINS = config.origins(setting)
+    app = Flask("any")
+    hooks.init_app(app)
+
+    headers = app.test_client().get("/", headers={"Origin": "https://example.com"}).headers
+
+    assert headers["Access-Control-Allow-Origin"] in ("*", "https://example.com")
+    assert "Access-Control-Allow-Credentials" not in headers
 
 
 def test_every_answer_has_the_security_headers(client):
