@@ -24,6 +24,10 @@ KEY_ADVICE = "make one with: python3 -c 'import secrets; print(secrets.token_hex
 PLACEHOLDERS = ("secret", "change", "your_", "your-", "example", "password")
 
 
+# os.EX_CONFIG, which Windows lacks: how a worker ends that finds a setting wrong.
+WRONG_SETTING_STATUS = 78
+
+
 class SettingError(SystemExit):
     """A setting is wrong. Uncaught, it ends the process with its one line and exit status 1."""
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import time
 from contextvars import ContextVar
 from traceback import format_tb
@@ -16,6 +17,8 @@ logging.logProcesses = False
 logging.logMultiprocessing = False
 logging.logAsyncioTasks = False
 
+# Flask's development server colours what it says.
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 to_json = json.JSONEncoder(ensure_ascii=False).encode
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
@@ -28,7 +31,7 @@ class JsonFormatter(logging.Formatter):
             "time": f"{seconds}.{int(record.msecs):03}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": COLOURS.sub("", record.getMessage()),
         }
         if request_id.get():
             line["request_id"] = request_id.get()

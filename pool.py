@@ -7,7 +7,7 @@ unchanged.
 
 import os
 import re
-import select
+import selectors
 import socket
 import sqlite3
 import ssl
@@ -27,6 +27,7 @@ from config import settings
 from errors import ApiError
 
 CONNECT_SECONDS = 3
+OUTDATED = "Is the database up to date? Run: flask db upgrade"
 PING_AFTER_IDLE_SECONDS = 1.0
 
 # In the order of %s, or by the names of %(name)s.
@@ -101,6 +102,8 @@ MYSQL_PASSING = {
     1836,  # read-only mode
     1927,  # the connection was killed
 }
+# Unlike select(), poll() has no limit on descriptor numbers; Windows lacks it.
+Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
 OUTAGES = (pymysql.OperationalError, pymysql.InternalError, pymysql.InterfaceError)
 
 
@@ -118,6 +121,8 @@ def raise_ours(error: pymysql.MySQLError) -> NoReturn:
     is_passing = not number or number >= CR.CR_ERROR_FIRST or number in MYSQL_PASSING
     if is_passing and isinstance(error, OUTAGES):
         raise Unavailable from error
+    if number in (ER.NO_SUCH_TABLE, ER.BAD_FIELD_ERROR):
+        error.add_note(OUTDATED)
     raise error
 
 
@@ -170,9 +175,8 @@ class MySQL:
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            # poll() has no limit on descriptor numbers, unlike select().
-            self.poll = select.poll()
-            self.poll.register(connection, select.POLLIN)
+            self.selector = Selector()
+            self.selector.register(connection, selectors.EVENT_READ)
             self.driver.connect(connection)
         except BaseException:
             connection.close()
@@ -206,7 +210,7 @@ class MySQL:
 
     def is_alive(self, idle_seconds: float) -> bool:
         """Tell if the server is still there."""
-        if self.poll.poll(0):  # it sends to an idle connection only what ends it
+        if self.selector.select(0):  # it sends to an idle connection only what ends it
             return False
         if idle_seconds < PING_AFTER_IDLE_SECONDS:
             return True
@@ -300,6 +304,8 @@ class SQLite:
             # The low byte is the primary code; the rest only says more about it.
             if error.sqlite_errorcode & 0xFF in SQLITE_PASSING:
                 raise Unavailable from error
+            if re.search("no such (table|column)|has no column", str(error)):
+                error.add_note(OUTDATED)
             raise
 
     def run_all(self, statements: Iterable[tuple[str, Values]]) -> list[Result]:
@@ -400,5 +406,6 @@ class Pool:
 
 
 pool = Pool()
-# A forked child must not talk on its parent's sockets.
-os.register_at_fork(after_in_child=pool.reset)
+if hasattr(os, "register_at_fork"):  # Windows forks no processes
+    # A forked child must not talk on its parent's sockets.
+    os.register_at_fork(after_in_child=pool.reset)

@@ -76,7 +76,7 @@ class Child:
 
     def is_hopeless(self, status: int) -> bool:
         # A worker may load a model for a minute before it finds a mistake in the configuration.
-        if status == os.EX_CONFIG and self.starts == 1:
+        if status == config.WRONG_SETTING_STATUS and self.starts == 1:
             return True
         return status == 1 and not self.has_worked
 

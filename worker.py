@@ -255,4 +255,4 @@ if __name__ == "__main__":
         main()
     except config.SettingError as error:
         print(error, file=sys.stderr)
-        sys.exit(os.EX_CONFIG)
+        sys.exit(config.WRONG_SETTING_STATUS)

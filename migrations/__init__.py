@@ -182,7 +182,8 @@ def apply(connection: Connection, path: Path) -> None:
 
 def statements(path: Path) -> list[str]:
     """Split a migration into its statements, written for the configured engine."""
-    lines = [line for line in path.read_text().splitlines() if not line.startswith("--")]
+    text = path.read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if not line.startswith("--")]
     text = "\n".join(lines)
     for word, meaning in (MYSQL_WORDS if settings.uses_mysql else SQLITE_WORDS).items():
         text = text.replace(word, meaning)

@@ -142,8 +142,10 @@ def drain_body(environ: dict[str, Any]) -> None:
     """Read what an error left unread of the body.
 
     gunicorn resets a connection with more than 64 KB of it, and the client, or nginx, then never
-    sees the answer.
+    sees the answer. Flask's development server would wait for more than there is.
     """
+    if not environ.get("wsgi.input_terminated"):
+        return
     if not environ.get("CONTENT_LENGTH") and "HTTP_TRANSFER_ENCODING" not in environ:
         return
     left = MAX_BODY_BYTES

@@ -62,6 +62,8 @@ def error_response(error: Exception) -> tuple[dict, int, dict]:
                 headers[name] = value
         error = api_error(error)
     elif not isinstance(error, ApiError):
+        if propagates():
+            raise error
         log.error("unexpected error", exc_info=error)
         error = ApiError("internal_error")
     if error.retry_after is not None:
@@ -73,6 +75,12 @@ def error_response(error: Exception) -> tuple[dict, int, dict]:
         cause = str(error.__cause__ or "")
         log.warning(error.code, extra={"details": {"cause": cause}})
     return error_body(error, language()), status, headers
+
+
+def propagates() -> bool:
+    """Tell, as Flask does, if an unexpected error goes on to its debugger or to a test."""
+    wanted = current_app.config["PROPAGATE_EXCEPTIONS"]
+    return current_app.debug or current_app.testing if wanted is None else wanted
 
 
 def api_error(error: HTTPException) -> ApiError:
