@@ -13,14 +13,17 @@ python=$(command -v python3 || command -v python) || { echo "Python 3.11 or newe
 # The stamp says what the environment holds, and is written last: an installation that was
 # broken off, or made by another Python, is made again.
 stamp=.venv/requirements.stamp
-contents() { "$python" -V; cat requirements.txt; }
+contents() { "$python" -V; cat requirements.lock; }
 if ! contents | cmp -s - "$stamp"; then
     echo "Installing into .venv ..."
     "$python" -m venv .venv || {
         echo "Could not make .venv. If Python's venv module is missing, on Debian or Ubuntu: apt install python3-venv" >&2
         exit 1
     }
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock || {
+        echo "Not every package of requirements.lock could be installed. A mirror must have the same files as PyPI." >&2
+        exit 1
+    }
     contents > "$stamp"
 fi
 

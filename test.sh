@@ -5,13 +5,13 @@ cd "$(dirname "$0")"
 
 python=$(command -v python3 || command -v python) || { echo "Python 3.11 or newer is needed; none was found." >&2; exit 1; }
 stamp=.venv/requirements-test.stamp
-contents() { "$python" -V; cat requirements.txt; }
-if ! { contents; cat requirements-test.txt; } | cmp -s - "$stamp"; then
+contents() { "$python" -V; cat requirements.lock; }
+if ! { contents; cat requirements-test.lock; } | cmp -s - "$stamp"; then
     echo "Installing into .venv ..."
     "$python" -m venv .venv
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-test.txt
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-test.lock
     contents > .venv/requirements.stamp
-    { contents; cat requirements-test.txt; } > "$stamp"
+    { contents; cat requirements-test.lock; } > "$stamp"
 fi
 
 # What the tests drive beside Python: a private MariaDB, nginx with the site file of deploy/, a client

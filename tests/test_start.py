@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ def copy(tmp_path):
     (folder / ".venv" / "bin" / "python").symlink_to(sys.executable)
     version = subprocess.run(["python3", "-V"], capture_output=True, text=True).stdout
     (folder / ".venv" / "requirements.stamp").write_text(
-        version + (ROOT / "requirements.txt").read_text()
+        version + (ROOT / "requirements.lock").read_text()
     )
     # A virtual environment is recognised by this file beside its bin/.
     shutil.copy(Path(sys.prefix) / "pyvenv.cfg", folder / ".venv" / "pyvenv.cfg")
@@ -138,3 +139,16 @@ def test_a_missing_venv_module_is_said_plainly(copy, tmp_path):
     )
 
     assert ended.returncode == 1 and "apt install python3-venv" in ended.stderr
+
+
+def test_a_package_that_is_not_the_locked_one_stops_the_start(copy, tmp_path):
+    (copy / ".venv" / "requirements.stamp").unlink()
+    (copy / "requirements.lock").write_text(f"tiny==1.0 --hash=sha256:{'0' * 64}\n")
+    with zipfile.ZipFile(tmp_path / "tiny-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("tiny-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny\n")
+    mirror = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path), "PIP_CONFIG_FILE": os.devnull}
+
+    output, _ = start(copy, **mirror).communicate(timeout=60)
+
+    assert "A mirror must have the same files as PyPI." in output
+    assert not (copy / ".venv" / "requirements.stamp").exists()
