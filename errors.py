@@ -31,6 +31,11 @@ ERRORS = {
     "prompt_blocked": (400, "提示词包含禁用词", "The prompt contains a blocked word"),
     "already_finished": (409, "该任务已结束", "That generation is finished already"),
     "image_deleted": (410, "图像已删除", "That image was deleted"),
+    "precondition_failed": (
+        412,
+        "文件不是 If-Match 所指的那一个",
+        "The file is not the one that If-Match names",
+    ),
     "payload_too_large": (413, "请求体过大", "The request is too large"),
     "range_not_satisfiable": (416, "请求的范围无效", "That range is not in the file"),
     "too_many_attempts": (

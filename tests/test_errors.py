@@ -1,6 +1,7 @@
 """Every answer that is not a success has one shape."""
 
 import json
+import re
 import socket
 
 import pytest
@@ -31,6 +32,21 @@ def test_a_wrong_method_names_the_right_ones(client):
 
     assert_error(response, 405, "method_not_allowed")
     assert "POST" in response.headers["Allow"]
+
+
+@pytest.mark.parametrize("rule", service.app.url_map.iter_rules(), ids=str)
+def test_every_route_answers_head_and_options(client, settings, rule):
+    path = re.sub("<[^>]+>", "1", rule.rule)
+    options = client.open("OPTIONS", path)
+    head, get, trace = (client.open(method, path) for method in ("HEAD", "GET", "TRACE"))
+
+    allowed = set(options.headers["Allow"].split(", "))
+    assert (options.status_code, options.data) == (200, b"")
+    assert "OPTIONS" in allowed and ("HEAD" in allowed) == ("GET" in allowed)
+    assert (head.status_code, head.data) == (get.status_code, b"")
+    assert head.headers.get("Content-Length") == get.headers.get("Content-Length")
+    assert_error(trace, 405, "method_not_allowed")
+    assert set(trace.headers["Allow"].split(", ")) == allowed
 
 
 @pytest.mark.parametrize(

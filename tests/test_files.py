@@ -98,6 +98,93 @@ def test_an_impossible_range_is_refused_in_the_usual_shape(alice, image):
     assert (response.status_code, response.json["code"]) == (416, "range_not_satisfiable")
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Range": "bytes=0-"}, 206),
+        ({"Range": "bytes=-5"}, 206),
+        ({"Range": "bytes=0-99999999999999999999"}, 206),
+        ({"Range": "bytes=-99999999"}, 200),
+        ({"Range": "bytes=-0"}, 200),
+        ({"Range": "bytes=0-1,3-4"}, 200),
+        ({"Range": "bytes=" + "0-1," * 2000 + "0-1"}, 200),
+        ({"Range": "bytes=5-2"}, 200),
+        ({"Range": "bytes=a-b"}, 200),
+        ({"Range": "bytes="}, 200),
+        ({"Range": "bytes=0-" + "9" * 5000}, 200),
+        ({"Range": "items=0-5"}, 200),
+        ({"Range": "é"}, 200),
+        ({"Range": "bytes=0-1", "If-Range": '"another"'}, 200),
+        ({"Range": "bytes=0-1", "If-Range": "nonsense"}, 200),
+        (
+            {"Range": "bytes=0-1", "If-Range": "Mon, 01 Jan 2024 00:00:00 +99999999999999999999"},
+            200,
+        ),
+        ({"If-None-Match": "*"}, 304),
+        ({"If-None-Match": 'W/"another"'}, 200),
+        ({"If-None-Match": '"é'}, 200),
+        ({"If-Match": "*"}, 200),
+        ({"If-Match": '"another"'}, 412),
+        ({"If-Modified-Since": "Fri, 31 Dec 9999 23:59:59 GMT"}, 304),
+        ({"If-Modified-Since": "Thu, 99 Foo 9999 99:99:99 GMT"}, 200),
+        ({"If-Modified-Since": "Mon, 01 Jan 2024 00:00:00 +99999999999999999999"}, 200),
+        ({"If-Modified-Since": "Mon, 01 Jan 0001 00:00:00 +2359"}, 200),
+        ({"If-Modified-Since": "-1"}, 200),
+    ],
+)
+@pytest.mark.parametrize("query", ["", "?metadata=strip"])
+def test_conditions_are_those_of_rfc_9110(alice, image, query, headers, status):
+    # A picture made anew without its metadata has a tag, but no date of its own.
+    is_by_date = "If-Modified-Since" in headers and status == 304
+    expected = 200 if query and is_by_date else status
+
+    response = alice.get(image + query, headers=headers)
+
+    assert response.status_code == expected
+    assert response.status_code < 400 or response.json["status"] == "error"
+
+
+def test_weak_tags_are_compared_as_such(alice, image):
+    tag = alice.get(image).headers["ETag"]
+
+    answers = [
+        alice.get(image, headers={name: text})
+        for name, text in [
+            ("If-None-Match", f"W/{tag}"),
+            ("If-None-Match", f'"x", {tag}'),
+            ("If-Match", tag),
+        ]
+    ]
+
+    assert [answer.status_code for answer in answers] == [304, 304, 200]
+
+
+@pytest.mark.parametrize(
+    ("tag", "status"), [("*", 304), ("W/{}", 304), ('"x", {}', 304), ('"x"', 200), ('"', 200)]
+)
+@pytest.mark.parametrize("path", ["/api/v1/images/{}", "/api/v1/images?ids={}"])
+def test_records_are_compared_by_their_tag_alone(alice, path, tag, status):
+    path = path.format(alice.generate().json["data"]["id"])
+    tag = tag.format(alice.get(path).headers["ETag"])
+    odd = "Mon, 01 Jan 2024 00:00:00 +99999999999999999999"
+
+    response = alice.get(path, headers={"If-None-Match": tag, "If-Modified-Since": odd})
+
+    assert response.status_code == status
+    assert bool(response.data) == (status == 200)
+
+
+@pytest.mark.parametrize("path", ["/api/docs", "/api/docs/docs.js"])
+def test_odd_conditions_do_no_harm_to_the_docs_page(client, path):
+    odd = "Mon, 01 Jan 2024 00:00:00 +99999999999999999999"
+    statuses = [
+        client.get(path, headers=headers).status_code
+        for headers in ({"If-Modified-Since": odd}, {"Range": "x"}, {"If-Match": '"x"'})
+    ]
+
+    assert statuses == [200, 200, 412]
+
+
 def test_behind_nginx_the_bytes_are_left_to_it(alice, image, settings):
     settings.X_ACCEL_PREFIX = "/protected-uploads/"
 

@@ -6,6 +6,8 @@ from typing import Any
 import flask_swagger_ui
 from flask import Response, request, send_from_directory
 
+from web.files import conditional
+
 STATIC = Path(__file__).parent.parent / "static"
 SWAGGER_UI = Path(flask_swagger_ui.__file__).parent / "dist"
 PAGE_POLICY = (
@@ -23,7 +25,7 @@ def openapi_document() -> dict[str, Any]:
 
 def docs_page() -> Response:
     """Return Swagger UI, from files on this machine alone."""
-    response = send_from_directory(STATIC, "docs.html")
+    response = conditional(lambda: send_from_directory(STATIC, "docs.html"))
     response.headers["Content-Security-Policy"] = PAGE_POLICY
     return response
 
@@ -31,4 +33,4 @@ def docs_page() -> Response:
 def docs_asset(filename: str) -> Response:
     """Return a file of the page: our two lines of script, or one of Swagger UI's own."""
     folder = STATIC if filename == "docs.js" else SWAGGER_UI
-    return send_from_directory(folder, filename, max_age=3600)
+    return conditional(lambda: send_from_directory(folder, filename, max_age=3600))

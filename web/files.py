@@ -2,11 +2,15 @@
 
 import hashlib
 import io
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from flask import Response, send_file
+from flask import Response, request, send_file
+from werkzeug.exceptions import RequestedRangeNotSatisfiable
+from werkzeug.http import parse_date, parse_range_header
 
 from config import settings
 from errors import ApiError
@@ -49,7 +53,7 @@ def stripped_file(key: str, cache_control: str) -> Response:
         raise InvalidInput(fields={"metadata": ("not_strippable", {})}) from None
     data = picture.to_bytes()
     etag = hashlib.sha1(data, usedforsecurity=False).hexdigest()
-    response = send(io.BytesIO(data), path.name, etag=etag)
+    response = send(data, path.name, etag=etag)
     response.headers["Cache-Control"] = cache_control
     return response
 
@@ -61,13 +65,58 @@ def find(key: str) -> Path:
     return path
 
 
-def send(file: Path | io.BytesIO, name: str, **options: Any) -> Response:
+def send(file: Path | bytes, name: str, **options: Any) -> Response:
     """Answer with the bytes of a file, as a download unless it is an image."""
     mimetype = IMAGE_TYPES.get(Path(name).suffix.lower())
-    return send_file(
-        file,
-        mimetype=mimetype or DOWNLOAD_TYPE,
-        as_attachment=not mimetype,
-        download_name=name,
-        **options,
-    )
+
+    def answer() -> Response:
+        return send_file(
+            io.BytesIO(file) if isinstance(file, bytes) else file,
+            mimetype=mimetype or DOWNLOAD_TYPE,
+            as_attachment=not mimetype,
+            download_name=name,
+            **options,
+        )
+
+    return conditional(answer)
+
+
+def conditional(answer: Callable[[], Response]) -> Response:
+    """Answer by a function of Flask's, with conditions and ranges as RFC 9110 has them.
+
+    Raises ApiError if the file is not the one that `If-Match` names.
+    """
+    environ = request.environ
+    forget_odd_conditions(environ)
+    try:
+        response = answer()
+    except RequestedRangeNotSatisfiable:
+        if not re.match(r"bytes\s*=\s*-", environ["HTTP_RANGE"], re.IGNORECASE):
+            raise
+        # More bytes from the end than the file has are all of it.
+        del environ["HTTP_RANGE"]
+        response = answer()
+    if response.status_code == 412:
+        raise ApiError("precondition_failed")
+    return response
+
+
+def forget_odd_conditions(environ: dict[str, Any]) -> None:
+    """Remove what is to be ignored, and Werkzeug refuses or fails at."""
+    if not is_date_readable(environ.get("HTTP_IF_MODIFIED_SINCE")):
+        del environ["HTTP_IF_MODIFIED_SINCE"]
+    wanted = parse_range_header(environ.get("HTTP_RANGE"))
+    is_one = wanted and wanted.units == "bytes" and len(wanted.ranges) == 1
+    if not is_one or not is_date_readable(environ.get("HTTP_IF_RANGE")):
+        environ.pop("HTTP_RANGE", None)
+    if environ.get("HTTP_IF_MATCH", "").strip() == "*":
+        del environ["HTTP_IF_MATCH"]
+
+
+def is_date_readable(text: str | None) -> bool:
+    """Tell if Werkzeug can parse a text, be it a date or not."""
+    try:
+        parse_date(text)
+    except OverflowError:
+        return False
+    return True

@@ -45,8 +45,8 @@ def with_etag(data: Any) -> Response:
     digest = hashlib.sha1(response.data, usedforsecurity=False).hexdigest()
     response.headers["ETag"] = f'"{digest}"'
     response.headers["Cache-Control"] = "private, no-cache"
-    if "If-None-Match" in request.headers:
-        response.make_conditional(request)
+    if request.if_none_match.contains_weak(digest):
+        response.status_code = 304
     return response
 
 
