@@ -45,6 +45,7 @@ from web.inputs import (
     read_form,
     read_optional_body,
     read_query,
+    service_path,
 )
 from web.responses import success
 
@@ -94,7 +95,7 @@ def prometheus():
 @app.get("/")
 def home():
     """Lead a browser to the documentation."""
-    return redirect("/api/docs")
+    return redirect(service_path() + "/api/docs")
 
 
 @app.get("/api/openapi.json")
@@ -266,7 +267,8 @@ def history(session: Session):
     found, total = generations.list_generations(
         session, query.per_page, query.offset, query.cursor, query.filters
     )
-    return success(records.history_page(found, total, query))
+    page = records.history_page(found, total, query)
+    return *success(page), records.next_link(page)
 
 
 # -----------------------------------------------------------------------------------------------

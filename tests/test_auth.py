@@ -51,7 +51,12 @@ def test_the_scheme_is_read_in_any_case(alice, scheme):
 
 @pytest.mark.parametrize("token", ["", " ", "x", "a.b.c", "é", "null", "." * 5000, "Bearer x"])
 def test_nonsense_is_refused(client, token):
-    assert profile(client, token).status_code == 401
+    response = profile(client, token)
+
+    is_missing = response.json["code"] == "token_missing"
+    said = response.headers["WWW-Authenticate"]
+    assert response.status_code == 401
+    assert said == ("Bearer" if is_missing else 'Bearer error="invalid_token"')
 
 
 @pytest.mark.parametrize("scheme", ["Basic", "Token", ""])
@@ -95,6 +100,7 @@ def test_an_expired_token_is_refused_and_says_so(alice, settings):
     response = profile(alice, forged(settings, sub=str(alice.id), exp=int(time.time()) - 1))
 
     assert (response.status_code, response.json["code"]) == (401, "token_expired")
+    assert response.headers["WWW-Authenticate"] == 'Bearer error="invalid_token"'
 
 
 def test_a_token_lives_for_token_hours(alice, settings):

@@ -1,6 +1,8 @@
 import json
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
+from requests.utils import parse_header_links
 
 import db
 from accounts import users
@@ -285,3 +287,30 @@ def test_a_session_that_ended_sees_no_history(alice, end):
     response = alice.get("/api/v1/images/history")
 
     assert (response.status_code, response.json["code"]) == (401, "token_invalid")
+
+
+def test_the_next_page_is_a_link(alice):
+    for prompt in ("a fox", "a hen", "日落"):
+        alice.generate(prompt)
+
+    path, found, calls = "/api/v1/images/history?page=1&per_page=2&q=&nonsense=1", [], 0
+    while path and calls < 5:
+        response = alice.get(path)
+        found += [record["prompt"] for record in response.json["data"]["records"]]
+        link = parse_header_links(response.headers.get("Link", ""))
+        path, calls = (link[0]["url"] if link else None), calls + 1
+
+    assert (found, calls) == (["日落", "a hen", "a fox"], 2)
+
+
+def test_link_to_the_next_page_keeps_the_filters_and_is_short(alice):
+    alice.generate("长" * 200)
+
+    query = {"q": "长" * 200, "per_page": "1", "page": "1", "status": "completed", "x": "y" * 3000}
+    response = alice.get("/api/v1/images/history", query_string=query)
+
+    [link] = parse_header_links(response.headers["Link"])
+    kept = dict(parse_qsl(urlsplit(link["url"]).query))
+    assert link["rel"] == "next" and len(response.headers["Link"]) < 2500
+    assert kept.pop("cursor") == response.json["data"]["pagination"]["nextCursor"]
+    assert kept == {"q": "长" * 200, "per_page": "1", "status": "completed"}

@@ -9,7 +9,7 @@ from flask import Flask
 import app as service
 import config
 from logs import JsonFormatter
-from tests.conftest import form
+from tests.conftest import Person, form
 from web import hooks
 
 ALLOWED = "http://localhost:5173"
@@ -242,3 +242,46 @@ def test_forwarded_addresses_count_only_from_trusted_proxies(
 
 def test_the_address_of_the_service_leads_to_its_documentation(client):
     assert client.get("/").headers["Location"] == "/api/docs"
+
+
+@pytest.mark.parametrize(
+    ("trusted", "prefix", "path"),
+    [
+        ([], "/studio", ""),
+        (["10.0.0.0/8"], "/studio", ""),
+        (["127.0.0.1"], "/studio", "/studio"),
+        (["127.0.0.1"], "/a/b-c", "/a/b-c"),
+        (["127.0.0.1"], "//evil.example", ""),
+        (["127.0.0.1"], "/studio/", ""),
+        (["127.0.0.1"], "/a b", ""),
+        (["127.0.0.1"], "", ""),
+    ],
+)
+def test_links_begin_with_the_path_that_a_trusted_proxy_names(
+    alice, settings, trusted, prefix, path
+):
+    settings.TRUSTED_PROXIES = [ipaddress.ip_network(network) for network in trusted]
+    headers = {"X-Forwarded-Prefix": prefix, "X-Forwarded-Proto": "https"}
+
+    home = alice.get("/", headers=headers)
+    document = alice.get("/api/openapi.json", headers=headers)
+    submitted = alice.post("/api/v1/images/generate", json={"prompt": "a fox"}, headers=headers)
+    history = alice.get("/api/v1/images/history?per_page=1", headers=headers)
+
+    scheme = "https" if trusted == ["127.0.0.1"] else "http"
+    record = submitted.json["data"]["records"][0]
+    assert home.headers["Location"] == f"{path}/api/docs"
+    assert document.json["servers"] == [{"url": f"{scheme}://localhost{path}"}]
+    assert submitted.headers["Location"] == f"{path}/api/v1/images/{record['id']}"
+    assert history.headers["Link"].startswith(f"<{path}/api/v1/images/history?per_page=1&cursor=")
+
+
+def test_the_service_may_lie_below_a_path(alice):
+    alice.generate()
+    below = {"base_url": "http://localhost/studio"}
+
+    record = alice.get("/api/v1/images/history", **below).json["data"]["records"][0]
+
+    assert alice.get("/", **below).headers["Location"] == "/studio/api/docs"
+    assert record["imageUrl"].startswith("/api/uploads/")
+    assert Person().get(record["signedImageUrl"], **below).status_code == 200

@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import flask_swagger_ui
-from flask import Response, request, send_from_directory
+from flask import Response, send_from_directory
 
 from web.files import conditional
+from web.inputs import service_url
 
 STATIC = Path(__file__).parent.parent / "static"
 SWAGGER_UI = Path(flask_swagger_ui.__file__).parent / "dist"
@@ -20,7 +21,7 @@ def openapi_document() -> dict[str, Any]:
     # Imported late: most processes never serve the document.
     from web import openapi
 
-    return openapi.document(request.root_url.rstrip("/"))
+    return openapi.document(service_url())
 
 
 def docs_page() -> Response:

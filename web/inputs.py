@@ -90,6 +90,29 @@ def client_address() -> str:
     return address
 
 
+def service_path() -> str:
+    """Return the path below which clients find the service, such as "/studio"; mostly "".
+
+    X-Forwarded-Prefix counts only if a proxy of TRUSTED_PROXIES wrote it.
+    """
+    prefix = forwarded("X-Forwarded-Prefix")
+    return prefix if re.fullmatch(r"(/[\w.~-]+)+", prefix, re.ASCII) else request.script_root
+
+
+def service_url() -> str:
+    """Return the address of the service as the client reached it."""
+    scheme = forwarded("X-Forwarded-Proto")
+    if scheme not in ("http", "https"):
+        scheme = request.scheme
+    return f"{scheme}://{request.host}{service_path()}"
+
+
+def forwarded(name: str) -> str:
+    """Return a header that only a trusted proxy can set, or ""."""
+    text = request.headers.get(name, "")
+    return text if text and is_trusted_proxy(request.remote_addr or "") else ""
+
+
 def is_trusted_proxy(address: str) -> bool:
     try:
         parsed = ipaddress.ip_address(address)

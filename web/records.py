@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlencode
 
-from flask import Response, g
+from flask import Response, g, request
 
 import db
 import messages
@@ -14,6 +15,7 @@ from engines.catalog import CHOICES, RANGES, Model, read_size
 from images import COMPLETED, PENDING, UNFINISHED, parameters, queue_status
 from images.history import Generation
 from images.schemas import MAX_IMAGES, HistoryQuery, make_cursor
+from web.inputs import service_path
 from web.responses import language, success, with_etag
 
 # How often a client may look again while something is unfinished.
@@ -101,9 +103,8 @@ def one_record(generation: Generation, message: str | None = None) -> tuple[dict
 
 def submitted(generations: list[Generation]) -> tuple[dict, int, dict]:
     records = public_records(generations)
-    location = "/api/v1/images/history"
-    if records:
-        location = f"/api/v1/images/{records[0]['id']}"
+    location = f"{service_path()}/api/v1/images/"
+    location += str(records[0]["id"]) if records else "history"
     body, status = success({"records": records}, "submitted", status=202)
     return body, status, {"Location": location, "Retry-After": POLL_SECONDS}
 
@@ -129,6 +130,21 @@ def history_page(generations: list[Generation], total: int, query: HistoryQuery)
         "nextCursor": next_cursor,
     }
     return {"records": public_records(generations), "pagination": pagination}
+
+
+def next_link(page: dict[str, Any]) -> dict[str, str]:
+    """Return the header of RFC 8288 that leads to the next page, if there may be one.
+
+    Only one link: a proxy holds 4 KB of headers, and `q` can have 1800 bytes in it.
+    """
+    cursor = page["pagination"]["nextCursor"]
+    if not cursor:
+        return {}
+    asked = request.args.to_dict()
+    kept = {name: asked[name] for name in HistoryQuery.model_fields if name in asked}
+    kept.pop("page", None)
+    query = urlencode({**kept, "cursor": cursor})
+    return {"Link": f'<{service_path()}{request.path}?{query}>; rel="next"'}
 
 
 # -- Models -------------------------------------------------------------------------------------

@@ -70,7 +70,8 @@ def error_response(error: Exception) -> tuple[dict, int, dict]:
         headers["Retry-After"] = str(error.retry_after)
     status, *_ = errors.ERRORS[error.code]
     if status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
+        is_bad_token = error.code in ("token_invalid", "token_expired")
+        headers["WWW-Authenticate"] = 'Bearer error="invalid_token"' if is_bad_token else "Bearer"
     if status == 503:
         cause = str(error.__cause__ or "")
         log.warning(error.code, extra={"details": {"cause": cause}})
