@@ -191,6 +191,21 @@ def test_request_has_no_default_but_in_words():
     assert words["per_page"].endswith("Default: 10.")
 
 
+def test_unknown_field_is_refused_where_the_document_says_so(alice):
+    alice.generate()
+    for (path, method), operation in operations().items():
+        content = operation.get("requestBody", {}).get("content", {})
+        for kind, media in content.items():
+            is_closed = resolved(media["schema"]).get("additionalProperties") is False
+            body = {**media["example"], "unknown": "1"}
+            sent = {"json": body} if kind == "application/json" else {"data": body}
+
+            response = alice.open(method.upper(), address(path), **sent)
+
+            refused = response.json.get("fields", {})
+            assert list(refused) == (["unknown"] if is_closed else []), path
+
+
 def test_only_what_is_required_has_an_example_to_send():
     with_example = [found for found in parameters() if "example" in found or "examples" in found]
 
