@@ -43,7 +43,6 @@ BASE64_URL_SAFE = str.maketrans("-_", "+/")
 CONNECTION_FAILED = (
     exceptions.NewConnectionError,
     exceptions.ConnectTimeoutError,
-    exceptions.ProxyError,
 )
 REQUEST_NOT_SENT = (
     requests.ConnectTimeout,
@@ -394,6 +393,11 @@ def was_never_sent(error: Exception) -> bool:
     # requests wraps urllib3's MaxRetryError, whose `reason` is the original error.
     wrapped = error.args[0] if error.args else None
     reason = getattr(wrapped, "reason", None)
+    if isinstance(reason, exceptions.ProxyError):
+        # urllib3 also reports a connection that broke after the request as one. A proxy that does
+        # not open the tunnel is a plain OSError.
+        reason = reason.original_error
+        return type(reason) is OSError or isinstance(reason, CONNECTION_FAILED)
     if isinstance(reason, exceptions.SSLError):
         # Any other TLS error may also occur after the request was sent, for example when the
         # connection ends without a close_notify.
