@@ -16,6 +16,7 @@ VARIABLE_NAME = r"^([A-Za-z_][A-Za-z0-9_]*)?$"
 HOST_PATTERN = r"^(\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*)$"
 DEVICE = r"^[a-z]+(:[0-9]+)?$"
 HEADER_NAME = r"^[A-Za-z][A-Za-z0-9-]*$"
+URL_PATH = r"^(/[A-Za-z0-9_.~%:@!$&()*+,;=/-]*)?$"
 # Not in the models file, which may be read by anyone.
 SECRET_NAME = re.compile(r"key|token|secret|auth|password|cookie|signature|^sig$", re.IGNORECASE)
 OWN_HEADERS = ("host", "connection", "content-length", "content-type", "transfer-encoding")
@@ -128,7 +129,7 @@ class OpenAIImages(Options):
     refused_markers: Markers = Field([SD_CPP_ARGUMENTS], validate_default=True)
     base_url: BaseUrl = "https://api.openai.com/v1"
     # Of the call that makes an image, after base_url.
-    path: str = Field("/images/generations", pattern=r"^(/[!-~]*)?$")
+    path: str = Field("/images/generations", pattern=URL_PATH)
     # Added to the URL of each call, such as {"api-version" = "…"}.
     query: Query = {}
     headers: Headers = {}

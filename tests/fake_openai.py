@@ -118,6 +118,7 @@ class Seen(NamedTuple):
     path: str
     headers: dict[str, str]
     body: dict
+    query: str = ""
 
 
 class Quiet(WSGIRequestHandler):
@@ -158,7 +159,8 @@ class FakeOpenAI:
     def __call__(self, environ, start_response):
         request = Request(environ)
         body = request.get_json(silent=True) or {}
-        self.seen.append(Seen(request.method, request.path, dict(request.headers), body))
+        query = request.query_string.decode()
+        self.seen.append(Seen(request.method, request.path, dict(request.headers), body, query))
         if request.path == "/v1/models":
             response = self.model_list()
         elif "/pictures/" in request.path:

@@ -23,6 +23,7 @@ from engines.options import OpenAIImages
 from tests.engine_calls import Canceled, everything_of
 from tests.fake_openai import ERRORS, PNG, SIGNATURE, FakeOpenAI
 from tests.servers import ROOT, free_port, wait_until
+from tests.test_remote import says, serving
 
 KEY = "sk-proj-0123456789abcdefghijkl"
 PROMPT = "sentinel prompt 狐狸"
@@ -234,6 +235,69 @@ def test_progress_grows_and_never_is_whole(monkeypatch):
         tick()
 
     assert told == [(0, 100), (50, 100), (75, 100), (99, 100), (99, 100)]
+
+
+# -- Other ways to the server -------------------------------------------------------------------
+
+
+def test_server_may_have_another_path_and_a_query(fake):
+    changes = {"path": "/images", "query": {"api-version": "2025-04-01-preview", "x": "a b&c"}}
+
+    draw(fake, **changes)
+    openai_images.check(options(fake, **changes))
+
+    query = "api-version=2025-04-01-preview&x=a+b%26c"
+    assert [(one.path, one.query) for one in fake.seen] == [
+        ("/v1/images", query),
+        ("/v1/models", query),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "header", "value"),
+    [
+        ({"api_key_header": "api-key"}, "Api-Key", KEY),
+        ({"api_key_header": "X-Key", "api_key_prefix": "Key "}, "X-Key", f"Key {KEY}"),
+        ({"api_key_prefix": "Token "}, "Authorization", f"Token {KEY}"),
+        ({"api_key_prefix": ""}, "Authorization", KEY),
+        (
+            {"headers": {"HTTP-Referer": "https://example.com"}},
+            "Http-Referer",
+            "https://example.com",
+        ),
+        ({"headers": {"X-Title": "Pictures"}}, "X-Title", "Pictures"),
+    ],
+)
+def test_key_and_headers_are_sent_as_the_server_wants_them(fake, changes, header, value):
+    fake.mode = "url"
+
+    draw(fake, **changes)
+    openai_images.check(options(fake, **changes))
+
+    assert [one.headers.get(header) for one in fake.seen] == [value] * 3
+    if "api_key_header" in changes:
+        assert [one.headers.get("Authorization") for one in fake.seen] == [None] * 3
+
+
+def test_key_in_a_header_of_its_own_never_goes_to_another_host(fake, elsewhere, named):
+    linked(fake, "cdn.example.com", elsewhere.http.port)
+
+    draw(
+        fake,
+        api_key_header="api-key",
+        headers={"X-Title": "Pictures"},
+        result_hosts=["*"],
+        allow_private_results=True,
+    )
+
+    assert elsewhere.seen[0].headers.keys().isdisjoint({"Api-Key", "X-Title", "Authorization"})
+
+
+def test_size_may_be_sent_as_two_numbers(fake):
+    body = sent(fake, fields={"size": "", "width": "width", "height": "h"})
+
+    assert (body["width"], body["h"]) == (1024, 1536)
+    assert "size" not in body
 
 
 # -- Refusals and errors ------------------------------------------------------------------------
@@ -505,6 +569,44 @@ def test_name_that_means_a_private_address_is_not_spoken_to(fake, named):
 
 
 @pytest.mark.parametrize(
+    "host",
+    [
+        *["localhost", "localhost.", "127.0.0.1", "127.1", "2130706433", "0x7f.1", "0177.0.0.1"],
+        *["[::ffff:127.0.0.1]", "[0:0:0:0:0:ffff:7f00:1]"],
+    ],
+)
+def test_private_address_is_not_spoken_to_however_it_is_written(fake, host):
+    with socket.create_server(("127.0.0.1", 0)) as private:
+        linked(fake, host, private.getsockname()[1], "https")
+
+        error = failure(fake, result_hosts=["*"])
+
+        assert str(error) == "engine_error: an address that is not allowed"
+        assert private.accept()[0].recv(100) == b""
+
+
+def test_redirect_to_a_private_address_is_not_followed(fake, elsewhere):
+    with socket.create_server(("127.0.0.1", 0)) as private:
+        port = private.getsockname()[1]
+        fake.mode, fake.redirects = "url", [f"https://2130706433:{port}/1.png"]
+
+        error = failure(fake, result_hosts=["*"])
+
+        assert str(error) == "engine_error: an address that is not allowed"
+        assert private.accept()[0].recv(100) == b""
+
+
+def test_picture_whose_head_drips_is_given_up(fake, monkeypatch):
+    monkeypatch.setattr(downloads, "DOWNLOAD_TIMEOUT_SECONDS", 0.2)
+
+    with serving(says(b"HTTP/1.1 200 OK\r\nX: ", end=b"x")) as url:
+        fake.mode, fake.link = "url", f"{url}/1.png"
+        error = failure(fake, result_hosts=["*"], allow_private_results=True)
+
+    assert error.code == "outcome_unknown"
+
+
+@pytest.mark.parametrize(
     "address",
     [
         *[
@@ -745,6 +847,19 @@ def test_check_makes_no_picture(fake):
         ({"extra": {"prompt": "x", "stream": True}}, "must leave prompt, stream alone"),
         ({"result_hosts": ["https://a.example.com"]}, "String should match"),
         ({"result_hosts": ["*example.com"]}, "String should match"),
+        ({"path": "images"}, "String should match"),
+        ({"path": "/images?key=x"}, "String should match"),
+        ({"base_url": "https://example.com/v1?a=b"}, "belongs into the option query"),
+        ({"query": {"api_key": "x"}}, "must leave api_key alone; a key is sent by api_key_env"),
+        ({"query": {"access_token": "x"}}, "must leave access_token alone"),
+        ({"headers": {"Authorization": "Bearer x"}}, "must leave Authorization alone"),
+        ({"headers": {"X-Api-Key": "x"}}, "must leave X-Api-Key alone"),
+        ({"headers": {"Host": "x"}}, "must leave Host alone"),
+        ({"headers": {"X-A": "x\r\nX-B: y"}}, "String should match"),
+        ({"headers": {"X A": "x"}}, "String should match"),
+        ({"api_key_header": "a:b"}, "String should match"),
+        ({"errors": {"1113": "arrears"}}, "engine_account"),
+        ({"refused_markers": ["("]}, "must be a regular expression"),
         ({"base_url": "https://user:password@example.com/v1"}, "without user name and password"),
     ],
 )
