@@ -75,8 +75,12 @@ BUSY_ERROR = re.compile(
     r"rate_?limit|too_?many|throttl|overload|capacity|busy|resource_?exhausted|concurrency",
     re.IGNORECASE,
 )
-# Codes of gateways for what became of their own request.
+# What gateways say of their own requests, and the headers of some of their answers.
 GATEWAY_ERROR = re.compile(r"do_request|bad_response|upstream|gateway|litellm|(one|new)_api", re.I)
+GATEWAY_HEADERS = ("x-litellm-", "x-portkey-", "x-oneapi-", "x-new-api-", "cf-aig-")
+# Codes that say nothing: a status, or that there is none.
+EMPTY_CODE = re.compile(r"[1-5][0-9][0-9]|none|null|error|unknown(_error)?", re.IGNORECASE)
+FAILED_STATE = re.compile("fail|error|cancel|reject|succe", re.IGNORECASE)
 # Zhipu's; its HTTP status for an account in arrears is 429.
 NUMBERED_ERRORS = {
     **dict.fromkeys(map(str, range(1000, 1005)), "engine_account"),
@@ -177,8 +181,9 @@ def find_picture(value: Any, depth: int = 0) -> tuple[str, bool, dict] | None:
                 return text, is_base64(name, text), value
         inner = [value.get(name) for name in CONTAINERS]
         # Google calls the base64 text itself `data`.
-        if "mimeType" in value or "mime_type" in value:
-            inner.insert(0, f"data:,{value.get('data')}")
+        is_inline = "mimeType" in value or "mime_type" in value
+        if is_inline and isinstance(value.get("data"), str):
+            inner.insert(0, f"data:,{value['data']}")
     found = (find_picture(part, depth + 1) for part in inner)
     return next(filter(None, found), None)
 
@@ -214,7 +219,10 @@ def find_task(body: Any) -> str:
     entries = [body, *[as_dict(body.get(name)) for name in ("output", "data", "result")]]
     entries += [as_dict(entry) for entry in as_list(body.get("data"))]
     for entry in entries:
-        has_state = any(entry.get(name) for name in STATE_FIELDS)
+        states = [str(entry[name]) for name in STATE_FIELDS if entry.get(name)]
+        if FAILED_STATE.search(" ".join(states)):
+            return ""
+        has_state = bool(states)
         fields = TASK_FIELDS + ID_FIELDS if has_state else TASK_FIELDS
         for name in fields:
             if task := remote.identifier(str(entry.get(name) or "")):
@@ -255,19 +263,30 @@ def is_free(response: RemoteResponse, errors: dict[str, str], seconds: float) ->
     A quick error with a code of the provider's own was not. An error of a gateway says nothing
     about what the server behind it did, nor does one that came late.
     """
-    status = response.status
     body = None
     with suppress(PermanentError):
         body = parse(response)
-    codes = error_codes(body, status)
-    if declared_kind(status, codes, errors):
+    codes = error_codes(body, response.status)
+    if declared_kind(response.status, codes, errors):
         return True
-    text = " ".join(codes)
-    if seconds > QUICK_SECONDS or status in GATEWAY_STATUSES or GATEWAY_ERROR.search(text):
+    if seconds > QUICK_SECONDS:
+        return False
+    kind = kind_of(body, response.status, codes, errors)
+    if kind == "engine_busy":
+        return True
+    status = status_of(response.status, codes)
+    if status in GATEWAY_STATUSES or is_of_gateway(response, codes):
         return False
     if status == 503:
-        return bool(BUSY_ERROR.search(text))
-    return status == 429 or bool(codes)
+        return bool(BUSY_ERROR.search(" ".join(codes)))
+    return status >= 500 and not all(EMPTY_CODE.fullmatch(code) for code in codes)
+
+
+def is_of_gateway(response: RemoteResponse, codes: list[str]) -> bool:
+    """Tell whether an error comes from a known gateway, not from the provider itself."""
+    if any(name.lower().startswith(GATEWAY_HEADERS) for name in response.headers):
+        return True
+    return bool(GATEWAY_ERROR.search(" ".join(codes)))
 
 
 def kind_of(body: Any, status: int, codes: list[str], errors: dict[str, str]) -> str:
@@ -294,10 +313,15 @@ def declared_kind(status: int, codes: list[str], errors: dict[str, str]) -> str:
     return next(filter(None, kinds), "")
 
 
+def status_of(status: int, codes: list[str]) -> int:
+    """Return the HTTP status of an answer; some send that of an error as a code only."""
+    if status >= 300:
+        return status
+    return next((int(code) for code in codes if re.fullmatch("[45][0-9][0-9]", code)), status)
+
+
 def kind_of_status(status: int, codes: list[str]) -> str:
-    if status < 300:
-        # Some gateways send the status of an error as a code only.
-        status = next((int(code) for code in codes if re.fullmatch("[45][0-9][0-9]", code)), status)
+    status = status_of(status, codes)
     is_busy = BUSY_ERROR.search(" ".join(codes))
     if status == 429 or (is_busy and status < 500):
         return "engine_busy"
@@ -330,9 +354,13 @@ def code_values(error: dict) -> Iterator[Any]:
     """Yield what may be a code in the object of an error."""
     for name in ("code", "type", "status_code", "error_code", "errorCode"):
         yield error.get(name)
-    # Google's word for the HTTP status.
-    if isinstance(error.get("message"), str):
+    message = error.get("message")
+    if isinstance(message, str):
+        # Google's word for the HTTP status.
         yield error.get("status")
+        # Its only mark in many of its errors.
+        if message.startswith("litellm."):
+            yield "litellm"
     inner = error.get("inner_error") or error.get("innererror")
     yield as_dict(inner).get("code")
     for detail in as_list(error.get("details")):

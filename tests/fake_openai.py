@@ -138,6 +138,7 @@ class FakeOpenAI:
         self.result = PNG
         self.revised_prompt, self.seed = None, None
         # The answer in mode "reply": status, body and content type.
+        self.reply_headers: dict[str, str] = {}
         self.reply: tuple[int, bytes, str] = (200, b"", "application/json")
         self.seen: list[Seen] = []
         self.hangs = threading.Event()
@@ -234,7 +235,7 @@ class FakeOpenAI:
 
     def answer_reply(self, request):
         status, body, content_type = self.reply
-        return Response(body, status=status, content_type=content_type)
+        return Response(body, status, self.reply_headers, content_type=content_type)
 
     # -- Invalid responses -------------------------------------------------------------------
 

@@ -200,6 +200,13 @@ def test_what_is_no_json_is_said_to_be_none(fake, body):
 
 # -- A task instead of a picture ----------------------------------------------------------------
 
+FAILED = {"output": {"task_id": "0385dc79", "task_status": "FAILED", "message": "x"}}
+
+
+def test_task_that_failed_is_none_to_wait_for(fake):
+    assert error_of(fake, FAILED).code == "engine_error"
+
+
 TASKS = [
     {"output": {"task_id": "0385dc79", "task_status": "PENDING"}, "request_id": "7574"},
     {"task_id": "0385dc79", "base_resp": {"status_code": 0, "status_msg": "success"}},
@@ -330,6 +337,29 @@ def test_late_error_of_a_paid_model_is_doubtful(fake, monkeypatch, status, body)
     assert isinstance(error_of(fake, body, status), TransientError)
 
     monkeypatch.setattr(answers, "QUICK_SECONDS", -1)
+
+    assert error_of(fake, body, status).code == "outcome_unknown"
+    assert isinstance(error_of(fake, body, status, paid=False), TransientError)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "header"),
+    [
+        (500, {"error": {"message": "litellm.InternalServerError: x", "type": "x_error"}}, ""),
+        (500, {"error": {"message": "x", "type": "None", "param": "None", "code": "500"}}, ""),
+        (500, {"error": {"message": "x", "type": None, "code": "502"}}, ""),
+        (500, {"error": {"code": "do_request_failed"}}, ""),
+        (500, {"error": {"code": "server_error"}}, "X-LiteLLM-Version"),
+        (503, {"error": {"code": "service_unavailable"}}, ""),
+        (500, {"error": "x"}, ""),
+        (500, {}, ""),
+        (200, {"error": {"code": 502, "message": "x"}}, ""),
+        (200, {"error": {"code": 500, "message": "x"}}, ""),
+        (200, {"base_resp": {"status_code": 1001, "status_msg": "timeout"}}, ""),
+    ],
+)
+def test_error_that_a_gateway_made_up_is_doubtful(fake, status, body, header):
+    fake.reply_headers = {header: "1"} if header else {}
 
     assert error_of(fake, body, status).code == "outcome_unknown"
     assert isinstance(error_of(fake, body, status, paid=False), TransientError)
