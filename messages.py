@@ -29,6 +29,10 @@ FIELDS = {
     "not_multiple": ("必须是 {step} 的倍数", "must be a multiple of {step}"),
     "size_not_offered": ("与高度须为以下尺寸之一：{sizes}", "and height must be one of {sizes}"),
     "blocked": ("包含禁用词“{word}”", 'contains the blocked word "{word}"'),
+    "marker": (
+        "包含生成引擎会当作指令的内容“{marker}”",
+        'contains "{marker}", which the engine would take as a command',
+    ),
     "idempotency_key": (
         "须为 1 至 100 个可见 ASCII 字符",
         "must be 1 to 100 visible ASCII characters",
@@ -96,6 +100,10 @@ JOB_ERRORS = {
     "engine_account": (
         "生成引擎拒绝了本服务的账号，请联系管理员",
         "The engine refuses this service's account; tell the operator",
+    ),
+    "engine_task": (
+        "生成引擎只返回了任务编号，没有图片",
+        "The engine answered with the id of a task instead of a picture",
     ),
     "content_refused": ("内容不符合生成引擎的使用政策", "The engine's content policy refuses this"),
     "outcome_unknown": (

@@ -21,6 +21,7 @@ from engines.options import OF_ENGINE, Options
 # Parameters that have a range of numbers, and those that have a list of choices.
 RANGES = ("width", "height", "steps", "guidance")
 CHOICES = ("quality", "style", "sampler")
+MAX_SEED = 2**53 - 1  # the largest number that every JSON parser keeps, JavaScript's included
 
 
 class Range(BaseModel):
@@ -70,6 +71,7 @@ class Model(BaseModel):
     deadline_seconds: int = Field(600, ge=1, le=86400)
     negative_prompt: bool = False
     seed: bool | None = None  # whether it takes a seed; if not said, as the engine usually does
+    max_seed: int = Field(MAX_SEED, ge=1, le=MAX_SEED)  # of explicit seeds, if the engine has less
     width: Range | None = None
     height: Range | None = None
     sizes: list[Size] = []  # the only sizes there are, such as 1024x1536; the first is the default

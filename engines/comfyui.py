@@ -30,6 +30,7 @@ from engines import (
     OnProgress,
     PermanentError,
     TransientError,
+    addresses,
     no_progress,
     remote,
 )
@@ -217,7 +218,7 @@ def placeholder_values(request: ImageRequest) -> Values:
     """
     seed = request.seed
     if seed is None:
-        seed = secrets.randbelow(2**32)
+        seed = secrets.randbelow(2**31)
     values = {
         "prompt": request.prompt,
         "negative_prompt": request.negative_prompt,
@@ -838,6 +839,7 @@ class Listener(threading.Thread):
         # http becomes ws, and https becomes wss.
         base_url = "ws" + client.base_url.removeprefix("http")
         self.url = base_url + path
+        self.http_url = client.base_url
         self.headers = client.auth_headers()
         self.on_message = on_message
         # Set when the connection has been made or has failed.
@@ -860,6 +862,7 @@ class Listener(threading.Thread):
             websocket.WebSocketException,
             OSError,
             ValueError,
+            TransientError,
         )
         try:
             with suppress(*expected):
@@ -877,6 +880,7 @@ class Listener(threading.Thread):
             header=self.headers,
             suppress_origin=True,
             redirect_limit=0,
+            **addresses.websocket_proxy(self.http_url),
         )
         # Between messages there may be any amount of time.
         self.socket.settimeout(None)

@@ -3,6 +3,7 @@
 It imports no engine, because the web processes need only the options.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
@@ -14,6 +15,13 @@ from config import settings
 VARIABLE_NAME = r"^([A-Za-z_][A-Za-z0-9_]*)?$"
 HOST_PATTERN = r"^(\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*)$"
 DEVICE = r"^[a-z]+(:[0-9]+)?$"
+HEADER_NAME = r"^[A-Za-z][A-Za-z0-9-]*$"
+URL_PATH = r"^(/[A-Za-z0-9_.~%:@!$&()*+,;=/-]*)?$"
+# Not in the models file, which may be read by anyone.
+SECRET_NAME = re.compile(r"key|token|secret|auth|password|cookie|signature|^sig$", re.IGNORECASE)
+OWN_HEADERS = ("host", "connection", "content-length", "content-type", "transfer-encoding")
+# stable-diffusion.cpp's server reads options of any size from such a mark in the prompt.
+SD_CPP_ARGUMENTS = r"<\W*sd[\W_]*cpp[\W_]*extra[\W_]*args"
 VARIANT = r"^[A-Za-z0-9_-]*$"
 
 
@@ -26,7 +34,10 @@ def validate_base_url(text: str) -> str:
         and not parts.query
     )
     if not is_valid:
-        raise ValueError("must look like https://example.com/v1, without user name and password")
+        raise ValueError(
+            "must look like https://example.com/v1, without user name and password;"
+            " a query belongs into the option query"
+        )
     return text.rstrip("/")
 
 
@@ -34,6 +45,23 @@ def resolve_path(path: Path) -> Path:
     """Return a path relative to the folder of the models file as an absolute one."""
     folder = settings.MODELS_FILE.parent
     return folder / path.expanduser()
+
+
+def check_names(values: dict[str, str]) -> dict[str, str]:
+    """Refuse headers and parameters that hold a secret or that the client sets itself."""
+    for name in values:
+        if SECRET_NAME.search(name):
+            raise ValueError(f"must leave {name} alone; a key is sent by api_key_env")
+        if name.lower() in OWN_HEADERS:
+            raise ValueError(f"must leave {name} alone")
+    return values
+
+
+def compile_pattern(text: str) -> re.Pattern:
+    try:
+        return re.compile(text, re.IGNORECASE)
+    except re.error as error:
+        raise ValueError(f"must be a regular expression: {error}") from None
 
 
 BaseUrl = Annotated[str, AfterValidator(validate_base_url)]
@@ -44,6 +72,21 @@ VariableName = Annotated[str, Field(pattern=VARIABLE_NAME)]
 FieldName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]*$", max_length=64)]
 FieldNames = dict[str, FieldName]
 HostPattern = Annotated[str, Field(pattern=HOST_PATTERN)]
+HeaderName = Annotated[str, Field(pattern=HEADER_NAME, max_length=64)]
+# Without control characters, and so without line breaks.
+HeaderValue = Annotated[str, Field(pattern=r"^[ -~]*$", max_length=1000)]
+Headers = Annotated[dict[HeaderName, HeaderValue], AfterValidator(check_names)]
+Query = Annotated[dict[str, str], AfterValidator(check_names)]
+Markers = list[Annotated[str, AfterValidator(compile_pattern)]]
+# What a provider's code means, as a key of messages.JOB_ERRORS.
+ErrorKind = Literal[
+    "engine_account",
+    "content_refused",
+    "engine_refused",
+    "engine_busy",
+    "engine_unavailable",
+    "outcome_unknown",
+]
 # Sent to the server, or given to the pipeline, without any validation.
 Extra = dict[str, Any]
 
@@ -55,6 +98,9 @@ class Options(BaseModel):
 
     takes_seed: ClassVar[bool] = True
     is_paid: ClassVar[bool] = False
+
+    # Regular expressions of what a prompt must not contain, because the engine would obey it.
+    refused_markers: Markers = []
 
 
 class Painter(Options):
@@ -76,11 +122,22 @@ class OpenAIImages(Options):
         "steps": "num_inference_steps",
         "guidance": "guidance_scale",
         "negative_prompt": "negative_prompt",
+        "width": "",
+        "height": "",
     }
 
+    refused_markers: Markers = Field([SD_CPP_ARGUMENTS], validate_default=True)
     base_url: BaseUrl = "https://api.openai.com/v1"
+    # Of the call that makes an image, after base_url.
+    path: str = Field("/images/generations", pattern=URL_PATH)
+    # Added to the URL of each call, such as {"api-version" = "…"}.
+    query: Query = {}
+    headers: Headers = {}
     model: str = Field(min_length=1)
     api_key_env: VariableName = ""
+    # By default a bearer token.
+    api_key_header: HeaderName = "Authorization"
+    api_key_prefix: HeaderValue | None = None
     # Whether an image costs money. By default it does if the server needs an API key.
     paid: bool | None = None
     response_format: Literal["", "b64_json", "url"] = ""
@@ -94,6 +151,15 @@ class OpenAIImages(Options):
     # Allow those hosts to have private IP addresses and to be used without TLS.
     allow_private_results: bool = False
     timeout_seconds: float = Field(300, gt=0, le=3600)
+    # Codes of the provider, or HTTP statuses, and what they mean. Errors that are declared as
+    # engine_busy or engine_unavailable are retried, also if images cost money.
+    errors: dict[str, ErrorKind] = {}
+
+    @property
+    def key_prefix(self) -> str:
+        if self.api_key_prefix is not None:
+            return self.api_key_prefix
+        return "Bearer " if self.api_key_header.lower() == "authorization" else ""
 
     @property
     def is_paid(self) -> bool:
@@ -130,6 +196,7 @@ class OpenAIImages(Options):
 class SDWebUI(Options):
     """AUTOMATIC1111's WebUI, Forge or SD.Next, started with --api."""
 
+    refused_markers: Markers = Field([SD_CPP_ARGUMENTS], validate_default=True)
     base_url: BaseUrl = "http://127.0.0.1:7860"
     username: str = ""
     password_env: VariableName = ""

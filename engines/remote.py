@@ -3,8 +3,10 @@
 No error message contains a URL or text from a response body: both may hold an API key or a prompt.
 """
 
+import base64
 import json
 import logging
+import math
 import re
 import socket
 import ssl
@@ -15,27 +17,32 @@ from concurrent.futures import Future, wait
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple, TypeVar
+from urllib.parse import unquote, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
 from requests.auth import HTTPBasicAuth
-from urllib3 import exceptions
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from requests.utils import select_proxy
+from urllib3 import PoolManager, exceptions
+from urllib3.connectionpool import HTTPConnectionPool
 
 import config
-from engines import NoResponse, PermanentError, TransientError
+from engines import NoResponse, PermanentError, TransientError, addresses
+from engines.catalog import MAX_SEED
+from engines.options import OpenAIImages
 
 CONNECT_TIMEOUT_SECONDS = 5
 MAX_RESPONSE_BYTES = 100 * 1024 * 1024
-MAX_SEED = 2**63 - 1
 
 IDENTIFIER = re.compile(r"[\w.-]{1,64}", re.ASCII)
+CHARSET = re.compile(r"charset=\W*([\w.:-]+)", re.IGNORECASE | re.ASCII)
+LINE_BREAKS = re.compile(r"\s*[\r\n]\s*")
+BASE64_URL_SAFE = str.maketrans("-_", "+/")
 
 # Errors that occur before a connection exists, as urllib3 and as requests report them.
 CONNECTION_FAILED = (
     exceptions.NewConnectionError,
     exceptions.ConnectTimeoutError,
-    exceptions.ProxyError,
 )
 REQUEST_NOT_SENT = (
     requests.ConnectTimeout,
@@ -65,10 +72,19 @@ class RemoteResponse(NamedTuple):
     def json(self) -> Any:
         """Return the body, parsed as JSON. Raises PermanentError if it is not JSON."""
         with suppress(ValueError, RecursionError):
-            return json.loads(self.body)
+            return json.loads(self.text())
         # Raised outside of an `except` block: the JSON error quotes the body, and would be
         # attached to this one as its __context__.
         raise PermanentError("engine_error", f"{self.status} without JSON")
+
+    def text(self) -> str:
+        """Return the body as text: as JSON is encoded, or else as the headers say."""
+        charset = CHARSET.search(self.headers.get("Content-Type", ""))
+        named = charset.group(1) if charset else "utf-8"
+        for encoding in (json.detect_encoding(self.body), named):
+            with suppress(LookupError, ValueError):
+                return self.body.decode(encoding)
+        return self.body.decode(errors="replace")
 
     @property
     def retry_after(self) -> int | None:
@@ -127,6 +143,24 @@ def as_list(value: Any) -> list:
     return value if isinstance(value, list) else []
 
 
+def decode_base64(text: Any) -> bytes:
+    """Return the bytes of base64 text, or of a data: URL. Raises PermanentError.
+
+    Padding may be missing, line breaks are ignored, and both alphabets are understood.
+    """
+    data = b""
+    if isinstance(text, str):
+        if text[:5].lower() == "data:":
+            text = unquote(text.partition(",")[2])
+        text = LINE_BREAKS.sub("", text.strip()).rstrip("=").translate(BASE64_URL_SAFE)
+        padding = "=" * (-len(text) % 4)
+        with suppress(ValueError):
+            data = base64.b64decode(text + padding, validate=True)
+    if not data:
+        raise PermanentError("bad_picture", "not base64")
+    return data
+
+
 def is_seed(value: Any) -> bool:
     """Tell whether a value that a server calls the seed is one that a record can hold."""
     is_integer = type(value) is int
@@ -150,8 +184,9 @@ class Client:
     """An HTTP client for one server, used for one job.
 
     close() aborts the requests in progress, in whichever thread they run. `is_allowed_address`
-    is called with the IP address of each new connection, before anything is sent over it.
-    Connections to a proxy are neither tracked nor checked.
+    is called with the IP address of each new connection, before anything is sent over it. Where
+    the environment names a proxy, that is asked for the address that was checked, not for a name
+    that it could resolve to another one.
     """
 
     def __init__(
@@ -170,8 +205,8 @@ class Client:
         # Set even if it adds nothing: without it, requests sends the credentials that ~/.netrc
         # has for the host.
         self.session.auth = auth
-        self.session.mount("http://", tracking_adapter(self))
-        self.session.mount("https://", tracking_adapter(self))
+        self.session.mount("http://", Adapter(self))
+        self.session.mount("https://", Adapter(self))
 
     def send(
         self,
@@ -189,10 +224,13 @@ class Client:
         response is larger than max_bytes.
         """
         deadline = time.monotonic() + timeout_seconds
+        url = self.base_url + path
+        proxy = addresses.proxy_for(url)
         try:
             with self.session.request(
                 method,
-                self.base_url + path,
+                url,
+                proxies={"http": proxy, "https": proxy},
                 timeout=(CONNECT_TIMEOUT_SECONDS, timeout_seconds),
                 allow_redirects=False,
                 stream=True,
@@ -202,7 +240,7 @@ class Client:
                 return RemoteResponse(response.status_code, response.headers, body)
         except (requests.RequestException, exceptions.HTTPError) as error:
             error_class = TransientError if was_never_sent(error) else NoResponse
-            failure = error_class("engine_unavailable", type(error).__name__)
+            failure = error_class("engine_unavailable", name_of(error))
         # Raised outside of the `except` block: the original error holds the URL, and would be
         # attached to this one as its __context__.
         raise failure
@@ -234,19 +272,72 @@ class Client:
         self.session.close()
 
 
-def tracking_adapter(client: Client) -> HTTPAdapter:
-    """Return a transport adapter that checks connections and registers them with the client."""
-    adapter = HTTPAdapter()
-    adapter.poolmanager.pool_classes_by_scheme = {
-        "http": tracking_pool(HTTPConnectionPool, client),
-        "https": tracking_pool(HTTPSConnectionPool, client),
+class Adapter(HTTPAdapter):
+    """A transport adapter that registers connections with a client, and checks their addresses."""
+
+    def __init__(self, client: Client):
+        super().__init__()
+        self.client = client
+        track(self.poolmanager, client, client.is_allowed_address)
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> PoolManager:
+        is_new = proxy not in self.proxy_manager
+        manager = super().proxy_manager_for(proxy, **options)
+        if is_new:
+            # The connection itself leads to the proxy, which the operator chose.
+            track(manager, self.client, any_address)
+        return manager
+
+    def get_connection_with_tls_context(
+        self,
+        request: requests.PreparedRequest,
+        verify: bool | str,
+        proxies: Any = None,
+        cert: Any = None,
+    ) -> HTTPConnectionPool:
+        proxy = select_proxy(request.url, proxies)
+        is_checked = self.client.is_allowed_address is not any_address
+        if not proxy or not is_checked:
+            return super().get_connection_with_tls_context(request, verify, proxies, cert)
+        if not request.url.startswith("https:"):
+            raise PermanentError("engine_error", "no TLS through a proxy")
+        target, tls = self.build_connection_pool_key_attributes(request, verify, cert)
+        name = target["host"]
+        # The proxy is asked for the address, but certificate and Host are still those of the name.
+        target["host"] = self.allowed_address(name)
+        tls |= {"assert_hostname": name, "server_hostname": name}
+        request.headers["Host"] = urlsplit(request.url).netloc
+        return self.proxy_manager_for(proxy).connection_from_host(**target, pool_kwargs=tls)
+
+    def allowed_address(self, host: str) -> str:
+        """Return an address of the host. Raises PermanentError if one of them is not allowed."""
+        found = []
+        with suppress(OSError, UnicodeError):
+            found = addresses.resolve(host.strip("[]"))
+        if not found:
+            raise TransientError("engine_unavailable", "a name that does not resolve here")
+        if not all(self.client.is_allowed_address(address) for address in found):
+            raise PermanentError("engine_error", "an address that is not allowed")
+        return f"[{found[0]}]" if ":" in found[0] else found[0]
+
+
+def track(
+    manager: PoolManager,
+    client: Client,
+    is_allowed_address: Callable[[str], bool],
+) -> None:
+    """Let a pool manager register its connections with the client, and check their addresses."""
+    classes = manager.pool_classes_by_scheme
+    manager.pool_classes_by_scheme = {
+        scheme: tracking_pool(pool_class, client, is_allowed_address)
+        for scheme, pool_class in classes.items()
     }
-    return adapter
 
 
 def tracking_pool(
     pool_class: type[HTTPConnectionPool],
     client: Client,
+    is_allowed_address: Callable[[str], bool],
 ) -> type[HTTPConnectionPool]:
     """Return a connection pool class like this one, for the connections of one client."""
 
@@ -256,7 +347,7 @@ def tracking_pool(
             # The address of the connection itself: looking the host name up a second time could
             # give another one (DNS rebinding).
             address = connection.getpeername()[0]
-            if not client.is_allowed_address(address):
+            if not is_allowed_address(address):
                 connection.close()
                 raise PermanentError("engine_error", "an address that is not allowed")
             return connection
@@ -286,6 +377,13 @@ def read_body(response: requests.Response, deadline: float, max_bytes: int) -> b
     return b"".join(chunks)
 
 
+def name_of(error: Exception) -> str:
+    """Return a name for the log; the text of the error may hold the URL."""
+    if isinstance(error, exceptions.DecodeError):
+        return "a body that is not what its Content-Encoding says"
+    return type(error).__name__
+
+
 def was_never_sent(error: Exception) -> bool:
     """Tell whether a request failed before it was sent, so that nothing can have come of it.
 
@@ -295,6 +393,11 @@ def was_never_sent(error: Exception) -> bool:
     # requests wraps urllib3's MaxRetryError, whose `reason` is the original error.
     wrapped = error.args[0] if error.args else None
     reason = getattr(wrapped, "reason", None)
+    if isinstance(reason, exceptions.ProxyError):
+        # urllib3 also reports a connection that broke after the request as one. A proxy that does
+        # not open the tunnel is a plain OSError.
+        reason = reason.original_error
+        return type(reason) is OSError or isinstance(reason, CONNECTION_FAILED)
     if isinstance(reason, exceptions.SSLError):
         # Any other TLS error may also occur after the request was sent, for example when the
         # connection ends without a close_notify.
@@ -305,10 +408,11 @@ def was_never_sent(error: Exception) -> bool:
 # -- Authentication -----------------------------------------------------------------------------
 
 
-def bearer_auth(variable: str) -> Auth:
-    """Return an auth that sends the API key in this environment variable as a bearer token.
+def bearer_auth(variable: str, header: str = "Authorization", prefix: str = "Bearer ") -> Auth:
+    """Return an auth that sends the API key in this environment variable, as a bearer token.
 
-    Without a variable it sends nothing. Raises PermanentError if the variable is not set.
+    Some servers have a header of their own for it. Without a variable it sends nothing. Raises
+    PermanentError if the variable is not set.
     """
     key = read_secret(variable)
     # http.client would refuse such a header with an error message that quotes the key.
@@ -318,8 +422,19 @@ def bearer_auth(variable: str) -> Auth:
 
     def auth(request: Any) -> Any:
         if key:
-            request.headers["Authorization"] = f"Bearer {key}"
+            request.headers[header] = prefix + key
         return request
+
+    return auth
+
+
+def api_auth(options: OpenAIImages) -> Auth:
+    """Return an auth that sends the API key and the additional headers of these options."""
+    key_auth = bearer_auth(options.api_key_env, options.api_key_header, options.key_prefix)
+
+    def auth(request: Any) -> Any:
+        request.headers.update(options.headers)
+        return key_auth(request)
 
     return auth
 
@@ -351,12 +466,15 @@ def run_with_progress(
     task: Callable[[], Result],
     report_progress: ReportProgress,
     interval_seconds: float = 0.5,
+    timeout_seconds: float = math.inf,
 ) -> Result:
     """Run task() in a thread and return its result; meanwhile call report_progress() regularly.
 
     An exception from report_progress(), such as a cancel, is raised at once, while the thread
-    still runs. The caller must then abort its request, by closing the client.
+    still runs; so is NoResponse after timeout_seconds. The caller must then abort its request, by
+    closing the client.
     """
+    deadline = time.monotonic() + timeout_seconds
     future: Future = Future()
 
     def run() -> None:
@@ -368,4 +486,6 @@ def run_with_progress(
     threading.Thread(target=run, daemon=True).start()
     while not wait([future], timeout=interval_seconds).done:
         report_progress()
+        if time.monotonic() > deadline:
+            raise NoResponse("engine_unavailable", "no whole answer in time")
     return future.result()

@@ -7,12 +7,11 @@ is being generated, so it is sent only after a check that this is ours.
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 import secrets
 import threading
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import PureWindowsPath
 from typing import Any
 
@@ -382,21 +381,9 @@ def generated_image(body: Any) -> GeneratedImage:
         raise PermanentError("bad_picture", "no list of images")
     if not images:
         raise TransientError("engine_unavailable", INTERRUPTED)
-    data = decode_base64(images[0])
+    data = remote.decode_base64(images[0])
     params = used_params(body.get("info"))
     return GeneratedImage(data, params)
-
-
-def decode_base64(image: Any) -> bytes:
-    """Return the bytes of a base64 image, with or without the head of a data: URL."""
-    data = b""
-    if isinstance(image, str):
-        encoded = image.rpartition(",")[2]
-        with suppress(ValueError):
-            data = base64.b64decode(encoded, validate=True)
-    if not data:
-        raise PermanentError("bad_picture", "not base64")
-    return data
 
 
 def used_params(info: Any) -> dict[str, Any]:

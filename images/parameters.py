@@ -12,15 +12,19 @@ import db
 import engines
 from engines import catalog
 from engines.catalog import CHOICES, RANGES, Model, Range
+from images import blocklist
 from images.history import Generation
 from images.queue import Job
-from images.schemas import MAX_SEED, GenerateInput
+from images.schemas import GenerateInput
 from validation import InvalidInput
 
 # What of a request is kept in the record's params if it was said.
 KEPT = ("steps", "guidance", "negative_prompt", *CHOICES)
 NOT_OFFERED = ("not_offered", {})
 RANDOM_SEED = (None, -1)
+MAX_DRAWN_SEED = 2**31 - 1
+# Of a marker, as it is shown.
+MAX_MARKER_LENGTH = 40
 
 to_json = json.JSONEncoder(ensure_ascii=False).encode
 # NaN and Infinity, which JSON has no word for, become null.
@@ -49,16 +53,32 @@ def fill(wanted: GenerateInput) -> GenerateInput:
             values[name] = default_of(name, offer)
         elif problem := problem_with(offer, value):
             wrong[name] = problem
+    for name in ("prompt", "negative_prompt"):
+        if marker := find_marker(getattr(wanted, name), model):
+            wrong[name] = ("marker", {"marker": marker})
     if wanted.negative_prompt and not model.negative_prompt:
         wrong["negative_prompt"] = NOT_OFFERED
-    if wanted.seed not in RANDOM_SEED and not model.takes_seed:
-        wrong["seed"] = NOT_OFFERED
+    if wanted.seed not in RANDOM_SEED:
+        if not model.takes_seed:
+            wrong["seed"] = NOT_OFFERED
+        elif wanted.seed > model.max_seed:
+            wrong["seed"] = ("less_than_equal", {"le": model.max_seed})
     filled = wanted.model_copy(update=values)
     if model.sizes and not wrong and f"{filled.width}x{filled.height}" not in model.sizes:
         wrong["width"] = ("size_not_offered", {"sizes": ", ".join(model.sizes)})
     if wrong:
         raise InvalidInput(fields=wrong)
     return filled
+
+
+def find_marker(prompt: str, model: Model) -> str:
+    """Return what the prompt contains that the model's engine would obey; "" if nothing."""
+    for pattern in model.options.refused_markers:
+        # Some engines normalize prompts themselves.
+        for text in (prompt, blocklist.normalize(prompt)):
+            if found := pattern.search(text):
+                return found.group()[:MAX_MARKER_LENGTH]
+    return ""
 
 
 def default_of(name: str, offer: Range | list[str] | None) -> float | int | str | None:
@@ -107,8 +127,10 @@ def seeds(wanted: GenerateInput, model: Model) -> list[int | None]:
         return [None] * wanted.n
     first = wanted.seed
     if first in RANDOM_SEED:
-        first = secrets.randbelow(MAX_SEED + 2 - wanted.n)
-    return [(first + index) % (MAX_SEED + 1) for index in range(wanted.n)]
+        # Small enough for every engine, whatever integers it calculates with.
+        highest = min(MAX_DRAWN_SEED, model.max_seed)
+        first = secrets.randbelow(max(1, highest + 2 - wanted.n))
+    return [(first + index) % (model.max_seed + 1) for index in range(wanted.n)]
 
 
 def new_params(wanted: GenerateInput, model: Model, seed: int | None) -> dict[str, Any]:
@@ -180,6 +202,8 @@ def retry_body(generation: Generation, new_seed: bool) -> dict[str, Any]:
         # Rows of older programs, and params of generate-test, may hold anything under these names.
         if getattr(model, name) and isinstance(value, int | float | str):
             body[name] = value
-    if model.takes_seed and not new_seed and isinstance(params.get("seed"), int):
-        body["seed"] = params["seed"]
+    seed = params.get("seed")
+    # Older programs recorded seeds that no request may have.
+    if model.takes_seed and not new_seed and type(seed) is int and 0 <= seed <= model.max_seed:
+        body["seed"] = seed
     return body

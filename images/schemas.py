@@ -16,10 +16,10 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from engines.catalog import MAX_SEED
 from images import STATUSES
 from validation import Digits, IdList, Prompt, QueryBool, QueryTime, Real, Whole, check_prompt
 
-MAX_SEED = 2**32 - 1
 MAX_ID = 2**31 - 1  # what the column holds
 MAX_PER_PAGE = 50
 MAX_IMAGES = 4  # of one request

@@ -97,7 +97,10 @@ ERRORS = {
     "busy for ever": (429, {"code": "rate_limit_exceeded"}, {"Retry-After": "soon"}),
     "vllm error": (400, {"type": "BadRequestError", "param": None, "code": 400}, {}),
     "localai error": (500, {"code": 500, "type": ""}, {}),
+    "server error": (500, {"code": "server_error", "type": "server_error"}, {}),
     "gateway": (502, {}, {}),
+    "gateway in json": (500, {"code": "do_request_failed", "type": "new_api_error"}, {}),
+    "unavailable": (503, {"code": "503", "type": None}, {}),
     "overloaded": (
         503,
         {"code": "server_is_overloaded", "type": "service_unavailable_error"},
@@ -115,6 +118,7 @@ class Seen(NamedTuple):
     path: str
     headers: dict[str, str]
     body: dict
+    query: str = ""
 
 
 class Quiet(WSGIRequestHandler):
@@ -133,6 +137,9 @@ class FakeOpenAI:
         self.failures = 0
         self.result = PNG
         self.revised_prompt, self.seed = None, None
+        # The answer in mode "reply": status, body and content type.
+        self.reply_headers: dict[str, str] = {}
+        self.reply: tuple[int, bytes, str] = (200, b"", "application/json")
         self.seen: list[Seen] = []
         self.hangs = threading.Event()
         self.was_left = threading.Event()
@@ -153,10 +160,11 @@ class FakeOpenAI:
     def __call__(self, environ, start_response):
         request = Request(environ)
         body = request.get_json(silent=True) or {}
-        self.seen.append(Seen(request.method, request.path, dict(request.headers), body))
+        query = request.query_string.decode()
+        self.seen.append(Seen(request.method, request.path, dict(request.headers), body, query))
         if request.path == "/v1/models":
             response = self.model_list()
-        elif request.path.startswith("/pictures/"):
+        elif "/pictures/" in request.path:
             response = self.picture(request)
         else:
             response = self.generation(request, body)
@@ -225,6 +233,10 @@ class FakeOpenAI:
             }
         )
 
+    def answer_reply(self, request):
+        status, body, content_type = self.reply
+        return Response(body, status, self.reply_headers, content_type=content_type)
+
     # -- Invalid responses -------------------------------------------------------------------
 
     def answer_broken_base64(self, request):
@@ -253,6 +265,9 @@ class FakeOpenAI:
 
     def answer_nothing(self, request):
         return Response(b"", mimetype="application/json")
+
+    def answer_page(self, request):
+        return Response("<h1>Internal Server Error</h1>", status=500, mimetype="text/html")
 
     def answer_redirect(self, request):
         return Response(status=307, headers={"Location": f"{self.url}/v1/images/generations"})

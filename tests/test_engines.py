@@ -222,6 +222,27 @@ def test_a_refused_key_fails_the_job_and_says_so(alice, openai, worker):
     assert failed["errorCode"] == "engine_account" and quota(alice)["used"] == 0
 
 
+def test_a_paid_request_is_not_repeated_after_the_error_of_a_gateway(alice, openai, worker):
+    openai.mode = "gateway"
+    worker()
+
+    failed = wait_for(alice, ask(alice, "gpt"), "failed")
+
+    assert failed["errorCode"] == "outcome_unknown" and quota(alice)["used"] == 0
+    assert len(openai.asked()) == 1
+
+
+def test_a_record_names_the_task_that_may_have_been_charged(alice, openai, worker):
+    openai.mode, openai.reply = "reply", (200, b'{"task_id": "a-task-77"}', "application/json")
+    worker()
+
+    failed = wait_for(alice, ask(alice, "gpt"), "failed")
+
+    assert failed["errorCode"] == "outcome_unknown"
+    assert "a-task-77" in failed["errorMessage"]
+    assert len(openai.asked()) == 1
+
+
 # -- flask engines check ----------------------------------------------------------------------
 
 

@@ -93,7 +93,7 @@ def test_params_may_be_left_out(alice, params):
         ({"prompt": "x", "params": {"steps": "50"}}, "params.steps"),
         ({"prompt": "x", "params": {"seed": True}}, "params.seed"),
         ({"prompt": "x", "params": {"seed": 1.5}}, "params.seed"),
-        ({"prompt": "x", "params": {"seed": 2**32}}, "params.seed"),
+        ({"prompt": "x", "params": {"seed": 2**53}}, "params.seed"),
         ({"prompt": "x", "params": {"seed": 10**400}}, "params.seed"),
         ({"prompt": "x", "params": {"width": 10**6}}, "params.width"),
         ({"prompt": "x", "params": {"note": "y" * 5000}}, "params"),

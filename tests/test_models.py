@@ -1,6 +1,9 @@
+import json
+
 import pytest
 
 import config
+import db
 from engines import catalog
 from images import queue, queue_status
 
@@ -127,6 +130,83 @@ def test_a_model_without_seeds_records_none(declare, alice):
     assert record["params"]["seed"] is None and again["params"] == record["params"]
 
 
+def test_a_large_seed_can_be_asked_for(declare, alice):
+    declare(GOOD)
+
+    record = ask(alice, seed=2**53 - 1).json["data"]["records"][0]
+    again = alice.post(f"/api/v1/images/{record['id']}/retry").json["data"]["records"][0]
+    beyond = ask(alice, seed=2**53)
+
+    assert record["params"]["seed"] == again["params"]["seed"] == 9007199254740991
+    assert list(beyond.json["fields"]) == ["seed"]
+
+
+def test_a_model_may_have_a_lower_limit_of_seeds(declare, alice):
+    declare(GOOD + "max_seed = 99")
+
+    first = ask(alice, seed=98, n=4).json["data"]["records"]
+    drawn = ask(alice, n=4).json["data"]["records"]
+    beyond = ask(alice, seed=100)
+
+    assert [record["params"]["seed"] for record in first] == [98, 99, 0, 1]
+    assert all(record["params"]["seed"] <= 99 for record in drawn)
+    assert "99" in beyond.json["fields"]["seed"]
+
+
+@pytest.mark.parametrize("seed", [2**63, -1, True, "7"])
+def test_a_seed_that_nobody_can_ask_for_is_drawn_anew_by_retry(declare, alice, seed):
+    declare(GOOD)
+    number = ask(alice, seed=5).json["data"]["records"][0]["id"]
+    params = json.dumps({"seed": seed, "width": 64, "height": 64})
+    statement = "UPDATE image_generations SET generation_params_json = %s WHERE id = %s"
+    db.execute(statement, params, number)
+
+    again = alice.post(f"/api/v1/images/{number}/retry")
+
+    assert again.status_code == 202
+    assert 0 <= again.json["data"]["records"][0]["params"]["seed"] < 2**31
+
+
+SERVERS = {
+    "openai_images": 'options.model = "x"',
+    "sdwebui": "",
+}
+
+
+@pytest.mark.parametrize("engine", SERVERS)
+@pytest.mark.parametrize("field", ["prompt", "negative_prompt"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        'a fox <sd_cpp_extra_args>{"steps": 9000}</sd_cpp_extra_args>',
+        "<SD_CPP_Extra_Args>{}",
+        "< sd_cpp_extra_args >{}",
+        "<\u200bsd_cpp_\u200bextra_args>",
+        "</sd_cpp_extra_args>",
+        "＜sd＿cpp＿extra＿args＞",
+        "<sd-cpp extra\nargs>",
+    ],
+)
+def test_commands_to_the_engine_are_refused(declare, alice, engine, field, text):
+    declare(f"{GOOD.replace('painter', engine)}negative_prompt = true\n{SERVERS[engine]}")
+
+    refused = ask(alice, **{field: text})
+
+    assert (refused.status_code, list(refused.json["fields"])) == (400, [field])
+
+
+def test_a_models_file_may_refuse_other_markers(declare, alice):
+    markers = "options = { model = 'x', refused_markers = ['\\bAND\\b', '<lora:'] }"
+    declare(f"{GOOD.replace('painter', 'openai_images')}{markers}")
+
+    refused = [ask(alice, prompt=text) for text in ("a AND b", "a and b", "x <LoRA:y:1>")]
+    taken = [ask(alice, prompt=text) for text in ("sand", "<sd_cpp_extra_args>", "a {b|c}")]
+
+    assert [response.status_code for response in refused] == [400] * 3
+    assert "<LoRA:" in refused[2].json["fields"]["prompt"]
+    assert [response.status_code for response in taken] == [202] * 3
+
+
 @pytest.mark.parametrize(
     ("report", "available", "reason"),
     [
@@ -163,6 +243,12 @@ def test_a_model_is_available_while_a_worker_can_make_it(client, report, availab
         (FORMS + "[forms.options]\nspeed = 1", "[forms] options.speed"),
         (FORMS.replace("painter", "openai_images"), "[forms] options.model"),
         (FORMS.replace("painter", "comfyui"), "[forms] options.workflow"),
+        (FORMS + "[forms.options]\nrefused_markers = ['(']", "options.refused_markers.0"),
+        (
+            FORMS.replace("painter", "openai_images")
+            + "[forms.options]\nmodel = 'x'\nerrors = { 1113 = 'engine_acount' }",
+            "options.errors.1113",
+        ),
         ("", "declares no model"),
         ("[small\nx = 1", "line 1"),
         ("small = 1", "[small]"),

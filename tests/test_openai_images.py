@@ -13,7 +13,9 @@ from engines import (
     ImageRequest,
     PermanentError,
     TransientError,
+    addresses,
     catalog,
+    downloads,
     no_progress,
     openai_images,
 )
@@ -21,6 +23,7 @@ from engines.options import OpenAIImages
 from tests.engine_calls import Canceled, everything_of
 from tests.fake_openai import ERRORS, PNG, SIGNATURE, FakeOpenAI
 from tests.servers import ROOT, free_port, wait_until
+from tests.test_remote import says, serving
 
 KEY = "sk-proj-0123456789abcdefghijkl"
 PROMPT = "sentinel prompt 狐狸"
@@ -28,13 +31,15 @@ PROMPT = "sentinel prompt 狐狸"
 BREAKS = ["hang", "hang up", "hang up midway", "hang up between chunks", "drip"]
 GATEWAYS = ["request timeout", "gateway timeout", "cloudflare 520", "cloudflare 524"]
 ODD = ["empty data", "empty entry", "numbers", "list", "html", "nothing"]
+# What a gateway says of a server behind it, which may have made the picture.
+DOUBTFUL = ["gateway", "gateway in json", "localai error", "unavailable", "page"]
 BROKEN = ["broken base64", "data url without base64"]
 
 
 @pytest.fixture(autouse=True)
 def key(monkeypatch):
     monkeypatch.setenv("FAKE_KEY", KEY)
-    monkeypatch.setattr(openai_images, "RETRY_DELAYS_SECONDS", (0, 0))
+    monkeypatch.setattr(downloads, "RETRY_DELAYS_SECONDS", (0, 0))
 
 
 def started_server():
@@ -199,7 +204,7 @@ def test_seed_is_the_one_the_server_says(fake, mode, seed):
     assert draw(fake).params.get("seed") == seed
 
 
-@pytest.mark.parametrize("seed", ["7", -1, True, 1.5, 2**63, [7]])
+@pytest.mark.parametrize("seed", ["7", -1, True, 1.5, 2**53, 2**63, [7]])
 def test_odd_seed_is_left_out(fake, seed):
     fake.seed = seed
 
@@ -230,6 +235,69 @@ def test_progress_grows_and_never_is_whole(monkeypatch):
         tick()
 
     assert told == [(0, 100), (50, 100), (75, 100), (99, 100), (99, 100)]
+
+
+# -- Other ways to the server -------------------------------------------------------------------
+
+
+def test_server_may_have_another_path_and_a_query(fake):
+    changes = {"path": "/images", "query": {"api-version": "2025-04-01-preview", "x": "a b&c"}}
+
+    draw(fake, **changes)
+    openai_images.check(options(fake, **changes))
+
+    query = "api-version=2025-04-01-preview&x=a+b%26c"
+    assert [(one.path, one.query) for one in fake.seen] == [
+        ("/v1/images", query),
+        ("/v1/models", query),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "header", "value"),
+    [
+        ({"api_key_header": "api-key"}, "Api-Key", KEY),
+        ({"api_key_header": "X-Key", "api_key_prefix": "Key "}, "X-Key", f"Key {KEY}"),
+        ({"api_key_prefix": "Token "}, "Authorization", f"Token {KEY}"),
+        ({"api_key_prefix": ""}, "Authorization", KEY),
+        (
+            {"headers": {"HTTP-Referer": "https://example.com"}},
+            "Http-Referer",
+            "https://example.com",
+        ),
+        ({"headers": {"X-Title": "Pictures"}}, "X-Title", "Pictures"),
+    ],
+)
+def test_key_and_headers_are_sent_as_the_server_wants_them(fake, changes, header, value):
+    fake.mode = "url"
+
+    draw(fake, **changes)
+    openai_images.check(options(fake, **changes))
+
+    assert [one.headers.get(header) for one in fake.seen] == [value] * 3
+    if "api_key_header" in changes:
+        assert [one.headers.get("Authorization") for one in fake.seen] == [None] * 3
+
+
+def test_key_in_a_header_of_its_own_never_goes_to_another_host(fake, elsewhere, named):
+    linked(fake, "cdn.example.com", elsewhere.http.port)
+
+    draw(
+        fake,
+        api_key_header="api-key",
+        headers={"X-Title": "Pictures"},
+        result_hosts=["*"],
+        allow_private_results=True,
+    )
+
+    assert elsewhere.seen[0].headers.keys().isdisjoint({"Api-Key", "X-Title", "Authorization"})
+
+
+def test_size_may_be_sent_as_two_numbers(fake):
+    body = sent(fake, fields={"size": "", "width": "width", "height": "h"})
+
+    assert (body["width"], body["h"]) == (1024, 1536)
+    assert "size" not in body
 
 
 # -- Refusals and errors ------------------------------------------------------------------------
@@ -273,8 +341,7 @@ def test_what_will_not_go_better_is_final(fake, mode, code, paid):
         ("busy", "engine_busy", 7),
         ("busy till", "engine_busy", pytest.approx(3600, abs=60)),
         ("busy for ever", "engine_busy", None),
-        ("localai error", "engine_unavailable", None),
-        ("gateway", "engine_unavailable", None),
+        ("server error", "engine_unavailable", None),
         ("overloaded", "engine_unavailable", 9),
     ],
 )
@@ -317,7 +384,7 @@ def test_missing_key_is_reported_before_anything_is_sent(fake, monkeypatch):
 # -- What may be charged ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mode", [*BREAKS, *GATEWAYS])
+@pytest.mark.parametrize("mode", [*BREAKS, *GATEWAYS, *DOUBTFUL])
 def test_paid_request_without_an_answer_is_never_retried(fake, mode):
     error = failure(fake, mode, timeout_seconds=0.3)
 
@@ -326,7 +393,7 @@ def test_paid_request_without_an_answer_is_never_retried(fake, mode):
     assert times_asked(fake) == 1
 
 
-@pytest.mark.parametrize("mode", [*BREAKS, *GATEWAYS])
+@pytest.mark.parametrize("mode", [*BREAKS, *GATEWAYS, *DOUBTFUL])
 def test_free_request_without_an_answer_may_be_retried(fake, mode):
     error = failure(fake, mode, timeout_seconds=0.3, paid=False)
 
@@ -502,6 +569,44 @@ def test_name_that_means_a_private_address_is_not_spoken_to(fake, named):
 
 
 @pytest.mark.parametrize(
+    "host",
+    [
+        *["localhost", "127.0.0.1", "127.1", "2130706433", "0x7f.1", "0177.0.0.1"],
+        *["[::ffff:127.0.0.1]", "[0:0:0:0:0:ffff:7f00:1]"],
+    ],
+)
+def test_private_address_is_not_spoken_to_however_it_is_written(fake, host):
+    with socket.create_server(("127.0.0.1", 0)) as private:
+        linked(fake, host, private.getsockname()[1], "https")
+
+        error = failure(fake, result_hosts=["*"])
+
+        assert str(error) == "engine_error: an address that is not allowed"
+        assert private.accept()[0].recv(100) == b""
+
+
+def test_redirect_to_a_private_address_is_not_followed(fake, elsewhere):
+    with socket.create_server(("127.0.0.1", 0)) as private:
+        port = private.getsockname()[1]
+        fake.mode, fake.redirects = "url", [f"https://2130706433:{port}/1.png"]
+
+        error = failure(fake, result_hosts=["*"])
+
+        assert str(error) == "engine_error: an address that is not allowed"
+        assert private.accept()[0].recv(100) == b""
+
+
+def test_picture_whose_head_drips_is_given_up(fake, monkeypatch):
+    monkeypatch.setattr(downloads, "DOWNLOAD_TIMEOUT_SECONDS", 0.2)
+
+    with serving(says(b"HTTP/1.1 200 OK\r\nX: ", end=b"x")) as url:
+        fake.mode, fake.link = "url", f"{url}/1.png"
+        error = failure(fake, result_hosts=["*"], allow_private_results=True)
+
+    assert error.code == "outcome_unknown"
+
+
+@pytest.mark.parametrize(
     "address",
     [
         *[
@@ -527,12 +632,12 @@ def test_name_that_means_a_private_address_is_not_spoken_to(fake, named):
     ],
 )
 def test_address_is_private(address):
-    assert not openai_images.is_public_address(address)
+    assert not addresses.is_public(address)
 
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8"])
 def test_address_is_public(address):
-    assert openai_images.is_public_address(address)
+    assert addresses.is_public(address)
 
 
 @pytest.mark.parametrize(
@@ -541,7 +646,6 @@ def test_address_is_public(address):
         *[
             "ftp://{own}/1.png",
             "file:///etc/passwd",
-            "/pictures/1.png",
             "javascript:x",
             "http://",
             "http://[",
@@ -550,7 +654,7 @@ def test_address_is_public(address):
         *[
             "http://{own}@127.0.0.1:{other}/1.png",
             "http://user:password@{own}/1.png",
-            "//{own}/1.png",
+            "//127.0.0.1:{other}/1.png",
         ],
         "http://127.0.0.1:{other}\\@{own}/1.png",
     ],
@@ -611,7 +715,7 @@ def test_picture_that_is_not_there_yet_is_asked_for_again(fake):
     [(True, PermanentError, "outcome_unknown"), (False, TransientError, None)],
 )
 def test_picture_that_cannot_be_fetched(fake, monkeypatch, how, paid, kind, code):
-    monkeypatch.setattr(openai_images, "DOWNLOAD_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(downloads, "DOWNLOAD_TIMEOUT_SECONDS", 0.2)
     fake.mode, fake.picture_mode, fake.failures = "url", how, 9 if how == "gone" else 0
 
     error = failure(fake, paid=paid)
@@ -623,7 +727,7 @@ def test_picture_that_cannot_be_fetched(fake, monkeypatch, how, paid, kind, code
 
 
 def test_picture_beyond_all_measure_is_refused(fake, monkeypatch):
-    monkeypatch.setattr(openai_images, "MAX_IMAGE_BYTES", 10_000)
+    monkeypatch.setattr(downloads, "MAX_IMAGE_BYTES", 10_000)
     fake.mode, fake.result = "url", b"x" * 300_000
 
     error = failure(fake)
@@ -656,7 +760,7 @@ def test_errors_and_logs_hold_no_key_prompt_or_address(fake, caplog, mode, paid)
 )
 def test_errors_of_fetching_hold_no_key_prompt_or_address(fake, caplog, monkeypatch, how):
     caplog.set_level(logging.DEBUG)
-    monkeypatch.setattr(openai_images, "DOWNLOAD_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(downloads, "DOWNLOAD_TIMEOUT_SECONDS", 0.2)
     fake.mode, fake.picture_mode, fake.failures = "url", how, 9 if how == "gone" else 0
     fake.redirects = ["/pictures/9.png"] * 4 if how == "redirected" else []
     fake.link = {"refused": "https://other.example.com/1.png", "odd": f"http://[{SIGNATURE}"}.get(
@@ -692,20 +796,20 @@ def test_key_that_cannot_be_sent_is_not_quoted(fake, monkeypatch):
     [
         ("list", "2 models"),
         ("one", "1 model"),
+        ("others", "1 model, this one is not in the list"),
         *[(kind, "no model list") for kind in ("empty", "404", "405")],
     ],
 )
 def test_check_says_what_the_server_has(fake, models, words):
     fake.models = models
 
-    assert openai_images.check(options(fake)) == [words]
+    assert ", ".join(openai_images.check(options(fake))) == words
     assert fake.seen[0].headers["Authorization"] == f"Bearer {KEY}"
 
 
 @pytest.mark.parametrize(
     ("models", "kind", "code"),
     [
-        ("others", PermanentError, "engine_refused"),
         ("401", PermanentError, "engine_account"),
         ("403", PermanentError, "engine_account"),
         ("400", PermanentError, "engine_refused"),
@@ -743,6 +847,19 @@ def test_check_makes_no_picture(fake):
         ({"extra": {"prompt": "x", "stream": True}}, "must leave prompt, stream alone"),
         ({"result_hosts": ["https://a.example.com"]}, "String should match"),
         ({"result_hosts": ["*example.com"]}, "String should match"),
+        ({"path": "images"}, "String should match"),
+        ({"path": "/images?key=x"}, "String should match"),
+        ({"base_url": "https://example.com/v1?a=b"}, "belongs into the option query"),
+        ({"query": {"api_key": "x"}}, "must leave api_key alone; a key is sent by api_key_env"),
+        ({"query": {"access_token": "x"}}, "must leave access_token alone"),
+        ({"headers": {"Authorization": "Bearer x"}}, "must leave Authorization alone"),
+        ({"headers": {"X-Api-Key": "x"}}, "must leave X-Api-Key alone"),
+        ({"headers": {"Host": "x"}}, "must leave Host alone"),
+        ({"headers": {"X-A": "x\r\nX-B: y"}}, "String should match"),
+        ({"headers": {"X A": "x"}}, "String should match"),
+        ({"api_key_header": "a:b"}, "String should match"),
+        ({"errors": {"1113": "arrears"}}, "engine_account"),
+        ({"refused_markers": ["("]}, "must be a regular expression"),
         ({"base_url": "https://user:password@example.com/v1"}, "without user name and password"),
     ],
 )
@@ -764,4 +881,10 @@ def test_models_of_the_documentation_can_be_declared(page, tmp_path):
         "gpt-image-1": (True, False),
         "home": (False, True),
         "kolors": (True, True),
+        "azure": (True, False),
+        "openrouter": (True, False),
+        "imagen": (True, False),
+        "cogview": (True, False),
+        "seedream": (True, False),
+        "minimax": (True, True),
     }

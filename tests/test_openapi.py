@@ -175,7 +175,7 @@ def test_a_model_s_limits_are_served():
     (cursor,) = [found for found in parameters() if found["name"] == "cursor"]
 
     assert ids["items"] == {"type": "integer", "minimum": 1, "maximum": 2**31 - 1}
-    assert seed == {"type": "integer", "minimum": -1, "maximum": 2**32 - 1}
+    assert seed == {"type": "integer", "minimum": -1, "maximum": 2**53 - 1}
     assert nothing == {"type": "null"}
     assert schemas["GenerateInput"]["additionalProperties"] is False
     assert cursor["schema"] == {"type": "string"}

@@ -80,7 +80,7 @@ def test_a_worker_makes_what_was_submitted(alice):
 def test_a_seed_is_chosen_and_recorded_when_none_is_given(alice):
     seeds = [record["params"]["seed"] for record in submit(alice, n=4).json["data"]["records"]]
 
-    assert seeds == list(range(seeds[0], seeds[0] + 4)) and seeds[3] < 2**32
+    assert seeds == list(range(seeds[0], seeds[0] + 4)) and seeds[3] < 2**31
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The HTTP client of the remote engines, against servers that answer byte by byte."""
 
 import gzip
+import http.client
 import socket
 import ssl
 import threading
@@ -215,6 +216,15 @@ def broken_tls(cause: Exception) -> requests.RequestException:
             ),
             True,
         ),
+        *[
+            (
+                requests.exceptions.ProxyError(
+                    exceptions.MaxRetryError(None, "/", exceptions.ProxyError("", cause))
+                ),
+                False,
+            )
+            for cause in (http.client.RemoteDisconnected(), ConnectionResetError(), TimeoutError())
+        ],
     ],
 )
 def test_only_what_cannot_have_arrived_was_never_sent(error, never_sent):
