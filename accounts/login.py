@@ -10,7 +10,6 @@ from accounts.users import Account, identity_key
 from config import settings
 from errors import ApiError
 
-
 # So many times the failures that one network may have are allowed to all of them together.
 FACTOR_OF_ALL_NETWORKS = 10
 

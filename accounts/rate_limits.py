@@ -10,7 +10,6 @@ from typing import NamedTuple
 import db
 from errors import ApiError
 
-
 # How long a network from which somebody logged in is known.
 KNOWN_SECONDS = 30 * 86400
 # The longest window that the settings allow.
