@@ -1066,3 +1066,65 @@ def test_days_end_at_midnight_whatever_clocks_do_there(settings, name, last_seco
     assert quotas.end_of(day) == last + 1
     assert quotas.day_of(last + 1) > day
     assert quotas.day_of(quotas.end_of(day - 1)) == day
+
+
+# -- Disabled accounts ----------------------------------------------------------------------------
+
+BY_HAND = "UPDATE users SET is_disabled = 1 WHERE username = 'alice'"
+
+
+def state(number: int) -> tuple[str, int]:
+    """Return the status of a generation, and how much of its user's quota is used."""
+    row = db.one(
+        """
+        SELECT g.status, u.quota_used
+          FROM image_generations AS g
+          JOIN users AS u ON u.id = g.user_id
+         WHERE g.id = %s
+        """,
+        number,
+    )
+    return row["status"], row["quota_used"]
+
+
+def test_the_queue_of_an_account_that_is_disabled_by_hand_stops(alice, bob):
+    number = submit_one(alice)
+    other = submit_one(bob)
+    db.execute(BY_HAND)
+
+    work()
+
+    assert record(bob, other)["status"] == "completed"
+    assert state(number) == ("pending", 1)
+    jobs.sweep()
+    assert state(number) == ("canceled", 0)
+
+
+def test_a_job_that_is_taken_while_its_account_is_disabled_is_not_begun(alice):
+    number = submit_one(alice)
+    job = queue.get_job(number)
+    db.execute(BY_HAND)
+
+    assert not queue.claim_job(job, "x", 30, 60, now=0.0)
+
+
+def test_what_is_being_made_for_a_disabled_account_stops_unpaid(alice):
+    number = submit_one(alice)
+    job = jobs.acquire(["test_model"])
+    db.execute(BY_HAND)
+
+    assert not queue.renew_lease(number, job["claim"], 30, progress=1)
+    with pytest.raises(jobs.ClaimLost):
+        jobs.mark_may_be_charged(job)
+    jobs.sweep()
+    assert state(number) == ("canceled", 0)
+
+
+def test_an_account_that_is_enabled_again_may_submit_again(alice):
+    db.execute(BY_HAND)
+    db.execute("UPDATE users SET is_disabled = 0")
+    number = submit_one(alice)
+
+    work()
+
+    assert record(alice, number)["status"] == "completed"
