@@ -253,6 +253,7 @@ def quota():
             "used": state["used"],
             "remaining": max(0, settings.DAILY_IMAGES - state["used"]),
             "resetsAt": time.strftime("%Y-%m-%dT%H:%M:%SZ", midnight),
+            "timezone": str(settings.QUOTA_TIMEZONE),
             "active": state["active"],
             "activeLimit": settings.MAX_ACTIVE_JOBS,
         }

@@ -149,9 +149,10 @@ def user_set_password(username: str, password: str) -> None:
 @click.argument("username")
 @click.option("--undo", is_flag=True, help="Open the account again.")
 def user_disable(username: str, undo: bool) -> None:
-    """Close an account: no log-in, and its sessions end."""
+    """Close an account: no log-in, its sessions end, and its unfinished images are canceled."""
     user = find_account(username)
     users.set_disabled(user["id"], is_disabled=not undo)
+    queue.cancel_of_disabled()
     click.echo(f"{'Enabled' if undo else 'Disabled'} {user['username']}")
 
 

@@ -10,8 +10,10 @@ import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from dotenv import dotenv_values
 
@@ -122,6 +124,15 @@ def existing_file(text: str) -> str:
     return text
 
 
+def time_zone(text: str) -> tzinfo:
+    if text == "UTC":
+        return UTC  # also where there are no data of time zones
+    try:
+        return ZoneInfo(text)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError("must be UTC or a time zone like Asia/Shanghai") from None
+
+
 def label_text(text: str) -> str:
     # GB 45438-2025, annex E: no blank, no quote, no backslash, ASCII alone.
     if not re.fullmatch(r"[\x21\x23-\x5B\x5D-\x7E]{1,200}", text):
@@ -177,6 +188,8 @@ class Settings:
     WORKER_GRACE_SECONDS: int = setting(20, number(int, 0, 3600))
     MAX_ACTIVE_JOBS: int = setting(20, number(int, 1, 10**6))
     DAILY_IMAGES: int = setting(500, number(int, 1, 10**9))
+    SUBMITS_PER_MINUTE: int = setting(120, number(int, 1, 10**6))
+    QUOTA_TIMEZONE: tzinfo = setting(UTC, time_zone)
     MAX_QUEUE: int = setting(1000, number(int, 1, 10**6))
     PROMPT_BLOCKLIST: str = setting("", existing_file)
     EMBED_METADATA: bool = setting(True, on_or_off)

@@ -54,6 +54,11 @@ ERRORS = {
         "Too many unfinished generations; wait for some to finish",
     ),
     "quota_spent": (429, "今日的生成额度已用完", "Today's quota of images is used up"),
+    "too_many_submits": (
+        429,
+        "提交过于频繁，请稍后再试",
+        "Too many images submitted within a minute; try again later",
+    ),
     "internal_error": (500, "服务器内部错误", "Something went wrong on our side"),
     "generation_failed": (500, "图像生成失败", "The image could not be made"),
     "database_unavailable": (

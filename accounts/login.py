@@ -10,6 +10,9 @@ from accounts.users import Account, identity_key
 from config import settings
 from errors import ApiError
 
+# So many times the failures that one network may have are allowed to all of them together.
+FACTOR_OF_ALL_NETWORKS = 10
+
 
 class WrongCredentials(ApiError):
     """No such name, or another password: nobody learns which."""
@@ -33,16 +36,32 @@ def log_in(wanted: LoginInput, address: str) -> Account:
 
 
 def login_limit(username: str, address: str) -> RateLimit:
-    # Hashed, because people type passwords into the name field.
-    account = hashlib.sha256(identity_key(username).encode()).hexdigest()[:32]
+    """Count the failures on an account from each network first: nobody can lock others out.
+
+    Those from all networks together count too, for guesses from many, but not against a network
+    that the account logged in from lately.
+    """
+    account = f"login:{account_hash(username)}"
+    here = network(address)
+    narrow = f"{account}:{hashlib.sha256(here.encode()).hexdigest()[:32]}"
     return RateLimit(
         {
-            f"login:{account}": settings.LOGIN_FAILURES_PER_ACCOUNT,
-            f"login:{network(address)}": settings.LOGIN_FAILURES_PER_ADDRESS,
+            narrow: settings.LOGIN_FAILURES_PER_ACCOUNT,
+            account: settings.LOGIN_FAILURES_PER_ACCOUNT * FACTOR_OF_ALL_NETWORKS,
+            f"login:{here}": settings.LOGIN_FAILURES_PER_ADDRESS,
         },
         settings.LOGIN_WINDOW_SECONDS,
         "too_many_attempts",
+        narrow=narrow,
+        wide=account,
     )
+
+
+def account_hash(username: str) -> str:
+    """Return what stands for a name in counters and log lines: people type passwords there."""
+    key = hashlib.sha256(settings.SECRET_KEY.encode()).digest()
+    name = identity_key(username).encode()
+    return hashlib.blake2b(name, key=key, digest_size=16).hexdigest()
 
 
 def verify(user: Account | None, password: str, limit: RateLimit) -> None:

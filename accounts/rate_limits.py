@@ -1,4 +1,8 @@
-"""SQL of `rate_limits`: counters with an end, shared by all processes and machines."""
+"""SQL of `rate_limits`: counters with an end, shared by all processes and machines.
+
+A counter whose end is further away than its window was written while the database's clock was
+wrong: it counts as one that has run out.
+"""
 
 import ipaddress
 from typing import NamedTuple
@@ -6,69 +10,109 @@ from typing import NamedTuple
 import db
 from errors import ApiError
 
+# How long a network from which somebody logged in is known.
+KNOWN_SECONDS = 30 * 86400
+# The longest window that the settings allow.
+MAX_WINDOW_SECONDS = 86400
+
 
 class RateLimit(NamedTuple):
-    """At most so many hits of each counter in a window; `code` is the error of one more."""
+    """At most so many hits of each counter in a window; `code` is the error of one more.
+
+    Of the counters, `wide` is that of all networks together; it refuses nobody whose network is
+    known, which refund() notes at the counter `narrow`.
+    """
 
     counters: dict[str, int]
     window_seconds: int
     code: str
+    narrow: str = ""
+    wide: str = ""
 
     def check(self) -> None:
         """Raise ApiError if a counter has no hit left; costs one read."""
-        self._refuse(db.all(self._select(), *self.counters), spare=1)
+        sql, values = self._select()
+        self._refuse(db.all(sql, **values), spare=1)
 
-    def hit(self) -> dict[str, int]:
-        """Count one hit of each counter, and return all hits of each.
-
-        Raises ApiError if that is one too many.
-        """
-        values = []
-        # In the order of the index, as refund() locks them, too: otherwise two could deadlock.
-        for name in sorted(self.counters):
-            values += [name, self.window_seconds]
-        add = (self._upsert(), [*values, self.window_seconds])
-        read = (self._select(), list(self.counters))
-        _, found = db.run_transaction(add, read)
+    def hit(self) -> None:
+        """Count one hit of each counter. Raises ApiError if that is one too many."""
+        _, found = db.run_transaction(self._upsert(), self._select())
         self._refuse(found.rows, spare=0)
-        return {row["name"]: row["hits"] for row in found.rows}
 
     def refund(self) -> None:
-        """Take a hit of each counter back, after an attempt that turned out to be a good one."""
-        names = db.placeholders(self.counters)
+        """Take a hit of each counter back, after an attempt that turned out to be a good one.
+
+        Its network is known from then on.
+        """
         db.execute(
-            f"UPDATE rate_limits SET hits = hits - 1 WHERE name IN ({names}) AND hits > 0",
-            *self.counters,
+            f"""
+            UPDATE rate_limits
+               SET hits = hits - 1,
+                   known_until = CASE name WHEN %(narrow)s THEN UNIX_TIMESTAMP() + %(known)s
+                                           ELSE known_until END
+             WHERE name IN ({self._names()}) AND hits > 0
+            """,
+            narrow=self.narrow,
+            known=KNOWN_SECONDS,
+            **self._values(),
         )
 
-    def _select(self) -> str:
-        return f"""
-            SELECT name, hits, expires_at - UNIX_TIMESTAMP() AS seconds_left
-              FROM rate_limits
-             WHERE name IN ({db.placeholders(self.counters)}) AND expires_at > UNIX_TIMESTAMP()
-        """
+    def _names(self) -> str:
+        return ", ".join(f"%(name{number})s" for number in range(len(self.counters)))
 
-    def _upsert(self) -> str:
+    def _values(self) -> db.Row:
+        # In the order of the index, in which refund() locks them: otherwise two could deadlock.
+        return {f"name{number}": name for number, name in enumerate(sorted(self.counters))}
+
+    def _select(self) -> tuple[str, db.Row]:
+        sql = f"""
+            SELECT name, hits, expires_at - UNIX_TIMESTAMP() AS seconds_left,
+                   CASE WHEN known_until > UNIX_TIMESTAMP() THEN 1 ELSE 0 END AS is_known
+              FROM rate_limits
+             WHERE name IN ({self._names()})
+        """
+        return sql, self._values()
+
+    def _upsert(self) -> tuple[str, db.Row]:
         """Return the statement that adds one to each counter; one that has run out starts anew."""
-        rows = ", ".join(["(%s, 1, UNIX_TIMESTAMP() + %s)"] * len(self.counters))
-        return f"""
+        new = "1, UNIX_TIMESTAMP() + %(seconds)s"
+        rows = ", ".join(f"(%(name{number})s, {new})" for number in range(len(self.counters)))
+        runs = "expires_at > UNIX_TIMESTAMP() AND expires_at <= UNIX_TIMESTAMP() + %(seconds)s"
+        sql = f"""
             INSERT INTO rate_limits (name, hits, expires_at)
             VALUES {rows}
                 ON DUPLICATE KEY UPDATE
-                   hits = CASE WHEN expires_at > UNIX_TIMESTAMP() THEN hits + 1 ELSE 1 END,
-                   expires_at = CASE WHEN expires_at > UNIX_TIMESTAMP() THEN expires_at
-                                     ELSE UNIX_TIMESTAMP() + %s END
+                   hits = CASE WHEN {runs} THEN hits + 1 ELSE 1 END,
+                   expires_at = CASE WHEN {runs} THEN expires_at
+                                     ELSE UNIX_TIMESTAMP() + %(seconds)s END
         """
+        return sql, {**self._values(), "seconds": self.window_seconds}
 
     def _refuse(self, rows: list[db.Row], spare: int) -> None:
+        is_known = any(row["is_known"] for row in rows)
         for row in rows:
-            if row["hits"] + spare > self.counters[row["name"]]:
+            runs = 0 < row["seconds_left"] <= self.window_seconds
+            is_exempt = is_known and row["name"] == self.wide
+            if runs and not is_exempt and row["hits"] + spare > self.counters[row["name"]]:
                 raise ApiError(self.code, retry_after=row["seconds_left"])
 
 
 def delete_expired() -> int:
     """Delete the counters that have run out; a new hit starts from nothing either way."""
-    return db.execute("DELETE FROM rate_limits WHERE expires_at < UNIX_TIMESTAMP()").count
+    deleted = db.execute(
+        """
+        DELETE FROM rate_limits
+         WHERE known_until < UNIX_TIMESTAMP()
+           AND (expires_at < UNIX_TIMESTAMP() OR expires_at > UNIX_TIMESTAMP() + %s)
+        """,
+        MAX_WINDOW_SECONDS,
+    )
+    return deleted.count
+
+
+def delete_named(start: str) -> None:
+    """Delete the counters whose names begin so."""
+    db.execute("DELETE FROM rate_limits WHERE name LIKE %s", f"{start}%")
 
 
 def network(address: str) -> str:

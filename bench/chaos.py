@@ -390,6 +390,7 @@ def prepare(options: argparse.Namespace, folder: Path, database: MariaDB | None)
         WEB_WORKERS="2",
         JOB_WORKERS=str(options.workers),
         DAILY_IMAGES="1000000",
+        SUBMITS_PER_MINUTE="1000000",
         PASSWORD_HASH="pbkdf2:sha256:1000",
         WORKER_GRACE_SECONDS="3",
         **(database.settings("chaos") if database else {}),

@@ -21,6 +21,7 @@ config.load()
 config.settings.MAX_ACTIVE_JOBS = 10**6
 config.settings.MAX_QUEUE = 10**6
 config.settings.DAILY_IMAGES = 10**6
+config.settings.SUBMITS_PER_MINUTE = 10**6
 
 generated = painter.make(ImageRequest("a fox", width=64, height=64, steps=1))
 painter.make = lambda request, on_progress: generated

@@ -242,7 +242,12 @@ request = function()
   return wrk.format("POST", nil, headers, '{"prompt": "a fox in the snow", "seed": 1, "steps": 20}')
 end
 """
-ROOM = {"MAX_ACTIVE_JOBS": "100", "DAILY_IMAGES": "1000000", "MAX_QUEUE": "10000"}
+ROOM = {
+    "MAX_ACTIVE_JOBS": "100",
+    "DAILY_IMAGES": "1000000",
+    "SUBMITS_PER_MINUTE": "1000000",
+    "MAX_QUEUE": "10000",
+}
 FINISH = "UPDATE image_generations SET status = 'completed' WHERE status = 'pending'"
 
 

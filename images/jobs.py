@@ -140,6 +140,7 @@ def release(job: Job) -> None:
 
 def sweep() -> None:
     """Repair what processes that died left; any number of workers may do so at the same time."""
+    queue.cancel_of_disabled()
     for job in queue.list_abandoned():
         if job["is_late"]:
             fail(job, "timeout")

@@ -31,6 +31,11 @@ class Job(TypedDict):
 # `is_sent` for this: both are written, and either counts.
 MAY_BE_CHARGED = "CASE WHEN is_sent = 1 THEN 1 ELSE may_be_charged END AS may_be_charged"
 
+# What is being made for an account that is disabled meanwhile stops at the next heartbeat.
+OF_ENABLED_USER = """
+    EXISTS (SELECT 1 FROM users AS u WHERE u.id = user_id AND u.is_disabled = 0)
+"""
+
 # A row that goes back into the queue.
 WAITING_AGAIN = """
     status = 'pending', claim = NULL, lease_until = NULL, deadline_at = NULL, progress = 0,
@@ -51,7 +56,7 @@ def next_generation(models: list[str]) -> int | None:
         f"""
            SELECT MIN(g.id) AS id
              FROM image_generations AS g
-             JOIN users AS u ON u.id = g.user_id
+             JOIN users AS u ON u.id = g.user_id AND u.is_disabled = 0
         LEFT JOIN (SELECT user_id, COUNT(*) AS number
                      FROM image_generations
                     WHERE status = 'processing' AND model IS NOT NULL
@@ -83,13 +88,13 @@ def get_job(generation_id: int) -> Job | None:
 def claim_job(job: Job, claim: str, lease_seconds: int, deadline_seconds: int, now: float) -> bool:
     """Take a pending generation for this claim, unless another worker just did."""
     taken = db.execute(
-        """
+        f"""
         UPDATE image_generations
            SET status = 'processing', claim = %(claim)s, attempt = attempt + 1, progress = 0,
                lease_until = UNIX_TIMESTAMP() + %(lease_seconds)s,
                deadline_at = UNIX_TIMESTAMP() + %(deadline_seconds)s,
                started_at = CURRENT_TIMESTAMP, updated_at = CURRENT_TIMESTAMP
-         WHERE id = %(id)s AND status = 'pending'
+         WHERE id = %(id)s AND status = 'pending' AND {OF_ENABLED_USER}
         """,
         claim=claim,
         lease_seconds=lease_seconds,
@@ -107,13 +112,13 @@ def claim_job(job: Job, claim: str, lease_seconds: int, deadline_seconds: int, n
 def renew_lease(generation_id: int, claim: str, lease_seconds: int, progress: int) -> bool:
     """Heartbeat, progress and the question whether to go on, in one statement."""
     renewed = db.execute(
-        """
+        f"""
         UPDATE image_generations
            SET updated_at = CASE progress WHEN %(progress)s THEN updated_at
                                           ELSE CURRENT_TIMESTAMP END,
                progress = %(progress)s,
                lease_until = UNIX_TIMESTAMP() + %(lease_seconds)s
-         WHERE id = %(id)s AND claim = %(claim)s AND status = 'processing'
+         WHERE id = %(id)s AND claim = %(claim)s AND status = 'processing' AND {OF_ENABLED_USER}
         """,
         progress=progress,
         lease_seconds=lease_seconds,
@@ -126,10 +131,10 @@ def renew_lease(generation_id: int, claim: str, lease_seconds: int, progress: in
 def mark_may_be_charged(generation_id: int, claim: str) -> bool:
     """Note that a request that may be charged is about to be sent for this generation."""
     marked = db.execute(
-        """
+        f"""
         UPDATE image_generations
            SET may_be_charged = 1, is_sent = 1
-         WHERE id = %s AND claim = %s AND status = 'processing'
+         WHERE id = %s AND claim = %s AND status = 'processing' AND {OF_ENABLED_USER}
         """,
         generation_id,
         claim,
@@ -247,6 +252,19 @@ def cancel(generation_id: int, user_id: int) -> bool:
         if canceled:
             quota.refund(user_id, generation_id)
     return canceled > 0
+
+
+def cancel_of_disabled() -> None:
+    """Cancel what is unfinished of disabled accounts, and refund it."""
+    sql = """
+        SELECT g.id, g.user_id
+          FROM image_generations AS g
+          JOIN users AS u ON u.id = g.user_id AND u.is_disabled <> 0
+         WHERE g.status IN ('pending', 'processing') AND g.model IS NOT NULL
+         LIMIT 1000
+    """
+    for row in db.all(sql):
+        cancel(row["id"], row["user_id"])
 
 
 def requeue(job: Job) -> bool:

@@ -1,18 +1,22 @@
-"""SQL of the quota: how many images a user may ask for in a day, and how many at a time.
+"""SQL of the quota: how many images a user may ask for in a day, in a minute, and at a time.
 
-The columns `quota_day`, `quota_used`, `active_at_most` and `image_count` of `users` are changed
-here alone, in transactions that lock the user's row first: no deadlocks, and requests at the same
-moment cannot share a last place.
+The columns `quota_day`, `quota_used`, `submit_minute`, `submitted_in_minute`, `active_at_most` and
+`image_count` of `users` are changed here alone, in transactions that lock the user's row first: no
+deadlocks, and requests at the same moment cannot share a last place. A day is that of
+QUOTA_TIMEZONE, a number that counts up; the database's clock says which it is.
 """
+
+from datetime import date, datetime, timedelta
 
 import db
 from accounts.tokens import Session, check_session
 from config import settings
 from errors import ApiError
 
-DAY_SECONDS = 86400
-# The day, UTC, counted from 1970.
-TODAY = f"UNIX_TIMESTAMP() DIV {DAY_SECONDS}"
+FIRST_DAY = date(1970, 1, 1)
+MINUTE_SECONDS = 60
+# Counted from 1970.
+THIS_MINUTE = f"UNIX_TIMESTAMP() DIV {MINUTE_SECONDS}"
 
 
 class TooManyActive(ApiError):
@@ -23,18 +27,56 @@ class QuotaSpent(ApiError):
     code = "quota_spent"
 
 
-# Counts images into the user's day and among the unfinished; matches nothing if there is no room,
-# if the day is over, or if the session has ended. A submit raises `active_at_most`, but nothing
-# that ends lowers it: only when it says that there may be too many are the unfinished counted, by
-# make_room(), because a count at each submit costs as much as its INSERT.
-RESERVE = """
+class TooManySubmits(ApiError):
+    code = "too_many_submits"
+
+
+# -- Days ---------------------------------------------------------------------------------------
+
+
+def day_of(seconds: float) -> int:
+    """Return the day of a moment in seconds since 1970."""
+    today = datetime.fromtimestamp(seconds, settings.QUOTA_TIMEZONE).date()
+    return (today - FIRST_DAY).days
+
+
+def end_of(day: int) -> int:
+    """Return when a day is over: the next midnight there, in seconds since 1970."""
+    tomorrow = FIRST_DAY + timedelta(days=day + 1)
+    midnight = datetime(*tomorrow.timetuple()[:3], tzinfo=settings.QUOTA_TIMEZONE)
+    return int(midnight.timestamp())
+
+
+def current_day(user: db.Row) -> int:
+    """Return the day that the user's quota is of: today, or tomorrow if that has begun for it.
+
+    A day further ahead was noted while the database's clock was wrong.
+    """
+    today = day_of(user["now"])
+    return user["quota_day"] if user["quota_day"] == today + 1 else today
+
+
+# -- The quota ----------------------------------------------------------------------------------
+
+# Counts images into the user's day and minute and among the unfinished; matches nothing if there
+# is no room, if the day is over, or if the session has ended. What is canceled goes on counting in
+# its minute: submits that are canceled at once must end, too. A submit raises `active_at_most`, but
+# nothing that ends lowers it: only when it says that there may be too many are the unfinished
+# counted, by make_room(), because a count at each submit costs as much as its INSERT.
+RESERVE = f"""
     UPDATE users
        SET quota_used = quota_used + %(number)s,
+           submitted_in_minute = %(number)s + CASE submit_minute
+               WHEN {THIS_MINUTE} THEN submitted_in_minute
+               ELSE 0
+           END,
+           submit_minute = {THIS_MINUTE},
            active_at_most = active_at_most + %(number)s,
            image_count = image_count + %(number)s
      WHERE id = %(user_id)s AND token_version = %(token_version)s AND is_disabled = 0
-       AND quota_day >= %(today)s AND quota_used <= %(daily_room)s
+       AND quota_day IN (%(today)s, %(today)s + 1) AND quota_used <= %(daily_room)s
        AND active_at_most <= %(active_room)s
+       AND (submitted_in_minute <= %(minute_room)s OR submit_minute <> {THIS_MINUTE})
 """
 
 
@@ -47,22 +89,33 @@ def reserve(session: Session, number: int, today: int) -> tuple[str, db.Row]:
         "token_version": session.token_version,
         "daily_room": settings.DAILY_IMAGES - number,
         "active_room": settings.MAX_ACTIVE_JOBS - number,
+        "minute_room": minute_room(number),
     }
     return RESERVE, values
+
+
+def minute_room(number: int) -> int:
+    """Return how many images may have been submitted in this minute before so many more.
+
+    The first submit of a minute always has room.
+    """
+    return max(0, settings.SUBMITS_PER_MINUTE - number)
 
 
 def make_room(session: Session, number: int) -> int:
     """Say why RESERVE matched nothing, or begin the user's day and count the unfinished anew.
 
-    Returns the day. Raises BadToken, QuotaSpent and TooManyActive.
+    Returns the day. Raises BadToken, QuotaSpent, TooManySubmits and TooManyActive.
     """
     with db.transaction():
         user = lock_user(session.user_id)
         check_session(session, user)
-        day = max(user["quota_day"], user["today"])
+        day = current_day(user)
         used = user["quota_used"] if user["quota_day"] == day else 0
         if used + number > settings.DAILY_IMAGES:
-            raise QuotaSpent(retry_after=(day + 1) * DAY_SECONDS - user["now"])
+            raise QuotaSpent(retry_after=end_of(day) - user["now"])
+        if user["submitted"] > minute_room(number):
+            raise TooManySubmits(retry_after=MINUTE_SECONDS - user["now"] % MINUTE_SECONDS)
         active = count_active(session.user_id)
         if active + number > settings.MAX_ACTIVE_JOBS:
             raise TooManyActive(retry_after=5)
@@ -80,8 +133,9 @@ def lock_user(user_id: int) -> db.Row | None:
     """Lock the user's row until the end of the transaction; always before any other row."""
     return db.one(
         f"""
-        SELECT id, token_version, is_disabled, quota_day, quota_used,
-               UNIX_TIMESTAMP() AS now, {TODAY} AS today
+        SELECT id, token_version, is_disabled, quota_day, quota_used, UNIX_TIMESTAMP() AS now,
+               CASE submit_minute WHEN {THIS_MINUTE} THEN submitted_in_minute
+                                  ELSE 0 END AS submitted
           FROM users
          WHERE id = %s
            FOR UPDATE
@@ -140,13 +194,13 @@ def forget_images(user_id: int, number: int) -> None:
 def get_quota(user_id: int) -> db.Row:
     """Return {used, active, resets_at}: today's images, unfinished ones, and when the day ends."""
     user = db.one(
-        f"SELECT quota_day, quota_used, {TODAY} AS today FROM users WHERE id = %s", user_id
+        "SELECT quota_day, quota_used, UNIX_TIMESTAMP() AS now FROM users WHERE id = %s", user_id
     )
-    used = user["quota_used"] if user["quota_day"] == user["today"] else 0
+    day = current_day(user)
     return {
-        "used": used,
+        "used": user["quota_used"] if user["quota_day"] == day else 0,
         "active": count_active(user_id),
-        "resets_at": (user["today"] + 1) * DAY_SECONDS,
+        "resets_at": end_of(day),
     }
 
 

@@ -36,7 +36,8 @@ def submit(
 
     The same idempotency key and request again return the generations of the first time. `extra` are
     params to keep in the record beside ours; workers leave the rows alone for `hold_seconds`.
-    Raises InvalidInput, PromptBlocked, BadToken, KeyReused, QuotaSpent, TooManyActive, QueueFull.
+    Raises InvalidInput, PromptBlocked, BadToken, KeyReused, QuotaSpent, TooManySubmits,
+    TooManyActive, QueueFull.
     """
     blocklist.check(wanted.prompt)
     rows = parameters.new_rows(parameters.fill(wanted), extra or {})
@@ -65,7 +66,7 @@ def insert(
         "user_id": session.user_id,
         "number": number,
         "now": now,
-        "today": seconds // quota.DAY_SECONDS,
+        "today": quota.day_of(seconds),
         "not_before": seconds + hold_seconds if hold_seconds else 0,
     }
     while True:

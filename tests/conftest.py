@@ -17,7 +17,7 @@ os.environ.update(clean_environment(DATA_DIR=tempfile.mkdtemp(prefix="image-gene
 import app as service
 import config
 import migrations
-from images import queue_status
+from images import queue_status, quota
 from pool import pool
 
 DATABASES = ["sqlite", "mariadb"]
@@ -147,6 +147,14 @@ def alice(database):
 @pytest.fixture
 def bob(database):
     return Person("bob")
+
+
+@pytest.fixture
+def one_minute(monkeypatch):
+    """Let the minute that submits are counted in not end during the test."""
+    reserve = quota.RESERVE.replace(quota.THIS_MINUTE, "28000000")
+    monkeypatch.setattr(quota, "RESERVE", reserve)
+    monkeypatch.setattr(quota, "THIS_MINUTE", "28000000")
 
 
 @pytest.fixture

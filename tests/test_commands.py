@@ -4,11 +4,13 @@ import sys
 import pytest
 
 import app as service
+import db
 from accounts import users
 from files import cleanup, storage
-from images import jobs
+from images import jobs, queue
 from tests.conftest import Person
 from tests.servers import ROOT, clean_environment
+from tests.test_queue import submit
 
 
 @pytest.fixture
@@ -78,6 +80,20 @@ def test_user_disable_and_undo(flask, alice):
 
     alice.log_in()
     assert refused.json["code"] == "account_disabled"
+
+
+def test_user_disable_cancels_and_refunds_what_is_unfinished(flask, alice, bob):
+    for person in (alice, alice, bob):
+        submit(person)
+    running = jobs.acquire(["test_model"])
+
+    flask("user", "disable", "alice")
+
+    rows = db.all("SELECT user_id, status FROM image_generations ORDER BY id")
+    assert [row["status"] for row in rows if row["user_id"] == alice.id] == ["canceled"] * 2
+    assert [row["status"] for row in rows if row["user_id"] == bob.id] == ["pending"]
+    assert not queue.renew_lease(running["id"], running["claim"], 30, progress=1)
+    assert db.value("SELECT quota_used FROM users WHERE id = %s", alice.id) == 0
 
 
 def test_user_delete_leaves_nothing_behind(flask, alice, bob, settings):

@@ -77,6 +77,8 @@ def test_the_published_names_choose_mysql(load):
         ({**MYSQL, "MYSQL_SSL_CA": "/no/such/file"}, "MYSQL_SSL_CA"),
         ({"PASSWORD_HASH": "md5"}, "PASSWORD_HASH"),
         ({"WEB_WORKERS": "-1"}, "WEB_WORKERS"),
+        ({"SUBMITS_PER_MINUTE": "0"}, "SUBMITS_PER_MINUTE"),
+        *[({"QUOTA_TIMEZONE": name}, "QUOTA_TIMEZONE") for name in ("UTC+8", "Asia", "../x", "\0")],
         ({**PRODUCTION, "SECRET_KEY": ""}, "SECRET_KEY"),
         ({**PRODUCTION, "SECRET_KEY": "short"}, "SECRET_KEY"),
         ({**PRODUCTION, "SECRET_KEY": "a" * 64}, "SECRET_KEY"),

@@ -73,9 +73,59 @@ def test_too_many_failures_on_one_account_are_refused(alice, settings):
     for _ in range(3):
         assert log_in(alice, password="wrong").status_code == 401
 
-    response = log_in(alice, "ALICE", environ_base={"REMOTE_ADDR": "10.9.9.9"})
+    response = log_in(alice, "ALICE")
 
     assert (response.status_code, response.json["code"]) == (429, "too_many_attempts")
+    assert 0 < int(response.headers["Retry-After"]) <= settings.LOGIN_WINDOW_SECONDS
+
+
+def fail_from(client, address: str, username="alice", times=3) -> list[int]:
+    """Return the statuses of log-ins with a wrong password from an address."""
+    answers = [
+        log_in(client, username, "wrong1", environ_base={"REMOTE_ADDR": address})
+        for _ in range(times)
+    ]
+    return [answer.status_code for answer in answers]
+
+
+@pytest.mark.parametrize("attacker", ["10.0.0.7", "2001:db8:9::1"])
+def test_failures_from_another_network_lock_nobody_out(alice, settings, attacker):
+    settings.LOGIN_FAILURES_PER_ACCOUNT = 2
+
+    assert fail_from(alice, attacker) == [401, 401, 429]
+    assert log_in(alice, environ_base={"REMOTE_ADDR": "10.0.0.8"}).status_code == 200
+
+
+def test_guesses_from_many_networks_end_too(alice, settings):
+    settings.LOGIN_FAILURES_PER_ACCOUNT = 1
+
+    statuses = [fail_from(alice, f"10.0.0.{number}", times=1) for number in range(12)]
+
+    assert statuses == [[401]] * 10 + [[429]] * 2
+    assert fail_from(alice, "10.0.1.1", "nobody", times=1) == [401]
+
+
+def test_an_attack_from_many_networks_spares_where_the_account_logged_in_from(alice, settings):
+    settings.LOGIN_FAILURES_PER_ACCOUNT = 1
+    for number in range(12):
+        fail_from(alice, f"10.0.0.{number}", times=1)
+    db.execute("UPDATE rate_limits SET expires_at = 1 WHERE hits = 0")
+    rate_limits.delete_expired()
+
+    assert log_in(alice, environ_base={"REMOTE_ADDR": "10.0.1.1"}).status_code == 429
+    assert log_in(alice).status_code == 200
+    # There, too, guesses are counted.
+    assert fail_from(alice, "127.0.0.1", times=2) == [401, 429]
+
+
+def test_an_end_from_a_clock_that_was_wrong_by_a_year_is_none(alice, settings):
+    settings.LOGIN_FAILURES_PER_ACCOUNT = 2
+    fail_from(alice, "127.0.0.1")
+    db.execute("UPDATE rate_limits SET expires_at = expires_at + 31536000")
+
+    assert log_in(alice).status_code == 200
+    assert fail_from(alice, "127.0.0.1") == [401, 401, 429]
+    response = log_in(alice)
     assert 0 < int(response.headers["Retry-After"]) <= settings.LOGIN_WINDOW_SECONDS
 
 
@@ -189,7 +239,7 @@ def test_a_good_login_takes_six_statements(alice, database, monkeypatch):
 
     alice.post("/api/auth/login", json={"username": "alice", "password": "secret1"})
 
-    # Both counters and the account are read, the hit is counted and read in a transaction, and
+    # The counters and the account are read, the hit is counted and read in a transaction, and
     # refunded. SQLite also begins the transaction.
     assert len(sent) == {"mariadb": 6, "sqlite": 7}[database]
 

@@ -700,10 +700,18 @@ def test_retry_of_a_blocked_prompt_is_refused_as_documented(alice, block):
 
 
 @pytest.mark.parametrize(
-    ("setting", "status"), [("MAX_ACTIVE_JOBS", 429), ("DAILY_IMAGES", 429), ("MAX_QUEUE", 503)]
+    ("setting", "status"),
+    [
+        ("MAX_ACTIVE_JOBS", 429),
+        ("DAILY_IMAGES", 429),
+        ("SUBMITS_PER_MINUTE", 429),
+        ("MAX_QUEUE", 503),
+    ],
 )
 @pytest.mark.parametrize("send", [submit, Person.generate])
-def test_too_many_generations_are_refused_as_documented(alice, settings, setting, status, send):
+def test_too_many_generations_are_refused_as_documented(
+    alice, settings, one_minute, setting, status, send
+):
     setattr(settings, setting, 1)
     submit(alice, key="first")
 
@@ -999,6 +1007,7 @@ LIMITS = [
     "REGISTRATIONS_PER_ADDRESS",
     "MAX_ACTIVE_JOBS",
     "DAILY_IMAGES",
+    "SUBMITS_PER_MINUTE",
     "MAX_QUEUE",
 ]
 NO_LIMITS = dict.fromkeys(LIMITS, "1000000")

@@ -4,15 +4,19 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
+from datetime import datetime
+from zoneinfo import ZoneInfo
 
 import pytest
 
+import config
 import db
 import logs
 from accounts import users
 from engines import PermanentError, TransientError, painter
 from files import cleanup, storage
 from images import history, jobs, queue, queue_status, results
+from images import quota as quotas
 from tests.pictures import opened
 
 GENERATE = "/api/v1/images/generate"
@@ -963,3 +967,164 @@ def test_a_link_is_void_once_the_sessions_are_ended(alice, client, link):
     users.change_password(alice.id, "x")
 
     assert client.get(link).status_code == 403
+
+
+# -- Limits of the day and of the minute ----------------------------------------------------------
+
+
+def cancel_all(person) -> None:
+    for one in person.history("?per_page=50")["records"]:
+        person.post(f"/api/v1/images/{one['id']}/cancel")
+
+
+def test_submits_that_are_canceled_at_once_end_too(alice, settings, one_minute):
+    settings.SUBMITS_PER_MINUTE = 5
+    submit(alice, n=4)
+    cancel_all(alice)
+
+    refused = submit(alice, n=2)
+
+    assert (refused.status_code, refused.json["code"]) == (429, "too_many_submits")
+    assert 0 < int(refused.headers["Retry-After"]) <= 60
+    # What was refused has counted nothing.
+    assert submit(alice).status_code == 202
+    assert quota(alice)["used"] == 1
+
+
+def test_retry_and_generate_test_count_in_the_minute_too(alice, settings, one_minute):
+    settings.SUBMITS_PER_MINUTE = 2
+    number = submit_one(alice)
+    work()
+
+    assert alice.post(f"/api/v1/images/{number}/retry").status_code == 202
+    assert alice.post(f"/api/v1/images/{number}/retry").json["code"] == "too_many_submits"
+    assert alice.generate().json["code"] == "too_many_submits"
+
+
+def test_a_key_used_again_does_not_count_in_the_minute(alice, settings, one_minute):
+    settings.SUBMITS_PER_MINUTE = 2
+
+    assert [submit(alice, key="k").status_code for _ in range(4)] == [202] * 4
+
+
+@pytest.mark.parametrize("minutes", [-1, 525_600])
+def test_another_minute_starts_anew_though_the_clock_was_wrong(
+    alice, settings, one_minute, minutes
+):
+    settings.SUBMITS_PER_MINUTE = 1
+    submit(alice, n=4)  # the first of a minute always has room
+    db.execute("UPDATE users SET submit_minute = submit_minute + %s", minutes)
+
+    assert submit(alice).status_code == 202
+    assert submit(alice).json["code"] == "too_many_submits"
+
+
+@pytest.mark.parametrize("days", [2, 365])
+def test_a_day_of_a_clock_that_was_wrong_ends_at_once(alice, settings, days):
+    settings.DAILY_IMAGES = 3
+    submit(alice, n=3)
+    db.execute("UPDATE users SET quota_day = quota_day + %s", days)
+
+    assert (quota(alice)["used"], submit(alice, n=2).status_code) == (0, 202)
+    response = submit(alice, n=2)
+    assert (response.status_code, quota(alice)["used"]) == (429, 2)
+    assert 0 < int(response.headers["Retry-After"]) <= 86400
+
+
+def test_the_quota_is_that_of_the_day_in_its_time_zone(alice, settings):
+    settings.DAILY_IMAGES = 3
+    settings.QUOTA_TIMEZONE = ZoneInfo("Asia/Kathmandu")
+    submit(alice, n=3)
+
+    state = quota(alice)
+
+    assert (state["used"], state["timezone"]) == (3, "Asia/Kathmandu")
+    assert state["resetsAt"].endswith("T18:15:00Z")
+    assert submit(alice).json["code"] == "quota_spent"
+
+
+# Each is the last second of a day: ordinary ones, of 23 and of 25 hours, one without a midnight,
+# one with two, and one before a day that never was.
+DAY_ENDS = [
+    ("UTC", "2024-02-29T23:59:59+00:00"),
+    ("Asia/Shanghai", "2024-05-01T23:59:59+08:00"),
+    ("America/New_York", "2024-03-10T23:59:59-04:00"),
+    ("America/New_York", "2024-11-03T23:59:59-05:00"),
+    ("Asia/Beirut", "2024-03-30T23:59:59+02:00"),
+    ("America/Havana", "2024-11-02T23:59:59-04:00"),
+    ("Pacific/Apia", "2011-12-29T23:59:59-10:00"),
+]
+
+
+@pytest.mark.parametrize(("name", "last_second"), DAY_ENDS)
+def test_days_end_at_midnight_whatever_clocks_do_there(settings, name, last_second):
+    settings.QUOTA_TIMEZONE = config.time_zone(name)
+    last = int(datetime.fromisoformat(last_second).timestamp())
+
+    day = quotas.day_of(last)
+
+    assert quotas.end_of(day) == last + 1
+    assert quotas.day_of(last + 1) > day
+    assert quotas.day_of(quotas.end_of(day - 1)) == day
+
+
+# -- Disabled accounts ----------------------------------------------------------------------------
+
+BY_HAND = "UPDATE users SET is_disabled = 1 WHERE username = 'alice'"
+
+
+def state(number: int) -> tuple[str, int]:
+    """Return the status of a generation, and how much of its user's quota is used."""
+    row = db.one(
+        """
+        SELECT g.status, u.quota_used
+          FROM image_generations AS g
+          JOIN users AS u ON u.id = g.user_id
+         WHERE g.id = %s
+        """,
+        number,
+    )
+    return row["status"], row["quota_used"]
+
+
+def test_the_queue_of_an_account_that_is_disabled_by_hand_stops(alice, bob):
+    number = submit_one(alice)
+    other = submit_one(bob)
+    db.execute(BY_HAND)
+
+    work()
+
+    assert record(bob, other)["status"] == "completed"
+    assert state(number) == ("pending", 1)
+    jobs.sweep()
+    assert state(number) == ("canceled", 0)
+
+
+def test_a_job_that_is_taken_while_its_account_is_disabled_is_not_begun(alice):
+    number = submit_one(alice)
+    job = queue.get_job(number)
+    db.execute(BY_HAND)
+
+    assert not queue.claim_job(job, "x", 30, 60, now=0.0)
+
+
+def test_what_is_being_made_for_a_disabled_account_stops_unpaid(alice):
+    number = submit_one(alice)
+    job = jobs.acquire(["test_model"])
+    db.execute(BY_HAND)
+
+    assert not queue.renew_lease(number, job["claim"], 30, progress=1)
+    with pytest.raises(jobs.ClaimLost):
+        jobs.mark_may_be_charged(job)
+    jobs.sweep()
+    assert state(number) == ("canceled", 0)
+
+
+def test_an_account_that_is_enabled_again_may_submit_again(alice):
+    db.execute(BY_HAND)
+    db.execute("UPDATE users SET is_disabled = 0")
+    number = submit_one(alice)
+
+    work()
+
+    assert record(alice, number)["status"] == "completed"
