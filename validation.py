@@ -15,6 +15,8 @@ from pydantic_core import PydanticCustomError
 from errors import ApiError
 
 MAX_WRONG_FIELDS = 20
+# Far more than the longest text that is normalized may have afterwards.
+MAX_NORMALIZED = 200
 # Control, format (zero width, direction), surrogate, private and unassigned characters; line
 # breaks.
 UNPRINTABLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
@@ -67,7 +69,11 @@ def strip(value: Any) -> Any:
 
 def normalize(value: Any) -> Any:
     """Return one Unicode form of a text, without blanks around it."""
-    return unicodedata.normalize("NFKC", value).strip() if isinstance(value, str) else value
+    value = strip(value)
+    # The time grows with the square of the length; what is too long is refused after this.
+    if isinstance(value, str) and len(value) <= MAX_NORMALIZED:
+        value = unicodedata.normalize("NFKC", value).strip()
+    return value
 
 
 def check_printable(text: str) -> str:

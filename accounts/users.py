@@ -145,11 +145,13 @@ def delete_user(user_id: int, file_keys: list[str]) -> bool:
 
 # -- Keys: names and emails are unique without regard to case or Unicode form -------------------
 
+MAX_KEY = 255  # characters; cut before it is normalized, which takes the square of the length
+
 
 def identity_key(text: str) -> str:
     """Return what two spellings of one name or email have in common."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return unicodedata.normalize("NFKC", folded).strip()[:255]
+    folded = unicodedata.normalize("NFKC", text[:MAX_KEY]).casefold()
+    return unicodedata.normalize("NFKC", folded).strip()[:MAX_KEY]
 
 
 def legacy_key(text: str) -> str:
