@@ -9,6 +9,11 @@ FIELDS = {
     "string_too_short": ("至少 {min_length} 个字符", "must have at least {min_length} characters"),
     "string_too_long": ("最多 {max_length} 个字符", "must have at most {max_length} characters"),
     "unprintable": ("包含不可见或控制字符", "contains invisible or control characters"),
+    "not_utf8": ("不是 UTF-8 编码", "is not UTF-8"),
+    "form_type": (
+        "不是有效的表单，multipart/form-data 须带 boundary",
+        "is not a valid form; multipart/form-data needs its boundary",
+    ),
     "email": ("格式不正确", "is not an email address"),
     "number_type": ("必须是整数", "must be a whole number"),
     "greater_than_equal": ("不能小于 {ge}", "must be at least {ge}"),
@@ -63,6 +68,8 @@ INVALID = ("格式不正确", "is not valid")
 
 # What each field is called in front of a sentence about it.
 LABELS = {
+    "body": ("请求体", "Body"),
+    "query": ("查询参数", "Query"),
     "database": ("数据库", "Database"),
     "storage": ("存储", "Storage"),
     "queue": ("队列", "Queue"),

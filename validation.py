@@ -9,16 +9,41 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
+import email_validator
+from email_validator import EmailNotValidError, validate_email
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ValidationError
 from pydantic_core import PydanticCustomError
 
 from errors import ApiError
 
 MAX_WRONG_FIELDS = 20
+# Far more than the longest text that is normalized may have afterwards.
+MAX_NORMALIZED = 200
 # Control, format (zero width, direction), surrogate, private and unassigned characters; line
 # breaks.
 UNPRINTABLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-EMAIL = r"^[^@\s\x00-\x1F\x7F]+@[^@\s\x00-\x1F\x7F]+\.[^@\s\x00-\x1F\x7F]+$"
+# They choose the form of the character before them: of an emoji, a Chinese or a Mongolian letter.
+SELECTORS = "\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef"
+# Others that show nothing: Unicode's Default_Ignorable_Code_Point, an empty Braille cell and note.
+BLANKS = (
+    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f"
+    "\u2800\u3164\ufeff\uffa0\ufff0-\ufff8"
+    "\U0001bca0-\U0001bca3\U0001d159\U0001d173-\U0001d17a\U000e0000-\U000e00ff\U000e01f0-\U000e0fff"
+)
+INVISIBLE = re.compile(f"[{SELECTORS}{BLANKS}]")
+# Scripts with letters that look like those of another of them.
+LOOKALIKES = {
+    "LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "COPTIC", "DESERET", "GLAGOLITIC",
+    "GOTHIC", "LISU", "OLD", "OSAGE",
+}
+
+# What the document of the API says of an email: no more than a part of what is accepted.
+EMAIL = (
+    r"^[A-Za-z0-9_+-]{1,20}(\.[A-Za-z0-9_+-]{1,20}){0,2}"
+    r"@([A-Za-z0-9]{1,10}(-[A-Za-z0-9]{1,10})?\.){1,2}[A-Za-z]{2,10}$"
+)
+# People develop with addresses under .test and .local.
+email_validator.SPECIAL_USE_DOMAIN_NAMES.clear()
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
@@ -67,7 +92,11 @@ def strip(value: Any) -> Any:
 
 def normalize(value: Any) -> Any:
     """Return one Unicode form of a text, without blanks around it."""
-    return unicodedata.normalize("NFKC", value).strip() if isinstance(value, str) else value
+    value = strip(value)
+    # The time grows with the square of the length; what is too long is refused after this.
+    if isinstance(value, str) and len(value) <= MAX_NORMALIZED:
+        value = unicodedata.normalize("NFKC", value).strip()
+    return value
 
 
 def check_printable(text: str) -> str:

@@ -33,13 +33,18 @@ UPGRADE_DAYS = 7
 # processes run the same statements for a while, which their being repeatable makes harmless.
 LOCK_SECONDS = 10
 
+# MySQL's collation that compares bytes, as far as the last that is no blank.
+BYTES = "utf8mb4_bin"
+
 MYSQL_WORDS = {
+    "{MYSQL}": "",
     "{ID}": "INT AUTO_INCREMENT PRIMARY KEY",
     "{KEY}": "VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NULL",
     "{TABLE}": "ENGINE=InnoDB DEFAULT CHARSET=utf8mb4",
     "{ON_UPDATE_NOW}": "ON UPDATE CURRENT_TIMESTAMP",
 }
 SQLITE_WORDS = {
+    "{MYSQL}": "--",
     "{ID}": "INTEGER PRIMARY KEY AUTOINCREMENT",
     "{KEY}": "VARCHAR(255)",
     "{TABLE}": "",
@@ -61,6 +66,7 @@ def upgrade() -> list[str]:
         applied = []
         if pending(connection):
             with lock(connection):
+                modernize_tables(connection)
                 for path in pending(connection):
                     apply(connection, path)
                     applied.append(path.stem)
@@ -165,13 +171,42 @@ def take_lock(connection: Connection, owner: str) -> bool:
     return taken_over.count == 1
 
 
+def modernize_tables(connection: Connection) -> None:
+    """Give tables made by hand on an old MySQL today's character set, engine and row format.
+
+    In its three-byte utf8 there is no room for an emoji, in its row formats for long keys, and its
+    engine has no transactions.
+    """
+    if not settings.uses_mysql:
+        return
+    outdated = connection.run(
+        """
+        SELECT DISTINCT TABLE_NAME AS name
+          FROM information_schema.TABLES
+          JOIN information_schema.COLUMNS USING (TABLE_SCHEMA, TABLE_NAME)
+         WHERE TABLE_SCHEMA = DATABASE()
+           AND TABLE_NAME IN ('users', 'image_generations')
+           AND (CHARACTER_SET_NAME <> 'utf8mb4' OR ENGINE <> 'InnoDB'
+                OR ROW_FORMAT IN ('Compact', 'Redundant'))
+        """
+    ).rows
+    for table in outdated:
+        collation = BYTES if table["name"] == "users" else "utf8mb4_general_ci"
+        run_again(
+            connection,
+            f"""
+            ALTER TABLE {table["name"]}
+                CONVERT TO CHARACTER SET utf8mb4 COLLATE {collation},
+                ENGINE = InnoDB, ROW_FORMAT = DYNAMIC
+            """,
+        )
+
+
 def apply(connection: Connection, path: Path) -> None:
     connection.run(connection.BEGIN)
     for statement in statements(path):
         try:
-            connection.run(statement)
-        except Duplicate:
-            pass  # a row it adds is there already
+            run_again(connection, statement)
         except (pymysql.OperationalError, pymysql.InternalError, pymysql.ProgrammingError) as error:
             if error.args[0] not in ALREADY_DONE:
                 raise
@@ -180,11 +215,27 @@ def apply(connection: Connection, path: Path) -> None:
     connection.run("COMMIT")
 
 
+def run_again(connection: Connection, statement: str) -> None:
+    """Run a statement that may have been run before: a row that it adds may be there already."""
+    try:
+        connection.run(statement)
+    except Duplicate:
+        if BYTES in statement:
+            # There are old names that only blanks at their ends tell apart: it passes over these.
+            connection.run(statement.replace(BYTES, bytes_and_blanks(connection)))
+
+
+def bytes_and_blanks(connection: Connection) -> str:
+    """Return the name of the collation that does not."""
+    [server] = connection.run("SELECT VERSION() AS version").rows
+    return "utf8mb4_nopad_bin" if "MariaDB" in server["version"] else "utf8mb4_0900_bin"
+
+
 def statements(path: Path) -> list[str]:
     """Split a migration into its statements, written for the configured engine."""
     text = path.read_text(encoding="utf-8")
-    lines = [line for line in text.splitlines() if not line.startswith("--")]
-    text = "\n".join(lines)
     for word, meaning in (MYSQL_WORDS if settings.uses_mysql else SQLITE_WORDS).items():
         text = text.replace(word, meaning)
-    return [part.strip() for part in text.split(";\n") if part.strip()]
+    lines = [line for line in text.splitlines() if not line.startswith("--")]
+    parts = "\n".join([*lines, ""]).split(";\n")
+    return [part.strip() for part in parts if part.strip()]

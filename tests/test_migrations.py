@@ -342,3 +342,128 @@ def test_a_counter_is_not_counted_anew_long_after_the_upgrade(before_names):
     migrations.upgrade()
 
     assert db.value("SELECT image_count FROM users") == 77
+
+
+# -- Names and text ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def before_text(empty_database, monkeypatch):
+    """A database of the release before names were compared by their bytes."""
+    older = [path for path in migrations.files() if path.stem < "0008"]
+    monkeypatch.setattr(migrations, "files", lambda: older)
+    migrations.upgrade()
+    monkeypatch.undo()
+    return empty_database
+
+
+def add_account(name: str, email: str, password: str) -> None:
+    """Add an account as people did by hand, without keys."""
+    password_hash = generate_password_hash(password, method="pbkdf2:sha256:1000")
+    db.insert("users", username=name, email=email, password_hash=password_hash)
+
+
+def can_log_in(name: str, password: str) -> bool:
+    body = {"username": name, "password": password}
+    answer = Person().post("/api/auth/login", json=body)
+    return answer.status_code == 200 and answer.json["data"]["user"]["username"] == name
+
+
+SAME_BUT_FOR_BLANKS = ["bob", "bob ", "bob  ", "bob   ", "bob\t", " bob"]
+
+
+def use_names_without_padding(database: str) -> None:
+    """Compare published names as MySQL 8 does by default: blanks at their end count."""
+    if database == "mariadb":
+        name = "VARCHAR(64) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_nopad_ci NOT NULL"
+        db.execute(f"ALTER TABLE users MODIFY username {name}, MODIFY email {name}")
+
+
+def test_names_that_differ_by_blanks_alone_get_keys_and_log_in(before_text):
+    use_names_without_padding(before_text)
+    for number, name in enumerate(SAME_BUT_FOR_BLANKS):
+        add_account(name, f"bob@x.de{' ' * number}", f"secret{number}")
+
+    migrations.upgrade()
+
+    assert db.all("SELECT id FROM users WHERE username_key IS NULL OR email_key IS NULL") == []
+    assert [
+        name
+        for number, name in enumerate(SAME_BUT_FOR_BLANKS)
+        if not can_log_in(name, f"secret{number}")
+    ] == []
+
+
+def test_accounts_whose_keys_all_are_taken_do_not_stop_an_upgrade(database):
+    long = "x" * 250
+    for number in range(5):
+        add_account(f"{number}", f"{number}@x.de", "secret1")
+    # What only SQLite has room for in these columns.
+    rows = [{"id": number, "username": long, "email": long} for number in range(1, 6)]
+
+    for row in rows:
+        users._fill_keys_of(row)
+
+    keys = db.all("SELECT username_key, email_key FROM users ORDER BY id")
+    assert [key["username_key"] for key in keys[3:]] == ["LEGACY 4", "LEGACY 5"]
+    assert all(key["email_key"] for key in keys)
+
+
+def test_published_columns_of_names_are_compared_by_their_bytes(published):
+    migrations.upgrade()
+
+    columns = db.all(
+        """
+        SELECT COLUMN_NAME AS name, COLUMN_TYPE AS type, COLLATION_NAME AS collation
+          FROM information_schema.COLUMNS
+         WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = 'users'
+           AND COLUMN_NAME IN ('username', 'email')
+        """
+    )
+    found = {column["name"]: (column["type"], column["collation"]) for column in columns}
+    assert found == {
+        "username": ("varchar(64)", "utf8mb4_bin"),
+        "email": ("varchar(120)", "utf8mb4_bin"),
+    }
+    with pytest.raises(db.Duplicate):
+        add_account("Alice", "new@example.com", "secret1")
+
+
+# Tables as an older MySQL made them by default, or as its administrator did.
+OLD_TABLES = [
+    "DEFAULT CHARSET=utf8mb3",
+    "DEFAULT CHARSET=utf8mb3 ROW_FORMAT=COMPACT",
+    "DEFAULT CHARSET=latin1 ROW_FORMAT=REDUNDANT",
+    "DEFAULT CHARSET=utf8mb4 ROW_FORMAT=COMPACT",
+    "ENGINE=MyISAM DEFAULT CHARSET=utf8mb3",
+]
+
+
+@pytest.mark.parametrize("kind", OLD_TABLES)
+def test_tables_of_an_old_mysql_take_an_emoji_after_the_upgrade(published, kind):
+    published.run("DROP TABLE image_generations, users", database="published")
+    tables = [table.partition(") ENGINE=")[0] + f") {kind}" for table in PUBLISHED]
+    published.run(*tables, database="published")
+    add_account("renée", "r@x.de", "secret1")
+    db.insert("image_generations", user_id=1, prompt_text="a café", status="completed")
+
+    migrations.upgrade()
+
+    person = Person()
+    person.name = "renée"
+    person.log_in()
+    assert [record["prompt"] for record in person.history()["records"]] == ["a café"]
+    assert person.generate("a 🦊").status_code == 200
+    assert Person().post("/api/auth/register", data=form("🐱🐱🐱")).status_code == 200
+
+
+def test_a_database_that_an_older_release_had_upgraded_is_converted_too(before_text):
+    if before_text == "sqlite":
+        pytest.skip("SQLite has one kind of text")
+    db.execute("SET foreign_key_checks = 0")
+    db.execute("ALTER TABLE users CONVERT TO CHARACTER SET utf8mb3")
+    db.execute("ALTER TABLE image_generations MODIFY prompt_text TEXT CHARACTER SET utf8mb3")
+
+    migrations.upgrade()
+
+    assert Person("😀😀😀").generate("a 🦊").status_code == 200

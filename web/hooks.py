@@ -14,10 +14,15 @@ import logs
 import metrics
 from config import settings
 from web import responses
-from web.inputs import client_address
+from web.inputs import Request, client_address
 
+# Room for two prompts of 2000 characters, each written as two \\uXXXX.
+MAX_BODY_BYTES = 64 * 1024
 # Room for a 5 MB avatar and the other fields of a form.
-MAX_BODY_BYTES = 8 * 1024 * 1024
+MAX_UPLOAD_BYTES = 8 * 1024 * 1024
+MAX_FORM_PARTS = 100
+# The routes that take files.
+UPLOADS = {"register"}
 READ_BYTES = 64 * 1024
 
 # Every answer has these, unless it says otherwise.
@@ -50,6 +55,8 @@ log = logging.getLogger("api")
 
 def init_app(app: Flask) -> None:
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    app.config["MAX_FORM_PARTS"] = MAX_FORM_PARTS
+    app.request_class = Request
     app.url_map.merge_slashes = False  # "//" is an unknown address, not a redirect
     app.json.ensure_ascii = False
     app.json.sort_keys = False
@@ -110,6 +117,9 @@ def begin() -> None:
     if not wanted or not re.fullmatch(r"[\w.-]{1,64}", wanted, re.ASCII):
         wanted = f"{random.getrandbits(64):016x}"
     logs.request_id.set(wanted)
+    # A longer body is refused when somebody wants to read it, by its Content-Length if it has one.
+    if request.endpoint in UPLOADS and request.mimetype == "multipart/form-data":
+        request.max_content_length = MAX_UPLOAD_BYTES
 
 
 def finish(response: Response) -> Response:
@@ -148,7 +158,7 @@ def drain_body(environ: dict[str, Any]) -> None:
         return
     if not environ.get("CONTENT_LENGTH") and "HTTP_TRANSFER_ENCODING" not in environ:
         return
-    left = MAX_BODY_BYTES
+    left = MAX_UPLOAD_BYTES
     while left > 0 and (data := environ["wsgi.input"].read(READ_BYTES)):
         left -= len(data)
 

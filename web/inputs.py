@@ -1,10 +1,15 @@
 """What a request says: its body, query, upload, headers and address, checked by validation.py."""
 
 import ipaddress
+import json
 import re
+from contextlib import suppress
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
+import flask
 from flask import request
+from werkzeug.formparser import FormDataParser
 
 from config import settings
 from errors import ApiError
@@ -13,6 +18,36 @@ from validation import InvalidInput, Schema, parse, validate_all
 
 # A script that appends "no file" to a form sends it as one of these words.
 NO_FILE = (None, "", "null", "undefined")
+# What decoders put where bytes are no text.
+REPLACEMENT = "\ufffd"
+NOT_UTF8 = ("not_utf8", {})
+
+
+class FormParser(FormDataParser):
+    """Werkzeug's parser of forms; for one that cannot be read it raises ValueError."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, silent=False, **kwargs)
+
+
+class Request(flask.Request):
+    """Flask's request; what cannot be read of a body is refused, not left out."""
+
+    form_data_parser_class = FormParser
+
+    def get_data(self, *args: Any, **kwargs: Any) -> bytes:
+        data = super().get_data(*args, **kwargs)
+        # Werkzeug cuts a body without Content-Length off at the limit.
+        may_be_cut = self.content_length is None and len(data) >= self.max_content_length
+        if may_be_cut and self.environ["wsgi.input"].read(1):
+            raise ApiError("payload_too_large")
+        return data
+
+    def on_json_loading_failed(self, error: ValueError | None) -> None:
+        """Give None for a body that is no JSON. Raises InvalidInput for one that is not UTF-8."""
+        if isinstance(error, UnicodeDecodeError):
+            names = fields_not_utf8(self.get_data()) or ["body"]
+            raise InvalidInput(fields=dict.fromkeys(names, NOT_UTF8))
 
 
 def read_body(schema: type[Schema]) -> Schema:
@@ -30,18 +65,20 @@ def read_form(schema: type[Schema]) -> tuple[Schema, bytes | None]:
 
     Raises InvalidInput naming the wrong fields, the avatar among them.
     """
-    values, avatar = validate_all(lambda: parse(schema, form_or_json()), uploaded_avatar)
+    body = form_or_json()
+    values, avatar = validate_all(lambda: parse(schema, body), lambda: uploaded_avatar(body))
     return values, avatar
 
 
 def read_query(schema: type[Schema]) -> Schema:
+    refuse_other_encodings(request.query_string, "query")
     return parse(schema, request.args.to_dict())
 
 
 def json_body() -> dict[str, Any]:
     """Return the JSON object in the body. Raises ApiError for anything else."""
     try:
-        body = request.get_json(silent=True)
+        body = request.get_json() if request.is_json else None
     except RecursionError:  # thousands of nested brackets
         body = None
     if not isinstance(body, dict):
@@ -50,10 +87,55 @@ def json_body() -> dict[str, Any]:
 
 
 def form_or_json() -> dict[str, Any]:
-    return json_body() if request.is_json else request.form.to_dict()
+    """Return the fields of the body. Raises ApiError."""
+    if request.is_json:
+        return json_body()
+    if request.mimetype == "application/x-www-form-urlencoded":
+        refuse_other_encodings(request.get_data(), "body")
+    try:
+        form = request.form.to_dict()
+    except UnicodeDecodeError:  # in the name of a field or file
+        raise InvalidInput(fields={"body": NOT_UTF8}) from None
+    except ValueError:
+        raise InvalidInput(fields={"body": ("form_type", {})}) from None
+    wrong = {name: NOT_UTF8 for name, text in form.items() if REPLACEMENT in text}
+    if wrong:
+        raise InvalidInput(fields=wrong)
+    return form
 
 
-def uploaded_avatar() -> bytes | None:
+def refuse_other_encodings(pairs: bytes, place: str) -> None:
+    """Raise InvalidInput naming the first field of a query or form that is not UTF-8."""
+    if is_utf8(unquote_to_bytes(pairs)):
+        return
+    for pair in pairs.split(b"&"):
+        name = unquote_to_bytes(pair.partition(b"=")[0])
+        if not is_utf8(unquote_to_bytes(pair)):
+            field = name.decode() if is_utf8(name) else place
+            raise InvalidInput(fields={field: NOT_UTF8})
+
+
+def fields_not_utf8(data: bytes) -> list[str]:
+    """Return the names of the texts in a JSON object that are not UTF-8, if they can be told."""
+    names = []
+    with suppress(ValueError, AttributeError):
+        # Latin-1 has a character for each byte, so that the rest can be read.
+        for name, value in json.loads(data.decode("latin-1")).items():
+            is_text = isinstance(value, str)
+            if is_text and name.isascii() and not is_utf8(value.encode("latin-1", "replace")):
+                names.append(name)
+    return names
+
+
+def is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def uploaded_avatar(body: dict[str, Any]) -> bytes | None:
     """Return the avatar in the request, of which only the header was looked at, or None.
 
     Raises BadPicture.
@@ -63,7 +145,7 @@ def uploaded_avatar() -> bytes | None:
     if data:
         pictures.check_avatar(data)
         return data
-    if form_or_json().get("avatar") not in NO_FILE:
+    if body.get("avatar") not in NO_FILE:
         raise pictures.BadPicture("avatar_not_a_file")
     return None
 
