@@ -26,7 +26,7 @@ import engines
 import logs
 from config import settings
 from engines import catalog
-from images import jobs, parameters, queue
+from images import COMPLETED, jobs, parameters, queue
 from images.queue import Job
 
 POLL_SECONDS = 0.25
@@ -143,9 +143,11 @@ class Worker:
     def run(self, job: Job) -> None:
         running = Run(job)
         self.running = running
+        result = ""
         outcome = "ended"
         try:
-            if jobs.run(job, running.on_progress) == "deferred":
+            result = jobs.run(job, running.on_progress)
+            if result == "deferred":
                 self.probes[job["model"]].recheck.set()
         except jobs.ClaimLost:
             outcome = "stopped"
@@ -157,6 +159,8 @@ class Worker:
             self.running = None
         seconds = running.seconds()
         self.average_seconds += (seconds - self.average_seconds) / AVERAGE_OF
+        if result == COMPLETED:
+            log_errors(queue.note_seconds, job["model"], seconds)
         details = {
             "generation": job["id"],
             "attempt": job["attempt"],

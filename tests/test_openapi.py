@@ -596,7 +596,7 @@ def test_models_without_a_database_are_refused_as_documented(visitor, monkeypatc
         raise db.Unavailable
 
     monkeypatch.setattr(queue, "list_live_workers", away)
-    monkeypatch.setattr(queue, "count_pending_by_user", away)
+    monkeypatch.setattr(queue, "list_waiting", away)
     queue_status.current.forget()
 
     response = visitor.get("/api/v1/models")
