@@ -166,7 +166,7 @@ def list_models():
 @login_required
 def generate_test():
     """Draw an image with the built-in engine while the caller waits."""
-    generation = gallery.generate_test(g.session, read_body(GenerateTestInput))
+    generation = gallery.generate_test(g.session, read_body(GenerateTestInput), idempotency_key())
     if generation["status"] != COMPLETED:
         raise ApiError("generation_failed")
     url = generation["image_url"]
@@ -214,7 +214,7 @@ def cancel(generation: Generation):
 def retry(generation: Generation):
     """Queue a new generation with the same parameters, and a new seed if asked for."""
     new_seed = read_optional_body(RetryInput).seed == "new"
-    return records.submitted(gallery.retry(g.session, generation, new_seed))
+    return records.submitted(gallery.retry(g.session, generation, new_seed, idempotency_key()))
 
 
 @app.patch("/api/v1/images/<int:generation_id>")

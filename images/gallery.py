@@ -1,42 +1,81 @@
 """What an owner does with single generations, beside submitting them."""
 
+import time
 from contextlib import suppress
 
+import db
 import heavy
 import validation
 from accounts.tokens import Session
 from errors import ApiError
 from files import cleanup
-from images import history, jobs, parameters, queue
+from images import PROCESSING, blocklist, history, jobs, parameters, queue
 from images.history import Generation
 from images.schemas import GenerateInput, GenerateTestInput, TestParams
-from images.submit import submit
+from images.submit import UsedKey, submit, submit_rows
+
+# How long a repeated request for a test image waits for the one that draws it.
+WAIT_SECONDS = 30
+LOOK_SECONDS = 0.1
 
 
-def generate_test(session: Session, wanted: GenerateTestInput) -> Generation:
+def generate_test(
+    session: Session, wanted: GenerateTestInput, key: str | None = None
+) -> Generation:
     """Submit a generation and make it at once, in this process; return its record.
 
-    Should this process be killed meanwhile, a worker makes the image a little later. Raises
-    heavy.Busy before anything is written, and as submit() does.
+    Should this process be killed meanwhile, a worker makes the image a little later. The same key
+    and request again return the first record, as soon as it is finished. Raises heavy.Busy before
+    anything is written, and as submit() does.
     """
+    blocklist.check(wanted.prompt)
+    rows = _test_rows(wanted)
+    used_key = UsedKey(key, f"generate-test {wanted.model_dump_json()}") if key else None
+    record = heavy.run(_make_now, session, rows, used_key)
+    return _wait_while_processing(session.user_id, record)
+
+
+def _test_rows(wanted: GenerateTestInput) -> list[db.Row]:
+    """Return the row of a test image: the built-in engine draws it, whatever model was asked."""
+    model = parameters.built_in_model()
     params = wanted.params or TestParams()
-    values = params.model_dump(include=set(TestParams.model_fields))
+    values = params.model_dump(include=set(TestParams.model_fields) - {"model"})
     body = GenerateInput(prompt=wanted.prompt, **values)
-    return heavy.run(_make_now, session, body, params.model_extra or {})
+    extra = params.model_extra or {}
+    if params.model not in (None, model.name):
+        extra = {**extra, "requested": {"model": params.model}}
+    return parameters.new_rows(parameters.fill(body, model), extra)
 
 
-def _make_now(session: Session, wanted: GenerateInput, extra: dict) -> Generation:
-    [record] = submit(session, wanted, extra=extra, hold_seconds=jobs.LEASE_SECONDS)
+def _make_now(session: Session, rows: list[db.Row], used_key: UsedKey | None) -> Generation:
+    submitted = submit_rows(session, rows, used_key, hold_seconds=jobs.LEASE_SECONDS)
+    if not submitted:  # deleted since the first request with this key
+        raise ApiError("image_deleted")
+    [record] = submitted
     if job := jobs.claim(record["id"]):
         with suppress(jobs.ClaimLost):  # canceled or deleted meanwhile: the record tells
             jobs.run(job)
     return _read_again(session.user_id, record)
 
 
-def retry(session: Session, generation: Generation, new_seed: bool) -> list[Generation]:
+def _wait_while_processing(user_id: int, record: Generation) -> Generation:
+    """Wait until whoever makes an image has finished: an earlier request with the same key."""
+    give_up_at = time.monotonic() + WAIT_SECONDS
+    while record["status"] == PROCESSING:
+        if time.monotonic() > give_up_at:
+            raise heavy.Busy
+        time.sleep(LOOK_SECONDS)
+        record = _read_again(user_id, record)
+    return record
+
+
+def retry(
+    session: Session, generation: Generation, new_seed: bool, key: str | None = None
+) -> list[Generation]:
     """Queue a new generation with the parameters of an old one. Raises as submit() does."""
     body = parameters.retry_body(generation, new_seed)
-    return submit(session, validation.parse(GenerateInput, body))
+    request = f"retry {generation['id']} {new_seed}"
+    return submit(session, validation.parse(GenerateInput, body), key, request)
 
 
 def cancel(user_id: int, generation: Generation) -> Generation:

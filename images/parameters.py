@@ -20,6 +20,18 @@ from validation import InvalidInput
 
 # What of a request is kept in the record's params if it was said.
 KEPT = ("steps", "guidance", "negative_prompt", *CHOICES)
+# What draws test images.
+TEST_MODEL = Model(
+    name="test_model",
+    label="Painter",
+    model_used="test_model_v1",
+    engine="painter",
+    deadline_seconds=120,
+    negative_prompt=True,
+    width=Range(min=64, max=1024, default=512),
+    height=Range(min=64, max=1024, default=512),
+    steps=Range(min=1, max=150, default=20),
+)
 NOT_OFFERED = ("not_offered", {})
 RANDOM_SEED = (None, -1)
 MAX_DRAWN_SEED = 2**31 - 1
@@ -34,16 +46,36 @@ from_json = json.JSONDecoder(parse_constant=lambda name: None).decode
 # -- From a request to rows ---------------------------------------------------------------------
 
 
-def fill(wanted: GenerateInput) -> GenerateInput:
-    """Return the request with the model's defaults for what it leaves out.
+def built_in_model() -> Model:
+    """Return the model of test images, which draws them whatever the models file declares."""
+    declared = catalog.models().get(TEST_MODEL.name, TEST_MODEL)
+    if declared.engine == TEST_MODEL.engine:
+        return TEST_MODEL
+    return TEST_MODEL.model_copy(update={"name": "built-in"})
 
-    Raises InvalidInput naming every field that the model does not take, or not at that value.
-    """
+
+def find_model(name: str) -> Model | None:
+    """Return a model on offer, or the built-in one, which need not be."""
+    built_in = built_in_model()
+    return catalog.models().get(name) or (built_in if name == built_in.name else None)
+
+
+def choose_model(name: str | None) -> Model:
+    """Return the model on offer with this name, the first without one. Raises InvalidInput."""
     models = catalog.models()
-    model = models.get(wanted.model or next(iter(models)))
+    model = models.get(name or next(iter(models)))
     if not model:
         expected = ", ".join(models)
         raise InvalidInput(fields={"model": ("literal_error", {"expected": expected})})
+    return model
+
+
+def fill(wanted: GenerateInput, model: Model | None = None) -> GenerateInput:
+    """Return the request with the defaults of its model, or of this one, for what it leaves out.
+
+    Raises InvalidInput naming every field that the model does not take, or not at that value.
+    """
+    model = model or choose_model(wanted.model)
     values = {"model": model.name}
     wrong = {}
     for name in (*RANGES, *CHOICES):
@@ -107,7 +139,7 @@ def new_rows(wanted: GenerateInput, extra: dict[str, Any]) -> list[db.Row]:
 
     `extra` are more params for the record.
     """
-    model = catalog.models()[wanted.model]
+    model = find_model(wanted.model)
     rows = []
     for seed in seeds(wanted, model):
         row = {
@@ -179,7 +211,7 @@ def image_request(
         steps=params.get("steps"),
         seed=params["seed"],
         guidance=params.get("guidance"),
-        options=catalog.models()[row["model"]].options,
+        options=find_model(row["model"]).options,
         before_send=before_send,
         **choices,
     )

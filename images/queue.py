@@ -1,4 +1,5 @@
-"""SQL of the queue: the rows of `image_generations` that wait or are being made, and `workers`.
+"""SQL of the queue: the rows of `image_generations` that wait or are being made, `workers`, and
+`model_seconds`.
 
 Every write of a worker holds only while the row is `processing` under the worker's claim. False
 then means that it was canceled, deleted or given to another worker, and that nothing was written.
@@ -323,16 +324,31 @@ def count_waiting(limit: int) -> int:
     )
 
 
-def count_pending_by_user() -> dict[int, int]:
-    rows = db.all(
+def list_waiting(limit: int) -> list[db.Row]:
+    """List the oldest that wait: rows of {id, user_id, model, served_at}, the oldest first."""
+    return db.all(
         """
-          SELECT user_id, COUNT(*) AS number
-            FROM image_generations
-           WHERE status = 'pending' AND model IS NOT NULL
-        GROUP BY user_id
+          SELECT g.id, g.user_id, g.model, u.served_at
+            FROM image_generations AS g
+            JOIN users AS u ON u.id = g.user_id
+           WHERE g.status = 'pending' AND g.model IS NOT NULL
+        ORDER BY g.id
+           LIMIT %s
+        """,
+        limit,
+    )
+
+
+def list_running() -> list[db.Row]:
+    """List what is being made: rows of {user_id, model, progress, seconds}."""
+    return db.all(
+        """
+        SELECT user_id, model, progress,
+               UNIX_TIMESTAMP() - UNIX_TIMESTAMP(started_at) AS seconds
+          FROM image_generations
+         WHERE status = 'processing' AND model IS NOT NULL
         """
     )
-    return {row["user_id"]: row["number"] for row in rows}
 
 
 def count_unfinished() -> list[db.Row]:
@@ -391,3 +407,25 @@ def list_live_workers(seen_seconds: int) -> list[db.Row]:
         "SELECT models, run_seconds FROM workers WHERE seen_at > UNIX_TIMESTAMP() - %s",
         seen_seconds,
     )
+
+
+# -- How long images take -----------------------------------------------------------------------
+
+
+def note_seconds(model: str, seconds: float) -> None:
+    """Count how long an image took into the moving average of its model, over about five."""
+    db.execute(
+        """
+        INSERT INTO model_seconds (model, seconds)
+        VALUES (%(model)s, %(seconds)s)
+            ON DUPLICATE KEY UPDATE
+               seconds = seconds + (%(seconds)s - seconds) / 5
+        """,
+        model=model,
+        seconds=seconds,
+    )
+
+
+def list_model_seconds() -> dict[str, float]:
+    rows = db.all("SELECT model, seconds FROM model_seconds")
+    return {row["model"]: row["seconds"] for row in rows}

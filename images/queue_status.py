@@ -1,8 +1,10 @@
 """How things stand: who waits, how fast the queue moves, which models are available, readiness."""
 
+import calendar
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -11,13 +13,16 @@ import db
 from config import settings
 from engines import catalog
 from files import storage
-from images import queue
+from images import PENDING, PROCESSING, positions, queue
+from images.history import Generation
 
 # A worker not heard of for this long is not alive.
 LIVE_SECONDS = 30
 # A queue limit below this is checked against a fresh count; above, one of the last second will do
 # until half of the limit is reached.
 SMALL_QUEUE = 1000
+# Of more than this that wait, only the oldest are put in order; the others come behind them.
+MAX_ORDERED = 5000
 
 
 def cached(seconds: float) -> Callable:
@@ -56,34 +61,87 @@ class QueueStatus:
 
     def __init__(self):
         self._clock_ahead = queue.database_time() - time.monotonic()
-        self.pending = queue.count_pending_by_user()
-        self.waiting = sum(self.pending.values())
+        self._waiting = queue.list_waiting(MAX_ORDERED)
+        self._running = queue.list_running()
+        self.waiting = len(self._waiting)
+        if self.waiting == MAX_ORDERED:
+            self.waiting = queue.count_waiting(settings.MAX_QUEUE)
         live_workers = queue.list_live_workers(LIVE_SECONDS)
-        self.workers = len(live_workers)
         self.problems = problems(live_workers)
+        self._served = [_available(row["models"]) for row in live_workers]
+        self._lines: dict[frozenset[str], positions.Line] = {}  # by the models that wait in it
+        # Of a model that has made no image yet, what its workers need for any.
         run_seconds = [row["run_seconds"] for row in live_workers]
-        self.run_seconds = sum(run_seconds) / max(1, self.workers)
-        self._positions: dict[int, int] = {}  # by how many waiting generations a user has
+        self._any_seconds = sum(run_seconds) / max(1, len(live_workers))
+        self._model_seconds = queue.list_model_seconds()
 
     def now(self) -> int:
         """Return the database's time in seconds since 1970, without asking it again."""
         return int(time.monotonic() + self._clock_ahead)
 
-    def position(self, user_id: int, model: str) -> tuple[int, int | None]:
-        """Estimate the position of the user's last generation, and the seconds until it is done.
+    def estimates(
+        self, user_id: int, generations: list[Generation]
+    ) -> dict[int, tuple[int | None, int | None]]:
+        """Return the position and the seconds left of those of a user's that are unfinished, by id.
 
-        Users take turns, so of each no more come before it than the user has. The time is None
-        while no worker can make the model's images.
+        What is in processing has no position; what no worker can make has no time.
         """
-        own = self.pending.get(user_id, 1)
-        if own not in self._positions:
-            before = sum(min(number, own) for number in self.pending.values())
-            self._positions[own] = before or 1
-        position = self._positions[own]
-        if self.problems.get(model, "no_worker"):
+        found = {}
+        waiting = [row for row in generations if row["status"] == PENDING and row["model"]]
+        for row in waiting:
+            found[row["id"]] = self._wait(user_id, row, waiting)
+        for row in generations:
+            if row["status"] == PROCESSING and row["model"]:
+                found[row["id"]] = None, self._rest(row)
+        return found
+
+    def _wait(
+        self, user_id: int, generation: Generation, own: list[Generation]
+    ) -> tuple[int, int | None]:
+        model = generation["model"]
+        workers = [served for served in self._served if model in served]
+        # What each of its workers makes too is made by turns with it, and holds it up.
+        models = frozenset.intersection(*workers) if workers else frozenset([model])
+        line = self._line(models)
+        # Those that were submitted less than a second ago are not in the line yet.
+        new = [row for row in own if row["model"] in models and not line.has(user_id, row["id"])]
+        new_before = [row["model"] for row in new if row["id"] < generation["id"]]
+        turn = line.turn(user_id, generation["id"], [row["id"] for row in new])
+        position = line.position(turn, model) + new_before.count(model)
+        if not workers:
             return position, None
-        eta_seconds = round(position * self.run_seconds / self.workers)
-        return position, max(1, eta_seconds)
+        before = line.seconds_before(turn) + self._seconds_running(models)
+        before += sum(self._seconds(name) for name in new_before)
+        return position, _whole(self._seconds(model) + before / len(workers))
+
+    def _line(self, models: frozenset[str]) -> positions.Line:
+        if models not in self._lines:
+            waiting = [row for row in self._waiting if row["model"] in models]
+            working = Counter(row["user_id"] for row in self._running)
+            seconds = {model: self._seconds(model) for model in models}
+            self._lines[models] = positions.Line(waiting, working, seconds)
+        return self._lines[models]
+
+    def _seconds(self, model: str) -> float:
+        return self._model_seconds.get(model, self._any_seconds)
+
+    def _seconds_running(self, models: frozenset[str]) -> float:
+        left = 0.0
+        for row in self._running:
+            if row["model"] in models:
+                usual = self._seconds(row["model"])
+                left += positions.seconds_left(usual, row["progress"], row["seconds"] or 0)
+        return left
+
+    def _rest(self, generation: Generation) -> int:
+        started = time.strptime(generation["started_at"], "%Y-%m-%d %H:%M:%S")
+        elapsed = self.now() - calendar.timegm(started)
+        usual = self._seconds(generation["model"])
+        return _whole(positions.seconds_left(usual, generation["progress"], elapsed))
+
+
+def _whole(seconds: float) -> int:
+    return max(1, round(seconds))
 
 
 @cached(seconds=1)
@@ -120,6 +178,12 @@ def _read_report(text: str) -> dict[str, str]:
         return dict(json.loads(text))
     except (ValueError, TypeError):  # of a worker of an older release, during an upgrade
         return {}
+
+
+def _available(text: str) -> frozenset[str]:
+    """Return the models that a worker reports no problem with."""
+    report = _read_report(text)
+    return frozenset(name for name, problem in report.items() if not problem)
 
 
 def readiness() -> tuple[dict[str, str], dict[str, str]]:

@@ -54,7 +54,7 @@ def with_facts(params: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
 
     What was asked for instead stays as `requested`.
     """
-    requested = {}
+    requested = dict(params["requested"]) if isinstance(params.get("requested"), dict) else {}
     for name, fact in facts.items():
         if name in params and params[name] != fact:
             requested[name] = params[name]

@@ -6,7 +6,6 @@ trip to the database. Only if nothing was reserved is a closer look taken, at wh
 
 import hashlib
 import time
-from typing import Any
 
 import db
 from accounts.tokens import BadToken, Session
@@ -26,24 +25,27 @@ class KeyReused(ApiError):
 
 
 def submit(
-    session: Session,
-    wanted: GenerateInput,
-    key: str | None = None,
-    extra: dict[str, Any] | None = None,
-    hold_seconds: int = 0,
+    session: Session, wanted: GenerateInput, key: str | None = None, request: str = ""
 ) -> list[history.Generation]:
     """Queue `wanted.n` generations, all or none, with seeds in a row; return them.
 
-    The same idempotency key and request again return the generations of the first time. `extra` are
-    params to keep in the record beside ours; workers leave the rows alone for `hold_seconds`.
+    The same idempotency key and request again return the generations of the first time; `request`
+    says what the request was if `wanted` was made from something else.
     Raises InvalidInput, PromptBlocked, BadToken, KeyReused, QuotaSpent, TooManySubmits,
     TooManyActive, QueueFull.
     """
     blocklist.check(wanted.prompt)
-    rows = parameters.new_rows(parameters.fill(wanted), extra or {})
-    if not key:
+    rows = parameters.new_rows(parameters.fill(wanted), extra={})
+    used_key = UsedKey(key, request or wanted.model_dump_json()) if key else None
+    return submit_rows(session, rows, used_key)
+
+
+def submit_rows(
+    session: Session, rows: list[db.Row], used_key: "UsedKey | None", hold_seconds: int = 0
+) -> list[history.Generation]:
+    """Do the same with rows that are made; workers leave them alone for `hold_seconds`."""
+    if not used_key:
         return insert(session, rows, hold_seconds)
-    used_key = UsedKey(key, wanted)
     if earlier := used_key.generations(session):
         return earlier
     try:
@@ -137,10 +139,10 @@ NOTE_IDS = """
 class UsedKey:
     """An Idempotency-Key, and the request it stands for."""
 
-    def __init__(self, key: str, wanted: GenerateInput):
+    def __init__(self, key: str, request: str):
         self.columns = {
             "key": digest(key),
-            "body_hash": digest(wanted.model_dump_json()),
+            "body_hash": digest(request),
             "key_seconds": KEY_SECONDS,
         }
 

@@ -39,6 +39,7 @@ TABLES = {
     "pending_deletions",
     "rate_limits",
     "workers",
+    "model_seconds",
 }
 SQL = re.compile(r"\b(SELECT .+ FROM|INSERT INTO|UPDATE \w+\s+SET|DELETE FROM)\b", re.DOTALL)
 CALLS = {"all", "execute", "insert", "one", "run_transaction", "value"}

@@ -290,7 +290,8 @@ def statuses(person: Person) -> list[tuple[str, str, str | None]]:
 
 
 def test_a_queue_of_the_release_before_is_worked_on(before_names):
-    assert migrations.upgrade()[0] == "0007_names"
+    newer = [path.stem for path in migrations.files() if path.stem >= "0007"]
+    assert migrations.upgrade() == newer
 
     work()
 

@@ -9,10 +9,9 @@ from flask import Response, g, request
 import db
 import messages
 from accounts import tokens
-from accounts.tokens import Session
 from accounts.users import Account
 from engines.catalog import CHOICES, RANGES, Model, read_size
-from images import COMPLETED, PENDING, UNFINISHED, parameters, queue_status
+from images import COMPLETED, UNFINISHED, parameters, queue_status
 from images.history import Generation
 from images.schemas import MAX_IMAGES, HistoryQuery, make_cursor
 from web.inputs import service_path
@@ -51,16 +50,23 @@ def public_records(generations: list[Generation]) -> list[dict[str, Any]]:
     """Return generations of the caller as every answer shows them."""
     session = g.session
     sign = tokens.link_signer(session)
-    return [public_record(generation, session, sign) for generation in generations]
+    estimates = {}
+    if any(generation["status"] in UNFINISHED for generation in generations):
+        estimates = queue_status.current().estimates(session.user_id, generations)
+    records = []
+    for generation in generations:
+        position, eta_seconds = estimates.get(generation["id"], (None, None))
+        record = public_record(generation, position, eta_seconds, sign)
+        records.append(record)
+    return records
 
 
 def public_record(
-    generation: Generation, session: Session, sign: Callable[[str | None], str | None]
+    generation: Generation,
+    position: int | None,
+    eta_seconds: int | None,
+    sign: Callable[[str | None], str | None],
 ) -> dict[str, Any]:
-    position = eta_seconds = None
-    if generation["status"] == PENDING:
-        queue = queue_status.current()
-        position, eta_seconds = queue.position(session.user_id, generation["model"])
     is_completed = generation["status"] == COMPLETED
     return {
         "id": generation["id"],
