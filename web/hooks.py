@@ -18,7 +18,6 @@ from web.inputs import client_address
 
 # Room for a 5 MB avatar and the other fields of a form.
 MAX_BODY_BYTES = 8 * 1024 * 1024
-READ_BYTES = 64 * 1024
 
 # Every answer has these, unless it says otherwise.
 DEFAULT_HEADERS = [
@@ -80,10 +79,8 @@ def begin() -> None:
 
 
 def finish(response: Response) -> Response:
-    """Leave nothing of the body unread, and write the request's one log line."""
-    environ = request.environ
-    drain_body(environ)
-    log_request(environ["REQUEST_METHOD"], response.status_code)
+    """Write the request's one log line."""
+    log_request(request.environ["REQUEST_METHOD"], response.status_code)
     return response
 
 
@@ -103,19 +100,6 @@ def with_headers(wsgi_app: Callable) -> Callable:
         return wsgi_app(environ, start)
 
     return wrapped
-
-
-def drain_body(environ: dict[str, Any]) -> None:
-    """Read what an error left unread of the body.
-
-    gunicorn resets a connection with more than 64 KB of it, and the client, or nginx, then never
-    sees the answer.
-    """
-    if not environ.get("CONTENT_LENGTH") and "HTTP_TRANSFER_ENCODING" not in environ:
-        return
-    left = MAX_BODY_BYTES
-    while left > 0 and (data := environ["wsgi.input"].read(READ_BYTES)):
-        left -= len(data)
 
 
 def log_request(method: str, status: int) -> None:
