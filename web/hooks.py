@@ -23,7 +23,6 @@ MAX_UPLOAD_BYTES = 8 * 1024 * 1024
 MAX_FORM_PARTS = 100
 # The routes that take files.
 UPLOADS = {"register"}
-READ_BYTES = 64 * 1024
 
 # Every answer has these, unless it says otherwise.
 DEFAULT_HEADERS = [
@@ -55,6 +54,7 @@ log = logging.getLogger("api")
 
 def init_app(app: Flask) -> None:
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    app.config["MAX_UPLOAD_BYTES"] = MAX_UPLOAD_BYTES  # web/connections.py receives no more
     app.config["MAX_FORM_PARTS"] = MAX_FORM_PARTS
     app.request_class = Request
     app.url_map.merge_slashes = False  # "//" is an unknown address, not a redirect
@@ -123,10 +123,8 @@ def begin() -> None:
 
 
 def finish(response: Response) -> Response:
-    """Leave nothing of the body unread, and write the request's one log line."""
-    environ = request.environ
-    drain_body(environ)
-    log_request(environ["REQUEST_METHOD"], response.status_code)
+    """Write the request's one log line."""
+    log_request(request.environ["REQUEST_METHOD"], response.status_code)
     return response
 
 
@@ -146,21 +144,6 @@ def with_headers(wsgi_app: Callable) -> Callable:
         return wsgi_app(environ, start)
 
     return wrapped
-
-
-def drain_body(environ: dict[str, Any]) -> None:
-    """Read what an error left unread of the body.
-
-    gunicorn resets a connection with more than 64 KB of it, and the client, or nginx, then never
-    sees the answer. Flask's development server would wait for more than there is.
-    """
-    if not environ.get("wsgi.input_terminated"):
-        return
-    if not environ.get("CONTENT_LENGTH") and "HTTP_TRANSFER_ENCODING" not in environ:
-        return
-    left = MAX_UPLOAD_BYTES
-    while left > 0 and (data := environ["wsgi.input"].read(READ_BYTES)):
-        left -= len(data)
 
 
 def log_request(method: str, status: int) -> None:
