@@ -192,6 +192,7 @@ class Settings:
     QUOTA_TIMEZONE: tzinfo = setting(UTC, time_zone)
     MAX_QUEUE: int = setting(1000, number(int, 1, 10**6))
     PROMPT_BLOCKLIST: str = setting("", existing_file)
+    MAX_RESULT_PIXELS: int = setting(100_000_000, number(int, 10**6, 178 * 10**6))
     EMBED_METADATA: bool = setting(True, on_or_off)
     AIGC_PRODUCER: str = setting("", label_text)
     AIGC_LABEL: bool | None = setting(None, on_or_off)

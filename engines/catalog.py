@@ -105,7 +105,19 @@ class Model(BaseModel):
             self.height = range_of([height for _, height in pairs])
         if not self.width or not self.height:
             raise ValueError("needs width and height, or sizes")
+        self.check_pixels()
         return self
+
+    def check_pixels(self) -> None:
+        """Refuse a size whose result would be refused, after it was made and perhaps paid for."""
+        largest = self.width.max * self.height.max
+        if self.sizes:
+            largest = max(width * height for width, height in map(read_size, self.sizes))
+        if largest > settings.MAX_RESULT_PIXELS:
+            raise ValueError(
+                f"allows images of {largest:.0f} pixels,"
+                f" more than MAX_RESULT_PIXELS ({settings.MAX_RESULT_PIXELS})"
+            )
 
     @property
     def takes_seed(self) -> bool:

@@ -10,13 +10,19 @@ from __future__ import annotations
 import html
 import json
 import re
+import struct
 import zlib
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import NamedTuple
 from xml.parsers import expat
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
+PNG_CHUNK_START = struct.Struct(">I4s")
+PNG_PIXEL_CHUNKS = (b"IDAT", b"fdAT")
+# Readers fail on shorter ones.
+PNG_MIN_BYTES = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"pHYs": 9}
 PNG_XMP_KEYWORD = b"XML:com.adobe.xmp"
 MAX_KEYWORD_BYTES = 80
 JPEG_SIGNATURE = b"\xff\xd8\xff"
@@ -36,6 +42,10 @@ WEBP_OTHER_FLAGS = 0xFF - WEBP_EXIF - WEBP_XMP
 Texts = Mapping[str, str]
 # Compressed texts are not read any further.
 MAX_TEXT_BYTES = 1024 * 1024
+# Of all texts together. Some readers refuse a file with more than 64 MB.
+MAX_TEXTS_BYTES = 32 * 1024 * 1024
+# Far more than encoders write; a file of small chunks takes a microsecond and more for each.
+MAX_CHUNKS = 120_000
 
 # The role of each kind of chunk:
 #   picture, pixels: needed to decode the picture and to show the right colours
@@ -78,6 +88,11 @@ JPEG_ROLES = {
     b"\xe2ICC_PROFILE\0": "picture",
     b"\xebJP": "credentials",
     b"\xeeAdobe": "picture",
+}
+# Decoders fail on shorter ones. With the byte of the marker.
+MIN_JPEG_BYTES = {
+    b"\xe0JFIF\0": 15,
+    b"\xeeAdobe": 13,
 }
 WEBP_ROLES = {
     b"VP8X": "picture",
@@ -170,9 +185,12 @@ class PictureFile:
 
     def __init__(self, data: bytes):
         self.original = data
-        self.is_changed = False
         view = memoryview(data)
-        self.chunks = list(self.split(view))
+        self.chunks = list(islice(self.split(view), MAX_CHUNKS + 1))
+        if len(self.chunks) > MAX_CHUNKS:
+            raise ValueError("The file has too many chunks")
+        # Without a tail, the end of the picture was missing and was added.
+        self.is_changed = self.chunks[-1].role != "tail"
         self._xmp: XmpPacket | None = None
 
     @property
@@ -189,11 +207,17 @@ class PictureFile:
                 return label
         return None
 
+    def has_text(self, keyword: str) -> bool:
+        return False
+
     def put_texts(self, values: Texts) -> None:
         """Write texts into a PNG file, and replace those with the same keywords.
 
         Other formats have no such texts and are left as they are.
         """
+
+    def drop_unreadable(self) -> None:
+        """Leave out what some readers refuse a whole PNG file for, such as a text of many MB."""
 
     def add_label(self, label: Texts) -> None:
         """Write the label of GB 45438-2025 into the XMP data, unless the file has a label.
@@ -310,6 +334,10 @@ class PictureFile:
 class PngFile(PictureFile):
     """A signature, and chunks up to IEND."""
 
+    def __init__(self, data: bytes):
+        super().__init__(data)
+        self.xmp_index()  # raises ValueError if it has no pixels
+
     @classmethod
     def split(cls, view: memoryview) -> Iterator[Chunk]:
         position = len(PNG_SIGNATURE)
@@ -317,13 +345,16 @@ class PngFile(PictureFile):
         kind = b""
         while kind != b"IEND":
             # A chunk consists of length, kind, body and checksum.
-            length = read_int(view, position, 4)
+            if position + 12 > len(view):
+                yield from cls.end_of_cut(view, position)
+                return
+            length, kind = PNG_CHUNK_START.unpack_from(view, position)
             body_start = position + 8
             body_end = body_start + length
             end = body_end + 4
             if end > len(view):
-                raise ValueError("The PNG file ends early")
-            kind = read_kind(view, position + 4, 4)
+                yield from cls.end_of_cut(view, position)
+                return
             body = view[body_start:body_end]
             role = cls.role_of(kind, body)
             yield Chunk(role, body, view[position:end])
@@ -331,11 +362,41 @@ class PngFile(PictureFile):
         yield Chunk("tail", NO_BODY, view[position:])
 
     @staticmethod
+    def end_of_cut(view: memoryview, position: int) -> Iterator[Chunk]:
+        """Yield what is there of a chunk of pixels that is cut short, and an end.
+
+        Whether lines are missing is for the decoder to say.
+        """
+        kind = read_kind(view, position + 4, 4)
+        if kind in PNG_PIXEL_CHUNKS:
+            start = position + 8
+            end = start + read_int(view, position, 4)
+            body = bytes(view[start:end])
+            yield png_chunk(kind, body)
+        yield png_chunk(b"IEND", b"")
+
+    @staticmethod
     def role_of(kind: bytes, body: memoryview) -> str:
         if kind in PNG_TEXT_CHUNKS:
             keyword = png_keyword(body)
             return PNG_TEXT_ROLES.get(keyword, "text")
         return PNG_ROLES.get(kind, "other")
+
+    def has_text(self, keyword: str) -> bool:
+        return any(png_text_keyword(chunk) == keyword.encode() for chunk in self.chunks)
+
+    def drop_unreadable(self) -> None:
+        kept = []
+        text_bytes = 0
+        for chunk in self.chunks:
+            size = png_text_size(chunk)
+            if size is None or text_bytes + size > MAX_TEXTS_BYTES:
+                continue
+            text_bytes += size
+            kept.append(chunk)
+        if len(kept) < len(self.chunks):
+            self.chunks = kept
+            self.mark_changed()
 
     def put_texts(self, values: Texts) -> None:
         texts = []
@@ -442,10 +503,32 @@ def read_png_text(kind: bytes, body: bytes) -> bytes:
     return text
 
 
-def decompress(data: bytes) -> bytes:
+def png_text_size(chunk: Chunk) -> int | None:
+    """Return the size of a text or profile, 0 for other chunks; None if readers stumble over it."""
+    kind = read_kind(chunk.raw, 4, 4)
+    is_optional = chunk.role != "tail" and kind[:1].islower()
+    if not is_optional:
+        return 0
+    checksum = zlib.crc32(chunk.raw[4:-4])
+    if checksum != int.from_bytes(chunk.raw[-4:]):
+        return None
+    if kind not in (*PNG_TEXT_CHUNKS, b"iCCP"):
+        is_whole = len(chunk.body) >= PNG_MIN_BYTES.get(kind, 0)
+        return 0 if is_whole else None
+    body = bytes(chunk.body)
+    _, _, rest = body.partition(b"\0")
+    if kind == b"tEXt" or (kind == b"iTXt" and not rest.startswith(b"\1")):
+        return len(body)
+    method = rest[1:2] if kind == b"iTXt" else rest[:1]
+    text = decompress(rest[1:]) if kind == b"iCCP" else read_png_text(kind, body)
+    is_readable = method == b"\0" and 0 < len(text) < MAX_TEXT_BYTES
+    return len(text) if is_readable else None
+
+
+def decompress(data: bytes, max_bytes: int = MAX_TEXT_BYTES) -> bytes:
     decompressor = zlib.decompressobj()
     try:
-        return decompressor.decompress(data, MAX_TEXT_BYTES)
+        return decompressor.decompress(data, max_bytes)
     except zlib.error:
         return b""
 
@@ -467,6 +550,10 @@ class JpegFile(PictureFile):
         yield Chunk("picture", NO_BODY, view[:position])
         kind = b""
         while kind != JPEG_EOI:
+            if kind == JPEG_SOS and position == len(view):
+                # Some writers leave out the end. Whether lines are missing is for the decoder.
+                yield JPEG_END
+                return
             # A segment consists of marker, kind, length and body.
             start = find_marker(view, position)
             end = segment_end(view, start)
@@ -485,7 +572,8 @@ class JpegFile(PictureFile):
         beginning = kind + bytes(body[:MAX_HEADER_BYTES])
         for start, role in JPEG_ROLES.items():
             if beginning.startswith(start):
-                return role
+                is_whole = len(beginning) >= MIN_JPEG_BYTES.get(start, 0)
+                return role if is_whole else "other"
         return "other"
 
     def text_of(self, chunk: Chunk) -> bytes:
@@ -509,6 +597,10 @@ class JpegFile(PictureFile):
         )
         raw = b"".join(parts)
         return Chunk("xmp", memoryview(body), raw)
+
+
+# The data of a scan may stop within the marker of the end.
+JPEG_END = Chunk("picture", NO_BODY, b"\xff" + JPEG_EOI)
 
 
 def is_jfif_or_exif(chunk: Chunk) -> bool:
@@ -536,8 +628,14 @@ def segment_end(view: memoryview, start: int) -> int:
     if length < 2 or end > len(view):
         raise ValueError("The JPEG file has a segment of impossible length")
     if kind == JPEG_SOS:
-        return find_marker(view, end)
+        return scan_end(view, end)
     return end
+
+
+def scan_end(view: memoryview, start: int) -> int:
+    """Return the end of the data of a scan: the next segment, or the end of the file."""
+    found = JPEG_MARKER.search(view, start)
+    return found.start() if found else len(view)
 
 
 # -- WebP ---------------------------------------------------------------------------------------
@@ -639,25 +737,33 @@ def vp8x_body(picture: Chunk, flags: int) -> bytes:
 
     Raises ValueError if that has no size.
     """
-    body = picture.body
-    if picture.raw[:4] == b"VP8 ":
-        width = read_int(body, 6, 2, "little") & 0x3FFF
-        height = read_int(body, 8, 2, "little") & 0x3FFF
-    else:
-        bits = read_int(body, 1, 4, "little")
-        width = (bits & 0x3FFF) + 1
-        height = (bits >> 14 & 0x3FFF) + 1
-        has_alpha = bits >> 28 & 1
+    if picture.raw[:4] == b"VP8L":
+        has_alpha = read_int(picture.body, 4, 1) >> 4 & 1
         if has_alpha:
             flags |= WEBP_ALPHA
-    if not width or not height:
-        raise ValueError("The WebP file has no size")
+    width, height = webp_size(picture)
     parts = (
         flags.to_bytes(4, "little"),
         (width - 1).to_bytes(3, "little"),
         (height - 1).to_bytes(3, "little"),
     )
     return b"".join(parts)
+
+
+def webp_size(first: Chunk) -> tuple[int, int]:
+    """Return width and height by the first chunk. Raises ValueError if it does not say them."""
+    body = first.body
+    kind = first.raw[:4]
+    if kind == b"VP8X":
+        return read_int(body, 4, 3, "little") + 1, read_int(body, 7, 3, "little") + 1
+    if kind == b"VP8L":
+        bits = read_int(body, 1, 4, "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    width = read_int(body, 6, 2, "little") & 0x3FFF
+    height = read_int(body, 8, 2, "little") & 0x3FFF
+    if not width or not height:
+        raise ValueError("The WebP file has no size")
+    return width, height
 
 
 # -- XMP and the label --------------------------------------------------------------------------

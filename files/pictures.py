@@ -8,22 +8,54 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from config import settings
 from errors import ApiError
+from files import decodable
+from files.colours import SRGB_MODES, Colours
+from files.decodable import Decodable
 
 if TYPE_CHECKING:
     from PIL import Image
 
 AVATAR_BYTES = 5 * 1024 * 1024
 AVATAR_SIDE = 512
+STORED_AVATAR_BYTES = 1_000_000
 THUMBNAIL_SIDE = 320
-MAX_PIXELS = 25_000_000
-# An animation stays one if all its frames together are no more work than one large still picture.
-MAX_ANIMATION_FRAMES = 100
 EXTENSIONS = {"PNG": "png", "JPEG": "jpg", "GIF": "gif", "WEBP": "webp"}
+# A JPEG is decoded at a fraction of its size. The others take 4 bytes a pixel, WebP up to 20.
+MAX_PIXELS = {"JPEG": 100_000_000, "PNG": 25_000_000, "GIF": 25_000_000, "WEBP": 12_500_000}
+# A JPEG of several scans is kept whole until the last, with 2 bytes a sample.
+MAX_SCANNED_SAMPLES = 75_000_000
+MAX_SCANNED_PIXELS = 1_000_000_000
+# An animation stays one if all its frames together have no more than these.
+MAX_ANIMATION_FRAMES = 100
+MAX_ANIMATION_PIXELS = 5_000_000
+# Of frames that do not say how long they are shown, in milliseconds.
+DEFAULT_DURATION = 100
+
+ENCODER_OPTIONS = {
+    "JPEG": {"quality": 88},
+    "WEBP": {"quality": 85},
+    "PNG": {"optimize": True},
+    "GIF": {"disposal": 2},
+}
+# Orientations of EXIF data, and the transposition of Pillow that turns each upright.
+ORIENTATION = 0x0112
+TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
+STRIP_STEPS = 64
+# Above this the colours of a GIF are chosen by a method that is worse, and thirty times as fast.
+SLOW_GIF_PIXELS = 500_000
+FAST_OCTREE = 2
+
+# What engines give that is kept as it is, and what else can be turned into a PNG.
+KEPT = ("PNG", "JPEG", "WEBP")
+TAKEN = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+MOVING = ("GIF", "AVIF")
+PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 
 
 class Picture(NamedTuple):
@@ -46,8 +78,13 @@ class BadPicture(ApiError):
 
 def check_avatar(data: bytes) -> None:
     """Refuse what is no avatar by its size and header, without decoding it. Raises BadPicture."""
+    if len(data) > AVATAR_BYTES:
+        raise BadPicture("avatar_too_large")
+    kind = decodable.kind_of(data)
+    if not kind:
+        raise BadPicture("picture_format")
     with decoding():
-        _open_avatar(data)
+        check_pixels(decodable.read_size(data), MAX_PIXELS[kind])
 
 
 def make_avatar(data: bytes) -> Picture:
@@ -56,18 +93,17 @@ def make_avatar(data: bytes) -> Picture:
     Takes PNG, JPEG, GIF and WebP whatever their file name; small animations keep moving. Raises
     BadPicture.
     """
+    check_avatar(data)
     with decoding():
-        image = _open_avatar(data)
-        # A phone's JPEG with a second picture inside (MPO) is still a photograph, not an animation.
-        kind = "JPEG" if image.format == "MPO" else image.format
-        encode = _animation if _is_small_animation(image, kind) else _still
-        return Picture(encode(image, kind), EXTENSIONS[kind])
-
-
-def _open_avatar(data: bytes) -> Image.Image:
-    if len(data) > AVATAR_BYTES:
-        raise BadPicture("avatar_too_large")
-    return _open(data)
+        file = decodable.prepare(data)
+        check_pixels(file.size, MAX_PIXELS[file.kind])
+        picture = Opened(file, (file.kind,))
+        check_scans(picture)
+        if is_small_animation(file):
+            animation = picture.animation(AVATAR_SIDE)
+        else:
+            animation = Animation([picture.first(AVATAR_SIDE)])
+        return Picture(small_enough(animation, file.kind), EXTENSIONS[file.kind])
 
 
 @contextmanager
@@ -83,91 +119,198 @@ def decoding() -> Iterator[None]:
         raise BadPicture("picture_broken") from None
 
 
-def _is_small_animation(image: Image.Image, kind: str) -> bool:
-    frames = 1 if kind == "JPEG" else getattr(image, "n_frames", 1)
-    pixels = frames * image.width * image.height
-    return 1 < frames <= MAX_ANIMATION_FRAMES and pixels <= MAX_PIXELS
+def check_pixels(size: tuple[int, int], most: int) -> None:
+    if size[0] * size[1] > most:
+        raise BadPicture("picture_pixels")
 
 
-def _still(image: Image.Image, kind: str) -> bytes:
-    from PIL import ImageOps
+def check_scans(picture: Opened) -> None:
+    """Refuse a JPEG whose scans take too long, or too much memory: all are kept until the last."""
+    pixels = picture.file.size[0] * picture.file.size[1]
+    if picture.file.scans > 1:
+        blocks = [(across, down) for _, across, down, _ in picture.image.layer]
+        most = max(across for across, _ in blocks) * max(down for _, down in blocks)
+        samples = pixels * sum(across * down for across, down in blocks) / most
+        if samples > MAX_SCANNED_SAMPLES or pixels * picture.file.scans > MAX_SCANNED_PIXELS:
+            raise BadPicture("picture_pixels")
 
-    # A JPEG is then decoded at a fraction of its size.
-    image.draft("RGB", (AVATAR_SIDE, AVATAR_SIDE))
-    upright = ImageOps.exif_transpose(image)
-    return _encoded([_fitted(upright, AVATAR_SIDE)], kind)
+
+def is_small_animation(file: Decodable) -> bool:
+    pixels = file.frames * file.size[0] * file.size[1]
+    return 1 < file.frames <= MAX_ANIMATION_FRAMES and pixels <= MAX_ANIMATION_PIXELS
 
 
-def _open(data: bytes, formats: tuple[str, ...] = tuple(EXTENSIONS)) -> Image.Image:
-    """Read the header only, and refuse what should not be decoded."""
+def small_enough(animation: Animation, kind: str) -> bytes:
+    """Encode an avatar, smaller until it may be stored, at last as a still picture."""
+    for candidate in (animation, Animation(animation.images[:1])):
+        side = max(candidate.images[0].size)
+        for _ in range(2):
+            data = encoded(candidate.fitted(side), kind, ENCODER_OPTIONS[kind])
+            if len(data) <= STORED_AVATAR_BYTES:
+                return data
+            side = int(side * 0.9 * (STORED_AVATAR_BYTES / len(data)) ** 0.5)
+    return data
+
+
+# -- Decoding -----------------------------------------------------------------------------------
+
+
+class Animation(NamedTuple):
+    """Images of one size. One alone is a still picture. `loop` is as the file format has it."""
+
+    images: list[Image.Image]
+    durations: Sequence[float] = ()
+    loop: int | None = None
+
+    def fitted(self, side: int) -> Animation:
+        images = [image.copy() for image in self.images]
+        for image in images:
+            image.thumbnail((side, side))
+        return self._replace(images=images)
+
+
+class Opened:
+    """A file of which only the header is read, with its metadata that concern the pixels."""
+
+    def __init__(self, file: Decodable, formats: tuple[str, ...]):
+        from PIL import Image
+
+        self.file = file
+        self.image = Image.open(io.BytesIO(file.data), formats=formats)
+        self.colours = Colours(file.profile or self.image.info.get("icc_profile") or b"")
+        # Of an animated PNG, the picture for those who cannot show the animation.
+        self.start = int(getattr(self.image, "default_image", False))
+        if not file.is_ended:
+            check_last_lines(file.data)
+
+    @property
+    def turn(self) -> int | None:
+        """How Pillow is to turn the picture upright."""
+        from PIL import Image
+
+        exif = Image.Exif()
+        try:
+            if self.file.exif:
+                exif.load(self.file.exif)
+            elif not self.file.kind:
+                exif = self.image.getexif()
+            return TURNS.get(exif.get(ORIENTATION))
+        except Exception:
+            return None
+
+    def first(self, side: int) -> Image.Image:
+        """Decode the first frame, upright, at most this wide and high, in sRGB."""
+        self.image.seek(self.start)
+        width, height = self.image.size
+        longest = max(width, height)
+        # A JPEG is then decoded at a fraction of its size.
+        self.image.draft(None, (width * side // longest or 1, height * side // longest or 1))
+        return turned(shrunk(self.image, side, self.colours), self.turn)
+
+    def animation(self, side: int) -> Animation:
+        images = []
+        durations = []
+        for index in range(self.start, self.image.n_frames):
+            self.image.seek(index)
+            images.append(shrunk(self.image, side, self.colours))
+            # WebP knows it only once the frame is decoded.
+            durations.append(self.image.info.get("duration", DEFAULT_DURATION))
+        return Animation(images, durations, self.image.info.get("loop"))
+
+    def as_shown(self) -> Animation:
+        """Decode the picture at its full size, upright, in sRGB; small animations keep moving."""
+        frames = self.image.n_frames if self.image.format in MOVING else 1
+        if frames > 1 and frames * self.image.width * self.image.height <= MAX_PIXELS["PNG"]:
+            # A GIF that does not say how often is shown once.
+            animation = self.animation(max(self.image.size))
+            return animation if animation.loop is not None else animation._replace(loop=1)
+        return Animation([self.whole()])
+
+    def whole(self) -> Image.Image:
+        self.image.seek(self.start)
+        self.image.load()
+        image = self.image
+        if self.colours.profile or image.mode not in PNG_MODES:
+            image = self.colours.to_srgb(eight_bits(image))
+        return turned(image, self.turn)
+
+
+def check_last_lines(data: bytes) -> None:
+    """Refuse a JPEG that ends before its last line.
+
+    Decoders make up what is missing. Other bytes at the end then change the picture.
+    """
     from PIL import Image
 
-    try:
-        image = Image.open(io.BytesIO(data), formats=formats)
-    except Image.UnidentifiedImageError:
-        raise BadPicture("picture_format") from None
-    except Image.DecompressionBombError:
-        raise BadPicture("picture_pixels") from None
-    if image.width * image.height > MAX_PIXELS:
-        raise BadPicture("picture_pixels")
-    return image
+    seen = []
+    for more in (b"", bytes(range(1, 255)) * 4):
+        image = Image.open(io.BytesIO(data[:-2] + more + data[-2:]), formats=("JPEG",))
+        image.draft(None, (1024, 1024))
+        seen.append(image.tobytes())
+    if seen[0] != seen[1]:
+        raise BadPicture("picture_broken")
 
 
-def _fitted(image: Image.Image, side: int) -> Image.Image:
-    if image.mode.startswith(
-        ("I", "F")
-    ):  # 16 bits a channel, which convert() would cut off instead of scale
-        image = image.convert("I").point(lambda level: level / 256).convert("L")
-    image = image.convert("RGBA" if image.has_transparency_data else "RGB")
-    image.thumbnail((side, side))
-    return image
+def turned(image: Image.Image, turn: int | None) -> Image.Image:
+    return image if turn is None else image.transpose(turn)
 
 
-def _animation(image: Image.Image, kind: str) -> bytes:
-    from PIL import ImageSequence
+def shrunk(image: Image.Image, side: int, colours: Colours) -> Image.Image:
+    """Return a copy of at most side x side pixels in sRGB; RGBA if anything may be clear.
 
-    frames = []
-    durations = []
-    for frame in ImageSequence.Iterator(image):
-        frames.append(_fitted(frame, AVATAR_SIDE))
-        # WebP knows it only once the frame is decoded.
-        durations.append(frame.info.get("duration", 100))
-    return _encoded(frames, kind, durations, image.info.get("loop", 0))
+    A large picture is first made small strip by strip, so that it is in memory only once.
+    """
+    from PIL import Image
+
+    image.load()
+    factor = max(image.size) // (2 * side) or 1
+    rows = factor * STRIP_STEPS
+    small = None
+    for top in range(0, image.height, rows):
+        box = (0, top, image.width, min(top + rows, image.height))
+        strip = eight_bits(image.crop(box)).reduce(factor)
+        if small is None:
+            size = (strip.width, -(-image.height // factor))
+            small = Image.new(strip.mode, size)
+        small.paste(strip, (0, top // factor))
+    small = colours.to_srgb(small)
+    small.thumbnail((side, side))
+    return small
 
 
-ENCODER_OPTIONS = {
-    "JPEG": {"quality": 88},
-    "WEBP": {"quality": 85},
-    "PNG": {"optimize": True},
-    "GIF": {"disposal": 2},
-}
+def eight_bits(image: Image.Image) -> Image.Image:
+    """Return the image in a mode that Colours takes."""
+    if image.mode.startswith(("I", "F")):  # convert() would cut 16 bits off instead of scale them
+        return image.convert("I").point(lambda level: level / 256).convert("L")
+    if image.mode in SRGB_MODES and "transparency" not in image.info:
+        return image
+    return image.convert("RGBA" if image.has_transparency_data else "RGB")
 
 
-def _encoded(
-    frames: list[Image.Image], kind: str, durations: list[int] | None = None, loop: int = 0
-) -> bytes:
-    options = dict(ENCODER_OPTIONS[kind])
-    if len(frames) > 1:
-        options["save_all"] = True
-        options["append_images"] = frames[1:]
-        options["duration"] = durations
-        options["loop"] = loop
+# -- Encoding -----------------------------------------------------------------------------------
+
+
+def encoded(animation: Animation, kind: str, options: dict[str, Any]) -> bytes:
+    options = dict(options)
+    images = animation.images
+    if kind == "GIF" and sum(image.width * image.height for image in images) > SLOW_GIF_PIXELS:
+        images = [image.quantize(method=FAST_OCTREE) for image in images]
     if kind == "JPEG":
-        frames = [frames[0].convert("RGB")]
-    for frame in frames:
-        frame.info.clear()  # what is left of EXIF, colour profiles and comments
+        images = [image.convert("RGB") for image in images]
+    for image in images:
+        image.info.clear()  # what is left of EXIF, colour profiles and comments
+    first, *others = images
+    if others:
+        durations = list(animation.durations)
+        options |= {"save_all": True, "append_images": others, "duration": durations}
+        if animation.loop is not None:
+            options["loop"] = animation.loop
     output = io.BytesIO()
-    frames[0].save(output, format=kind, **options)
+    first.save(output, format=kind, **options)
     return output.getvalue()
 
 
 # -- Pictures from engines ----------------------------------------------------------------------
-
-# What engines give that is kept as it is, and what else can be turned into a PNG.
-KEPT = {"PNG": "png", "JPEG": "jpg", "MPO": "jpg", "WEBP": "webp"}
-TAKEN = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
-ORIENTATION = 0x0112  # in EXIF
-PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 
 
 class Generated(NamedTuple):
@@ -186,30 +329,42 @@ def check_generated(data: bytes) -> Generated:
     A format that browsers may not show becomes PNG. Raises BadPicture.
     """
     with decoding():
-        image = _open(data, TAKEN)
-        image.load()
-        is_upright = image.getexif().get(ORIENTATION, 1) == 1
-        if image.format in KEPT and is_upright:
-            extension = KEPT[image.format]
-            return Generated(data, extension, image.width, image.height, _thumbnail(image))
-        return _as_png(image)
+        picture = open_generated(data)
+        kind = picture.image.format
+        if kind not in KEPT or picture.turn is not None:
+            return new_png(picture)
+        width, height = picture.image.size
+        thumbnail = thumbnail_of(picture.first(THUMBNAIL_SIDE))
+        return Generated(data, EXTENSIONS[kind], width, height, thumbnail)
 
 
 def as_png(data: bytes) -> Generated:
     """Write a picture that was verified anew, upright and as a PNG."""
-    return _as_png(_open(data, TAKEN))
+    return new_png(open_generated(data))
 
 
-def _as_png(image: Image.Image) -> Generated:
-    from PIL import ImageOps
+def open_generated(data: bytes) -> Opened:
+    from PIL import UnidentifiedImageError
 
-    image = ImageOps.exif_transpose(image)
-    if image.mode not in PNG_MODES:
-        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
-    output = io.BytesIO()
-    image.save(output, format="PNG")
-    return Generated(output.getvalue(), "png", image.width, image.height, _thumbnail(image))
+    file = Decodable("", (0, 0), data)
+    if decodable.kind_of(data):
+        with suppress(ValueError):  # decoders forgive more
+            file = decodable.prepare(data)
+    check_pixels(file.size, settings.MAX_RESULT_PIXELS)
+    try:
+        picture = Opened(file, TAKEN)
+    except UnidentifiedImageError:
+        raise BadPicture("picture_format") from None
+    check_pixels(picture.image.size, settings.MAX_RESULT_PIXELS)
+    return picture
 
 
-def _thumbnail(image: Image.Image) -> bytes:
-    return _encoded([_fitted(image, THUMBNAIL_SIDE)], "WEBP")
+def new_png(picture: Opened) -> Generated:
+    animation = picture.as_shown()
+    image = animation.images[0]
+    thumbnail = thumbnail_of(shrunk(image, THUMBNAIL_SIDE, Colours(b"")))
+    return Generated(encoded(animation, "PNG", {}), "png", *image.size, thumbnail)
+
+
+def thumbnail_of(image: Image.Image) -> bytes:
+    return encoded(Animation([image]), "WEBP", ENCODER_OPTIONS["WEBP"])

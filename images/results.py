@@ -13,8 +13,19 @@ from files import cleanup, metadata, pictures, storage
 from images import parameters
 from images.queue import Job
 
-# What of the params an image says in its metadata, beside its prompt and model.
-EMBEDDED = ("seed", "width", "height", *parameters.KEPT)
+# The keyword of the text in a PNG. ComfyUI's own, `prompt` and `workflow`, are left to it, so that
+# a picture can be dropped back on it.
+PARAMETERS = "parameters"
+# What it says of the params, beside prompt, model and size.
+SHOWN = {
+    "steps": "Steps",
+    "sampler": "Sampler",
+    "guidance": "CFG scale",
+    "seed": "Seed",
+    "quality": "Quality",
+    "style": "Style",
+}
+GENERATOR = "image-generator-backend"
 
 
 class Result(NamedTuple):
@@ -72,6 +83,8 @@ def encode_params(params: dict[str, Any]) -> str:
 def with_metadata(job: Job, params: dict[str, Any], data: bytes) -> bytes:
     """Return the file with what it shall say about itself. Raises ValueError if it is not sound."""
     picture = metadata.parse(data)
+    if not picture.has_credentials:  # signed by its provider: a change would break the seal
+        picture.drop_unreadable()
     embed_prompt(job, params, picture)
     add_ai_label(job, picture)
     return picture.to_bytes()
@@ -85,16 +98,31 @@ def embed_prompt(job: Job, params: dict[str, Any], picture: metadata.PictureFile
     if not wanted:
         picture.strip()
         return
-    if picture.has_credentials:  # signed by its provider: a change would break the seal
+    # What the engine says about its picture is more than what is known here.
+    if picture.has_credentials or picture.has_text(PARAMETERS):
         return
-    texts = {
-        "prompt": job["prompt_text"],
-        "model": params.get("model_used") or job["model"],
-    }
-    for name in EMBEDDED:
-        if params.get(name) is not None:
-            texts[name] = str(params[name])
-    picture.put_texts(texts)
+    picture.put_texts({PARAMETERS: format_parameters(job, params)})
+
+
+def format_parameters(job: Job, params: dict[str, Any]) -> str:
+    """Return prompt and parameters as AUTOMATIC1111's WebUI writes them, which others read."""
+    lines = [job["prompt_text"]]
+    if params.get("negative_prompt"):
+        lines.append(f"Negative prompt: {params['negative_prompt']}")
+    facts = {shown: params.get(name) for name, shown in SHOWN.items()}
+    facts["Size"] = f"{params['width']}x{params['height']}"
+    facts["Model"] = params.get("model_used") or job["model"]
+    # Readers take a line of less than three facts for a part of the prompt.
+    facts["Version"] = GENERATOR
+    lines.append(
+        ", ".join(f"{name}: {quoted(fact)}" for name, fact in facts.items() if fact is not None)
+    )
+    return "\n".join(lines)
+
+
+def quoted(fact: Any) -> str:
+    text = str(fact)
+    return parameters.to_json(text) if any(mark in text for mark in ',:\n"') else text
 
 
 def add_ai_label(job: Job, picture: metadata.PictureFile) -> None:

@@ -86,3 +86,23 @@ def label_of(data: bytes) -> dict | None:
 
 def has_credentials(data: bytes) -> bool:
     return metadata.parse(data).has_credentials
+
+
+# -- Chunks of a file ---------------------------------------------------------------------------
+
+
+def png_chunk(kind: bytes, body: bytes) -> bytes:
+    checksum = zlib.crc32(kind + body)
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", checksum)
+
+
+def png_with(data: bytes, chunks: dict[bytes, bytes]) -> bytes:
+    """Put chunks behind a PNG's header."""
+    added = b"".join(png_chunk(kind, body) for kind, body in chunks.items())
+    return data[:33] + added + data[33:]
+
+
+def jpeg_with(data: bytes, marker: int, body: bytes) -> bytes:
+    """Put a segment behind a JPEG's start."""
+    segment = bytes([0xFF, marker]) + struct.pack(">H", len(body) + 2) + body
+    return data[:2] + segment + data[2:]

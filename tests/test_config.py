@@ -50,6 +50,8 @@ def test_the_published_names_choose_mysql(load):
         ({"PORT": "http"}, "PORT"),
         ({"PORT": "70000"}, "PORT"),
         ({"PORT": "1.5"}, "PORT"),
+        ({"MAX_RESULT_PIXELS": "1000"}, "MAX_RESULT_PIXELS"),
+        ({"MAX_RESULT_PIXELS": "200000000"}, "MAX_RESULT_PIXELS"),
         ({"TOKEN_HOURS": "0"}, "TOKEN_HOURS"),
         ({"TOKEN_HOURS": "nan"}, "TOKEN_HOURS"),
         ({"CORS_ORIGINS": "example.com"}, "CORS_ORIGINS"),

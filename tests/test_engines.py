@@ -115,7 +115,7 @@ def test_a_paid_picture_is_brought_home_with_what_is_known_of_it(alice, openai, 
     made = wait_for(alice, ask(alice, "gpt", quality="high"), "completed")
 
     image = opened(alice.get(made["imageUrl"]).data)
-    assert image.size == opened(PNG).size and image.text["prompt"] == "a secret fox"
+    assert image.size == opened(PNG).size and image.text["parameters"].startswith("a secret fox\n")
     assert (
         made["params"]["revised_prompt"] == "a small secret fox" and made["params"]["seed"] is None
     )
@@ -131,7 +131,7 @@ def test_a_picture_from_home_says_the_seed_it_was_made_with(alice, webui, worker
     image = alice.get(made["imageUrl"]).data
     assert made["params"]["seed"] == webui.bodies[0]["seed"] == 42
     assert (made["width"], made["params"]["width"]) == opened(image).size
-    assert opened(image).text["negative_prompt"] == "rain"
+    assert "Negative prompt: rain\n" in opened(image).text["parameters"]
 
 
 # -- Canceled, killed, unavailable ------------------------------------------------------------

@@ -1,0 +1,149 @@
+"""Colours: what a profile, or a PNG's gamma and primaries, make of them is turned into sRGB.
+
+A profile that cannot be used never costs the picture: its numbers are then taken for sRGB.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+GREY = ("L", "LA")
+# What a transform gives for each mode that it takes.
+SRGB_MODES = {"L": "RGB", "LA": "RGBA", "RGB": "RGB", "RGBA": "RGBA", "CMYK": "RGB", "LAB": "RGB"}
+SRGB_GAMMA = 1 / 2.2
+# Beyond these it is a mistake.
+MIN_GAMMA = 0.1
+MAX_GAMMA = 10
+SRGB_PRIMARIES = (0.3127, 0.3290, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
+# Files round the numbers, and a difference below this cannot be seen.
+TOLERANCE = 0.01
+# The white of profiles, and Bradford's matrix, by which other whites are adapted to it.
+D50 = (0.9642, 1.0, 0.8249)
+BRADFORD = ((0.8951, 0.2664, -0.1614), (-0.7502, 1.7135, 0.0367), (0.0389, -0.0685, 1.0296))
+
+Matrix = tuple[tuple[float, ...], ...]
+
+
+class Colours:
+    """The colours of one picture: to_srgb() converts it, or pieces of it."""
+
+    def __init__(self, profile: bytes):
+        self.profile = profile
+        # By mode. None: the profile does not fit.
+        self._transforms: dict[str, Any] = {}
+
+    def to_srgb(self, image: Image.Image) -> Image.Image:
+        """Return an image of 8 bits a channel as RGB, or as RGBA if anything in it is clear."""
+        if image.mode in GREY and not self._transform(image.mode):
+            image = image.convert(SRGB_MODES[image.mode])  # profiles of colours fit greys as well
+        transform = self._transform(image.mode)
+        if transform:
+            return transform.apply(image)
+        return image.convert(SRGB_MODES[image.mode])
+
+    def _transform(self, mode: str) -> Any:
+        if mode not in self._transforms:
+            self._transforms[mode] = build_transform(self.profile, mode)
+        return self._transforms[mode]
+
+
+def build_transform(profile: bytes, mode: str) -> Any:
+    from PIL import ImageCms
+
+    if mode == "LAB":
+        source = ImageCms.createProfile("LAB")
+    elif profile:
+        source = io.BytesIO(profile)
+    else:
+        return None
+    try:
+        srgb = ImageCms.createProfile("sRGB")
+        return ImageCms.buildTransform(source, srgb, mode, SRGB_MODES[mode])
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return None
+
+
+# -- Gamma and primaries as a profile -----------------------------------------------------------
+
+
+def profile_of(gamma: float | None, primaries: tuple[float, ...] | None) -> bytes:
+    """Return a profile for a PNG's gAMA and cHRM; b"" if they are those of sRGB, or no colours.
+
+    `primaries` are x and y of white, red, green and blue.
+    """
+    if not gamma or not MIN_GAMMA <= gamma <= MAX_GAMMA:
+        gamma = SRGB_GAMMA
+    primaries = primaries or SRGB_PRIMARIES
+    differences = [abs(x - y) for x, y in zip(primaries, SRGB_PRIMARIES, strict=True)]
+    if max(differences) < TOLERANCE and abs(gamma - SRGB_GAMMA) < TOLERANCE:
+        return b""
+    try:
+        return matrix_profile(gamma, primaries)
+    except (ZeroDivisionError, OverflowError, struct.error):
+        return b""
+
+
+def matrix_profile(gamma: float, primaries: tuple[float, ...]) -> bytes:
+    white, *colorants = [xyz(*primaries[at : at + 2]) for at in (0, 2, 4, 6)]
+    columns = transposed(colorants)
+    brightness = times(inverse(columns), white)
+    # From the white of the picture to that of profiles.
+    ratios = [to / of for to, of in zip(times(BRADFORD, D50), times(BRADFORD, white), strict=True)]
+    to_d50 = inverse(BRADFORD)
+    tags = {b"wtpt": xyz_tag(D50)}
+    for name, colorant, level in zip((b"r", b"g", b"b"), colorants, brightness, strict=True):
+        cone = times(BRADFORD, [level * value for value in colorant])
+        adapted = times(to_d50, [ratio * value for ratio, value in zip(ratios, cone, strict=True)])
+        tags[name + b"XYZ"] = xyz_tag(adapted)
+        tags[name + b"TRC"] = b"curv" + struct.pack(">IIHH", 0, 1, round(256 / gamma), 0)
+    return icc_file(tags)
+
+
+def icc_file(tags: dict[bytes, bytes]) -> bytes:
+    """Return a profile of a display, version 2, with these tags."""
+    table = struct.pack(">I", len(tags))
+    position = 128 + 4 + 12 * len(tags)
+    for name, data in tags.items():
+        table += name + struct.pack(">II", position, len(data))
+        position += len(data)
+    white = xyz_tag(D50)[8:]
+    header = struct.pack(">I4xI", position, 0x02100000) + b"mntrRGB XYZ " + bytes(12) + b"acsp"
+    header = header.ljust(68, b"\0") + white
+    return header.ljust(128, b"\0") + table + b"".join(tags.values())
+
+
+def xyz_tag(values: list[float] | tuple[float, ...]) -> bytes:
+    return b"XYZ \0\0\0\0" + struct.pack(">3i", *[round(value * 65536) for value in values])
+
+
+def xyz(x: float, y: float) -> tuple[float, ...]:
+    return x / y, 1.0, (1 - x - y) / y
+
+
+def times(matrix: Matrix, vector: list[float] | tuple[float, ...]) -> list[float]:
+    return [sum(a * b for a, b in zip(row, vector, strict=True)) for row in matrix]
+
+
+def transposed(matrix: Any) -> Matrix:
+    return tuple(zip(*matrix, strict=True))
+
+
+def inverse(matrix: Matrix) -> Matrix:
+    """Return the inverse of a matrix of three by three, by Cramer's rule."""
+    a, b, c = transposed(matrix)
+    rows = (cross(b, c), cross(c, a), cross(a, b))
+    determinant = sum(x * y for x, y in zip(a, rows[0], strict=True))
+    return tuple(tuple(value / determinant for value in row) for row in rows)
+
+
+def cross(a: tuple[float, ...], b: tuple[float, ...]) -> tuple[float, ...]:
+    return (
+        a[1] * b[2] - a[2] * b[1],
+        a[2] * b[0] - a[0] * b[2],
+        a[0] * b[1] - a[1] * b[0],
+    )
