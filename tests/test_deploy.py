@@ -282,7 +282,7 @@ def test_error_speaks_english_to_who_prefers_it(site_alone):
 
 
 def test_nginx_takes_as_much_as_the_service():
-    megabytes = app.app.config["MAX_CONTENT_LENGTH"] // 2**20
+    megabytes = app.app.config["MAX_UPLOAD_BYTES"] // 2**20
 
     assert f"client_max_body_size {megabytes}m;" in SITE.read_text()
 
