@@ -4,6 +4,8 @@
 FIELDS = {
     "missing": ("缺少此字段", "is required"),
     "extra_forbidden": ("不支持此字段", "is not a field of this call"),
+    "duplicate": ("重复出现", "is given twice"),
+    "not_finite": ("包含 NaN 或无穷大", "contains NaN or an infinite number"),
     "string_type": ("必须是字符串", "must be a string"),
     "string_unicode": ("包含无效字符", "contains characters that are not valid Unicode"),
     "string_too_short": ("至少 {min_length} 个字符", "must have at least {min_length} characters"),

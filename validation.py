@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
 import email_validator
-from email_validator import EmailNotValidError, validate_email
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ValidationError
 from pydantic_core import PydanticCustomError
 
@@ -33,8 +32,18 @@ BLANKS = (
 INVISIBLE = re.compile(f"[{SELECTORS}{BLANKS}]")
 # Scripts with letters that look like those of another of them.
 LOOKALIKES = {
-    "LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "COPTIC", "DESERET", "GLAGOLITIC",
-    "GOTHIC", "LISU", "OLD", "OSAGE",
+    "LATIN",
+    "CYRILLIC",
+    "GREEK",
+    "ARMENIAN",
+    "CHEROKEE",
+    "COPTIC",
+    "DESERET",
+    "GLAGOLITIC",
+    "GOTHIC",
+    "LISU",
+    "OLD",
+    "OSAGE",
 }
 
 # What the document of the API says of an email: no more than a part of what is accepted.

@@ -76,8 +76,10 @@ class TestParams(BaseModel):
             is_deep = depth(kept) > MAX_EXTRA_DEPTH
         except RecursionError:
             is_deep = True
-        except ValueError:  # lone surrogates, and infinity, which JSON has no word for
-            raise PydanticCustomError("unprintable", "unprintable") from None
+        except UnicodeEncodeError:  # lone surrogates
+            raise PydanticCustomError("string_unicode", "unicode") from None
+        except ValueError:  # NaN and infinity, which JSON has no word for
+            raise PydanticCustomError("not_finite", "finite") from None
         if is_deep or size > MAX_EXTRA_BYTES:
             raise PydanticCustomError("too_large", "too_large")
         return self

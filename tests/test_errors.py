@@ -79,6 +79,34 @@ def test_json_under_another_content_type(client, kind):
     assert_error(client.post(LOGIN, data=body, content_type=kind), 400, "invalid_json")
 
 
+@pytest.mark.parametrize(
+    ("body", "name"),
+    [
+        (b'{"username": "a", "username": "b", "password": "secret1"}', "username"),
+        (b'{"username": "a", "password": {"x": 1, "y": 2, "x": 1}}', "x"),
+        (b'[{"a": 1, "a": 2}]', "a"),
+        (b'{"\\ud800": 1, "\\ud800": 2}', "?"),
+        (b'{"": 1, "": 2}', ""),
+    ],
+)
+def test_a_field_that_is_given_twice(client, body, name):
+    response = client.post(LOGIN, data=body, content_type="application/json")
+
+    assert_error(response, 400, "invalid_input")
+    assert list(response.json["fields"]) == [name]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["APPLICATION/JSON", "application/json; charset=gbk", "application/ld+json; profile=x"],
+)
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
+def test_json_under_each_of_its_names(client, kind, bom):
+    body = bom + b'{"username": "nobody", "password": "secret1"}'
+
+    assert_error(client.post(LOGIN, data=body, content_type=kind), 401, "wrong_credentials")
+
+
 def test_too_large_a_body(client):
     response = client.post(LOGIN, data=b" " * (9 * 1024 * 1024), content_type="application/json")
 

@@ -4,6 +4,7 @@ import threading
 import pytest
 
 import db
+import messages
 from engines import catalog, painter
 from images import gallery, jobs
 from tests.pictures import opened
@@ -139,6 +140,20 @@ def test_params_that_no_answer_could_show_are_refused(alice, extra):
     )
 
     assert (response.status_code, list(response.json["fields"])) == (400, ["params"])
+
+
+@pytest.mark.parametrize(
+    ("extra", "kind"),
+    [("NaN", "not_finite"), ("1e999", "not_finite"), (r'"\ud800"', "string_unicode")],
+)
+def test_params_that_no_json_can_hold_are_named_so(alice, extra, kind):
+    body = f'{{"prompt": "x", "params": {{"note": {extra}}}}}'
+
+    response = alice.post(
+        "/api/v1/images/generate-test", data=body, content_type="application/json"
+    )
+
+    assert response.json["message"] == f"params {messages.FIELDS[kind][0]}"
 
 
 def test_a_whole_number_may_be_written_with_a_point(alice):

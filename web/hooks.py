@@ -14,7 +14,7 @@ import logs
 import metrics
 from config import settings
 from web import responses
-from web.inputs import Request, client_address
+from web.inputs import Request, UnambiguousJSON, client_address
 
 # Room for two prompts of 2000 characters, each written as two \\uXXXX.
 MAX_BODY_BYTES = 64 * 1024
@@ -58,6 +58,7 @@ def init_app(app: Flask) -> None:
     app.config["MAX_FORM_PARTS"] = MAX_FORM_PARTS
     app.request_class = Request
     app.url_map.merge_slashes = False  # "//" is an unknown address, not a redirect
+    app.json = UnambiguousJSON(app)
     app.json.ensure_ascii = False
     app.json.sort_keys = False
     app.json.compact = True

@@ -3,12 +3,14 @@
 import ipaddress
 import json
 import re
+from collections import Counter
 from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import flask
 from flask import request
+from flask.json.provider import DefaultJSONProvider
 from werkzeug.formparser import FormDataParser
 
 from config import settings
@@ -48,6 +50,22 @@ class Request(flask.Request):
         if isinstance(error, UnicodeDecodeError):
             names = fields_not_utf8(self.get_data()) or ["body"]
             raise InvalidInput(fields=dict.fromkeys(names, NOT_UTF8))
+
+
+class UnambiguousJSON(DefaultJSONProvider):
+    """Flask's JSON, but an object that has a field twice is refused: who knows which is meant?"""
+
+    def loads(self, s: str | bytes, **options: Any) -> Any:
+        return super().loads(s, object_pairs_hook=unique_fields, **options)
+
+
+def unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        [(name, _)] = Counter(name for name, _ in pairs).most_common(1)
+        shown = name.encode(errors="replace").decode()
+        raise InvalidInput(fields={shown: ("duplicate", {})})
+    return fields
 
 
 def read_body(schema: type[Schema]) -> Schema:
