@@ -216,6 +216,27 @@ def test_a_multipart_form_without_its_boundary_is_named(client):
     assert "boundary" in response.json["message"]
 
 
+@pytest.mark.parametrize("kind", ["text/plain", "text/json", "application/xml", "image/png", ""])
+def test_a_body_that_is_no_form_is_said_to_be_none(client, kind):
+    response = client.post(REGISTER, data=b'{"username": "alice"}', content_type=kind)
+
+    assert (response.status_code, set(response.json["fields"])) == (400, {"body"})
+
+
+@pytest.mark.parametrize("file", [{}, {"0": {}}, [], "[object File]", {"path": "a.png"}])
+def test_a_form_that_a_library_made_json_is_told_how_to_send_its_file(client, file):
+    response = client.post(REGISTER, json=form("alice", avatar=file))
+
+    assert (response.status_code, set(response.json["fields"])) == (400, {"avatar"})
+    assert "multipart/form-data" in response.json["message"]
+
+
+def test_an_empty_registration_names_each_field(client):
+    response = client.post(REGISTER)
+
+    assert set(response.json["fields"]) == {"username", "email", "password"}
+
+
 @pytest.mark.parametrize("name", [GBK * 2, b"%D5%C5%C8%FD", b"a+%d5%c5"])
 def test_a_urlencoded_form_in_gbk_is_refused_by_the_name_of_its_field(client, name):
     body = b"password=secret1&username=" + name + b"&email=zs%40example.com"

@@ -18,6 +18,7 @@ from errors import ApiError
 from files import pictures
 from validation import InvalidInput, Schema, parse, validate_all
 
+FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 # A script that appends "no file" to a form sends it as one of these words.
 NO_FILE = (None, "", "null", "undefined")
 # What decoders put where bytes are no text.
@@ -108,6 +109,8 @@ def form_or_json() -> dict[str, Any]:
     """Return the fields of the body. Raises ApiError."""
     if request.is_json:
         return json_body()
+    if request.mimetype not in FORMS and request.get_data():
+        raise InvalidInput(fields={"body": ("form_type", {})})
     if request.mimetype == "application/x-www-form-urlencoded":
         refuse_other_encodings(request.get_data(), "body")
     try:
