@@ -227,6 +227,12 @@ def test_http_leads_to_https(site):
     assert response.headers["Location"] == "https://localhost/api/health?x=1"
 
 
+def test_search_engines_are_kept_away(site_alone):
+    response = site_alone.get("/robots.txt")
+
+    assert (response.status_code, response.text) == (200, "User-agent: *\nDisallow: /\n")
+
+
 def test_errors_of_the_service_pass_unchanged(site):
     wrong = {"username": "nobody", "password": "secret1"}
 
