@@ -186,8 +186,8 @@ def inner_values(entry: dict) -> list[Any]:
 def first_text(value: Any) -> str:
     """Return a text, or the first one in a list; "" if there is none."""
     for text in as_list(value) or [value]:
-        if isinstance(text, str) and text:
-            return text
+        if isinstance(text, str) and text.strip():
+            return text.strip()
     return ""
 
 

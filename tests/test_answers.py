@@ -44,6 +44,7 @@ def error_of(server, body, status: int = 200, **changes) -> EngineError:
     [
         {"data": [{"url": LINK}]},
         {"data": [{"url": f".{LINK}"}]},
+        {"data": [{"url": f" {LINK}\n"}]},
         {"data": [{"url": "../pictures/1.png"}]},
         {"data": [{"url": "pictures/1.png"}]},
         {"data": [{"url": [LINK, "/pictures/2.png"]}]},
