@@ -5,7 +5,7 @@ A request that may be charged for is never repeated while its outcome is unknown
 - make() sends the request once. There are no retries, and redirects are not followed.
 - Directly before, it calls before_send(), which records that the request may have been sent. If
   the worker then dies, its job fails with outcome_unknown instead of being retried.
-- If no response arrives, or an error that answers.is_free() does not take for certain, the outcome
+- If no response arrives, or an error of which ProviderError.is_free() is not certain, the outcome
   is unknown. That is PermanentError("outcome_unknown") if the image costs money, and a
   TransientError if it is free.
 """
@@ -27,6 +27,7 @@ from engines import (
 )
 from engines.answers import Picture
 from engines.options import OpenAIImages
+from engines.provider_errors import ProviderError
 from engines.remote import RemoteResponse, ReportProgress, as_dict, as_list
 
 # The API does not report progress, so it is estimated: 50 % after this time.
@@ -64,7 +65,7 @@ def check(options: OpenAIImages) -> list[str]:
     if response.status in (404, 405):
         return ["no model list"]
     if response.status >= 300:
-        raise answers.error_of(response, options.errors)
+        raise ProviderError(response, options.errors).exception()
     names = model_names(response.json())
     if not names:
         return ["no model list"]
@@ -173,10 +174,11 @@ def read_answer(response: RemoteResponse, options: OpenAIImages, seconds: float)
     """Return the picture of an answer that took so long. Raises EngineError if there is none."""
     if response.status < 300 and (picture := answers.picture_of(response)):
         return picture
-    error = answers.error_of(response, options.errors)
+    problem = ProviderError(response, options.errors)
+    error = problem.exception()
     is_doubtful = error.code == "engine_task"
     if isinstance(error, TransientError):
-        is_doubtful = not answers.is_free(response, options.errors, seconds)
+        is_doubtful = not problem.is_free(seconds)
     if options.is_paid and is_doubtful:
         raise PermanentError("outcome_unknown", str(error), error.shown)
     raise error

@@ -381,6 +381,8 @@ def name_of(error: Exception) -> str:
     """Return a name for the log; the text of the error may hold the URL."""
     if isinstance(error, exceptions.DecodeError):
         return "a body that is not what its Content-Encoding says"
+    if isinstance(error, requests.exceptions.InvalidSchema) and "SOCKS" in str(error):
+        return "a SOCKS proxy needs the package PySocks"
     return type(error).__name__
 
 

@@ -4,6 +4,7 @@ import socket
 import threading
 
 import pytest
+import requests
 
 from engines import (
     EngineError,
@@ -204,6 +205,19 @@ def test_public_host_is_asked_through_a_socks_proxy(monkeypatch):
 
     assert response.body == b"{}"
     assert proxy.asked == [f"public.example.com:{port}"]
+
+
+def test_missing_package_for_socks_is_named(monkeypatch):
+    def missing(*words, **options):
+        raise requests.exceptions.InvalidSchema("Missing dependencies for SOCKS support.")
+
+    monkeypatch.setenv("ALL_PROXY", "socks5h://user:pa55@127.0.0.1:1")
+    monkeypatch.setattr(requests.adapters, "SOCKSProxyManager", missing)
+
+    with pytest.raises(EngineError) as caught:
+        remote.Client("https://public.example.com").send("GET", "/")
+
+    assert str(caught.value) == "engine_unavailable: a SOCKS proxy needs the package PySocks"
 
 
 def test_local_host_is_asked_directly(any_proxy):

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from engines import EngineError, PermanentError, TransientError, answers, remote
+from engines import EngineError, PermanentError, TransientError, provider_errors, remote
 from tests import test_openai_images
 from tests.fake_openai import PNG
 from tests.pictures import picture
@@ -44,6 +44,7 @@ def error_of(server, body, status: int = 200, **changes) -> EngineError:
     [
         {"data": [{"url": LINK}]},
         {"data": [{"url": f".{LINK}"}]},
+        {"data": [{"url": f" {LINK}\n"}]},
         {"data": [{"url": "../pictures/1.png"}]},
         {"data": [{"url": "pictures/1.png"}]},
         {"data": [{"url": [LINK, "/pictures/2.png"]}]},
@@ -232,7 +233,7 @@ def test_paid_task_is_reported_with_its_id(fake, body):
 def test_free_task_is_an_error_of_its_own(fake, body):
     error = error_of(fake, body, paid=False)
 
-    assert str(error) == "engine_task: 200 with the task 0385dc79 instead of a picture"
+    assert str(error) == "engine_task: 200 without a picture, but with the task 0385dc79"
     assert error.shown == "task 0385dc79"
 
 
@@ -336,7 +337,7 @@ def test_error_shows_only_codes(fake):
 def test_late_error_of_a_paid_model_is_doubtful(fake, monkeypatch, status, body):
     assert isinstance(error_of(fake, body, status), TransientError)
 
-    monkeypatch.setattr(answers, "QUICK_SECONDS", -1)
+    monkeypatch.setattr(provider_errors, "QUICK_SECONDS", -1)
 
     assert error_of(fake, body, status).code == "outcome_unknown"
     assert isinstance(error_of(fake, body, status, paid=False), TransientError)
@@ -375,7 +376,7 @@ def test_error_of_a_gateway_is_doubtful_unless_the_models_file_says_otherwise(fa
 
 
 def test_code_that_the_models_file_calls_free_is_repeated(fake, monkeypatch):
-    monkeypatch.setattr(answers, "QUICK_SECONDS", -1)
+    monkeypatch.setattr(provider_errors, "QUICK_SECONDS", -1)
 
     error = error_of(fake, {"code": "cold_start"}, 502, errors={"cold_start": "engine_busy"})
 
