@@ -9,6 +9,7 @@ from typing import Any
 
 from flask import Flask, Response, g, request
 from flask_cors import cross_origin
+from werkzeug.routing import BaseConverter
 
 import logs
 import metrics
@@ -34,7 +35,17 @@ DEFAULT_HEADERS = [
 log = logging.getLogger("api")
 
 
+class WholeNumber(BaseConverter):
+    """A number in an address, in ASCII digits; one beyond any column is taken as the largest."""
+
+    regex = "[0-9]+"
+
+    def to_python(self, value: str) -> int:
+        return int(value[-19:]) if len(value.lstrip("0")) < 19 else 10**18
+
+
 def init_app(app: Flask) -> None:
+    app.url_map.converters["int"] = WholeNumber
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.url_map.merge_slashes = False  # "//" is an unknown address, not a redirect
     app.json.ensure_ascii = False
