@@ -22,7 +22,7 @@ from errors import ApiError, error_text
 from files import pictures
 from images import PENDING, STATUSES, jobs, parameters, queue, queue_status
 from images.queue import Job
-from images.schemas import GenerateInput
+from images.schemas import MAX_ID, GenerateInput
 from messages import field_text
 from validation import parse
 
@@ -205,7 +205,7 @@ def find_job(generation_id: int) -> Job:
 
 
 @jobs_group.command("cancel")
-@click.argument("generation_id", type=int)
+@click.argument("generation_id", type=click.IntRange(1, MAX_ID))
 @plain_errors()
 def jobs_cancel(generation_id: int) -> None:
     """Cancel an unfinished generation."""
@@ -215,7 +215,7 @@ def jobs_cancel(generation_id: int) -> None:
 
 
 @jobs_group.command("requeue")
-@click.argument("generation_id", type=int)
+@click.argument("generation_id", type=click.IntRange(1, MAX_ID))
 @plain_errors()
 def jobs_requeue(generation_id: int) -> None:
     """Put a failed or stuck generation back into the queue."""

@@ -17,6 +17,7 @@ from calendar import timegm
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 from functools import lru_cache
 from typing import Any, NamedTuple, NoReturn
 
@@ -263,7 +264,10 @@ def unix_timestamp(moment: str | None = None) -> int | None:
     """MySQL's function of that name, for SQLite: seconds since 1970, of now or of a UTC time."""
     if moment is None:
         return int(time.time())
-    return timegm(time.strptime(moment, "%Y-%m-%d %H:%M:%S"))
+    try:
+        return timegm(datetime.fromisoformat(moment).timetuple())
+    except (ValueError, TypeError):  # not a time, in a row of another program
+        return None
 
 
 class SQLite:
@@ -287,6 +291,8 @@ class SQLite:
             self.driver.execute("PRAGMA foreign_keys = ON")
         except (sqlite3.OperationalError, OSError) as error:
             raise Unavailable from error
+        # Rows of other programs may hold bytes that are no UTF-8.
+        self.driver.text_factory = lambda data: data.decode(errors="replace")
         self.driver.create_function("UNIX_TIMESTAMP", -1, unix_timestamp)
         self.driver.create_function("PRECISE_TIME", 0, time.time)
 

@@ -2,6 +2,8 @@
 
 import hashlib
 import hmac
+import re
+import secrets
 import time
 from collections.abc import Callable
 from functools import lru_cache
@@ -16,7 +18,14 @@ from errors import ApiError
 JWT_OPTIONS = {
     "require": ["exp", "iat", "sub"],
     "verify_iat": False,  # another machine's clock may be a little ahead of ours
+    "verify_aud": False,  # see _session_of()
 }
+AUDIENCE = "image-generator"
+# The one spelling of a token: without padding, and without spare bits after the 256 of its
+# signature.
+SPELLING = r"[\w-]+\.[\w-]+\.[\w-]{42}[AEIMQUYcgkosw048]"
+MAX_TOKEN_LENGTH = 2000
+MAX_INT = 2**31 - 1  # what the columns hold
 
 
 class BadToken(ApiError):
@@ -40,6 +49,8 @@ def make_token(account: Account) -> str:
     now = int(time.time())
     seconds = max(1, int(settings.TOKEN_HOURS * 3600))
     claims = {
+        "aud": AUDIENCE,
+        "jti": secrets.token_hex(16),
         "sub": str(account["id"]),
         "ver": account["token_version"],
         "iat": now,
@@ -53,13 +64,27 @@ def read_token(token: str) -> Session:
 
     Whether it still stands is up to check_session(), or to a statement that makes the same check.
     """
+    if len(token) > MAX_TOKEN_LENGTH or not re.fullmatch(SPELLING, token, re.ASCII):
+        raise BadToken
     try:
-        claims = _decode(token)
-        return Session(int(claims["sub"]), int(claims["ver"]))
+        return _session_of(_decode(token))
     except jwt.ExpiredSignatureError:
         raise BadToken("token_expired") from None
-    except (jwt.InvalidTokenError, KeyError, ValueError, TypeError):
+    except (jwt.InvalidTokenError, LookupError, ArithmeticError, ValueError, TypeError):
         raise BadToken from None
+
+
+def _session_of(claims: dict[str, Any]) -> Session:
+    """Return the session that the claims stand for. Raises BadToken for any we would not make."""
+    # A token of the release before has no audience.
+    if claims.get("aud", AUDIENCE) != AUDIENCE:
+        raise BadToken
+    subject, version = claims["sub"], claims["ver"]
+    if not re.fullmatch("[1-9][0-9]{0,9}", subject) or int(subject) > MAX_INT:
+        raise BadToken
+    if type(version) is not int or not 0 <= version <= MAX_INT:
+        raise BadToken
+    return Session(int(subject), version)
 
 
 def check_session(session: Session, account: Account | None) -> None:
@@ -114,9 +139,9 @@ def link_signer(session: Session) -> Callable[[str | None], str | None]:
 
 
 def is_link_valid(url: str, expires: str, signature: str, token_version: int) -> bool:
-    if not expires.isdecimal() or not expires.isascii():
+    if not re.fullmatch("[1-9][0-9]{0,11}", expires):
         return False
-    expires_at = int(expires[:12])
+    expires_at = int(expires)
     if expires_at < time.time():
         return False
     for secret in (settings.SECRET_KEY, settings.SECRET_KEY_PREVIOUS):

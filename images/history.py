@@ -211,4 +211,4 @@ def delete_generations(user_id: int, ids: list[int]) -> list[Generation]:
 def file_keys(generation: Generation) -> list[str]:
     """Return the keys of the image and its thumbnail, which an old row may have as one file."""
     urls = {generation["image_url"], generation["thumbnail_url"]}
-    return sorted(storage.key_of(url) for url in urls if url)
+    return sorted(storage.key_of(str(url)) for url in urls if url)

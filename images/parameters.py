@@ -4,6 +4,7 @@ What a model allows and its defaults stand in `engines/catalog.py`; here a reque
 """
 
 import json
+import math
 import secrets
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,7 @@ from engines.catalog import CHOICES, RANGES, Model, Range
 from images import blocklist
 from images.history import Generation
 from images.queue import Job
-from images.schemas import GenerateInput
+from images.schemas import GenerateInput, depth
 from validation import InvalidInput
 
 # What of a request is kept in the record's params if it was said.
@@ -39,8 +40,17 @@ MAX_DRAWN_SEED = 2**31 - 1
 MAX_MARKER_LENGTH = 40
 
 to_json = json.JSONEncoder(ensure_ascii=False).encode
+
+
+def finite(text: str) -> float | None:
+    number = float(text)
+    return number if math.isfinite(number) else None
+
+
 # NaN and Infinity, which JSON has no word for, become null.
-from_json = json.JSONDecoder(parse_constant=lambda name: None).decode
+from_json = json.JSONDecoder(parse_constant=lambda name: None, parse_float=finite).decode
+# More levels of objects and arrays than this are not shown: they could not be written again.
+MAX_DEPTH = 100
 
 
 # -- From a request to rows ---------------------------------------------------------------------
@@ -191,9 +201,12 @@ def params_of(generation: Generation | Job) -> dict[str, Any]:
         return {}
     try:
         params = from_json(text)
-    except (ValueError, RecursionError):
+        if "\\u" in text:  # it may stand for half a character, which no answer takes
+            params = from_json(to_json(params).encode(errors="replace").decode())
+        is_deep = text.count("[") + text.count("{") > MAX_DEPTH and depth(params) > MAX_DEPTH
+    except (ValueError, TypeError, RecursionError):
         return {}
-    return params if isinstance(params, dict) else {}
+    return params if isinstance(params, dict) and not is_deep else {}
 
 
 def image_request(

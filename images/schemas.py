@@ -3,6 +3,7 @@
 import json
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -16,6 +17,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from config import settings
 from engines.catalog import MAX_SEED
 from images import STATUSES
 from validation import Digits, IdList, Prompt, QueryBool, QueryTime, Real, Whole, check_prompt
@@ -117,6 +119,9 @@ class DeleteInput(BaseModel):
     ids: list[ImageId] = Field(min_length=1, max_length=100)
 
 
+ROW_TIME = r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?"
+
+
 # -- Queries ------------------------------------------------------------------------------------
 
 
@@ -131,13 +136,28 @@ def read_cursor(cursor: str) -> tuple[str, int]:
     padding = "=" * (-len(cursor) % 4)
     try:
         text = urlsafe_b64decode(cursor + padding).decode()
-        created_at, _, number = text.partition("|")
-        generation_id = int(number) % 2**63
+        created_at, _, number = text.rpartition("|")
+        if not re.fullmatch(r"[0-9]{1,18}", number) or not is_row_time(created_at):
+            raise ValueError
+        # One spelling: nothing was left out of the letters, digits or bits.
+        if cursor != make_cursor(created_at, int(number)):
+            raise ValueError
     except ValueError:
         raise PydanticCustomError("cursor_type", "cursor") from None
-    if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}", created_at):
-        raise PydanticCustomError("cursor_type", "cursor")
-    return created_at, generation_id
+    return created_at, int(number)
+
+
+def is_row_time(text: str) -> bool:
+    """Tell if a database takes this as the time of a row; SQLite compares whatever is there."""
+    if not settings.uses_mysql:
+        return len(text) <= 40 and text.isprintable()
+    if not re.fullmatch(ROW_TIME, text):
+        return False
+    try:
+        datetime.fromisoformat(text.replace("-00", "-01"))  # MySQL has days and months of zero
+    except ValueError:
+        return text.startswith("0000-00-00 ")
+    return True
 
 
 def cap_per_page(wanted: int) -> int:

@@ -1,4 +1,6 @@
 import json
+import sqlite3
+from contextlib import suppress
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
@@ -7,6 +9,7 @@ from requests.utils import parse_header_links
 import db
 from accounts import users
 from images import history, quota
+from pool import pool
 
 
 def add(person, number: int = 1, **columns) -> None:
@@ -141,6 +144,126 @@ def test_params_of_old_rows_are_shown_as_they_are(alice):
     add(alice, generation_params_json=json.dumps(params))
 
     assert alice.history()["records"][0]["params"] == params
+
+
+def all_views(person, number: int) -> list[dict]:
+    """Return a record as each answer that has one shows it; each must be JSON for everyone."""
+    answers = [
+        person.get("/api/v1/images/history"),
+        person.get(f"/api/v1/images?ids={number}"),
+        person.get(f"/api/v1/images/{number}"),
+        person.open("PATCH", f"/api/v1/images/{number}", json={"favorite": True}),
+    ]
+    shown = []
+    for answer in answers:
+        assert answer.status_code == 200
+        data = json.loads(answer.data.decode("utf-8"), parse_constant=pytest.fail)["data"]
+        records = data.get("records", [data])
+        shown.append(next(one for one in records if one["id"] == number))
+    return shown
+
+
+def check_old_row(person, **columns) -> dict:
+    """Add a row as an old program left it, and return its record; its owner can do everything."""
+    add(person, **columns)
+    number = db.value("SELECT MAX(id) FROM image_generations")
+    *_, shown = all_views(person, number)
+    assert person.post(f"/api/v1/images/{number}/retry").status_code in (202, 400)
+    cursor = person.history("?per_page=1")["pagination"]["nextCursor"]
+    if cursor:
+        assert person.get(f"/api/v1/images/history?cursor={cursor}").status_code == 200
+    assert person.post(f"/api/v1/images/{number}/cancel").status_code in (200, 409)
+    assert person.open("DELETE", f"/api/v1/images/{number}").status_code == 200
+    return shown
+
+
+@pytest.mark.parametrize(
+    ("stored", "shown"),
+    [
+        (r'{"a": "\ud800"}', {"a": "?"}),
+        (r'{"\udfff": ["\uD83D", "\ud83d\ude00"]}', {"?": ["?", "😀"]}),
+        (
+            '{"a": NaN, "b": [Infinity, -Infinity], "c": 1e999}',
+            {"a": None, "b": [None] * 2, "c": None},
+        ),
+        ('{"seed": 1' + "0" * 400 + "}", {"seed": 10**400}),
+        ('{"seed": 1' + "0" * 9000 + "}", {}),
+        ('{"a": ' * 150 + "1" + "}" * 150, {}),
+        ("[" * 10_000, {}),
+        ('{"a": ' * 900 + "1" + "}" * 900, {}),
+        ('"text"', {}),
+        ("12", {}),
+        ('{"steps": "x", "width": [], "seed": "y", "requested": {"height": {}}}', None),
+        ('{"model_used": "m", "guidance": true, "negative_prompt": 1, "steps": 1e308}', None),
+    ],
+)
+def test_params_of_an_old_program_are_shown_whatever_they_are(alice, stored, shown):
+    record = check_old_row(alice, generation_params_json=stored, model="test_model")
+
+    if shown is not None:
+        assert record["params"] == {"model_used": None, "seed": None, **shown}
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"status": ""},
+        {"status": "erledigt"},
+        {"status": "pending"},
+        {"prompt_text": ""},
+        {"prompt_text": "\x00\x1b\u202e\U0001f600"},
+        {"image_url": "", "thumbnail_url": "x"},
+        {"image_url": "http://[::1", "thumbnail_url": "../" * 60},
+        {"image_url": "/api/uploads/" + "a" * 240},
+        {"image_url": "/api/uploads/generated_images/"},
+        {"image_url": "C:\\images\\1.png?x=1#y"},
+        {"error_message": "\x07", "error_code": "none of ours"},
+        {"model": "none of ours", "status": "pending", "progress": -7},
+        {"width": -1, "height": 2**31 - 1},
+    ],
+)
+def test_a_row_of_an_old_program_is_shown_whatever_it_says(alice, columns):
+    check_old_row(alice, **columns)
+
+
+@pytest.mark.parametrize("text", ["0000-00-00 00:00:00", "2024-00-00 00:00:00"])
+def test_a_zero_date_is_shown_as_none(alice, settings, text):
+    add(alice)
+    with db.transaction():
+        if settings.uses_mysql:
+            db.execute("SET sql_mode = ''")
+            db.execute("ALTER TABLE image_generations MODIFY created_at DATETIME NULL")
+        db.execute("UPDATE image_generations SET created_at = %s, started_at = %s", text, text)
+    pool.close()
+
+    shown = check_old_row(alice, prompt_text="another")
+
+    old = alice.history()["records"][-1]
+    assert (old["createdAt"], old["startedAt"]) == (None, None)
+    assert shown["createdAt"].endswith("Z")
+    cursor = alice.history("?per_page=1")["pagination"]["nextCursor"]
+    assert alice.get(f"/api/v1/images/history?cursor={cursor}").status_code == 200
+
+
+@pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    "value", [b"\xff\xfe", "\ud800", 1.5, -(2**63), 2**63 - 1, float("inf"), "", "x" * 5000, None]
+)
+def test_any_column_of_sqlite_may_hold_anything(alice, value):
+    columns = [name for name in history.Generation.__annotations__ if name != "id"]
+    for name in columns:
+        add(alice)
+        number = db.value("SELECT MAX(id) FROM image_generations")
+        if value == "\ud800":
+            db.execute(f"UPDATE image_generations SET {name} = CAST(x'eda080' AS TEXT)")
+        else:
+            with suppress(sqlite3.IntegrityError):  # NOT NULL
+                db.execute(f"UPDATE image_generations SET {name} = %s", value)
+
+        all_views(alice, number)
+        cursor = alice.history("?per_page=1")["pagination"]["nextCursor"]
+        assert alice.get(f"/api/v1/images/history?cursor={cursor or ''}").status_code in (200, 400)
+        assert alice.open("DELETE", f"/api/v1/images/{number}").status_code == 200
 
 
 def test_a_failed_generation_says_why(alice):

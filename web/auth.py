@@ -62,9 +62,10 @@ def owner_required(view: Callable) -> Callable:
 def read_session() -> Session:
     """Return the session of the bearer token, as `g.session` too. Raises BadToken."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not token.strip():
+    token = token.strip(" ")
+    if scheme.lower() != "bearer" or not token:
         raise BadToken("token_missing")
-    session = tokens.read_token(token.strip())
+    session = tokens.read_token(token)
     g.session = session
     return session
 
@@ -97,13 +98,20 @@ def file_owner_required(view: Callable) -> Callable:
     return guarded
 
 
+def one_argument(name: str) -> str:
+    """Return a parameter of the address; of one that is repeated, nobody knows which counts."""
+    values = request.args.getlist(name)
+    if len(values) != 1:
+        raise ApiError("link_invalid")
+    return values[0]
+
+
 def read_link(user_id: str) -> Session:
     """Return the session that the signed link stands for, as `g.session` too. Raises ApiError."""
     owner = users.get_user(int(user_id)) if re.fullmatch(r"[0-9]{1,9}", user_id) else None
     if not owner:
         raise ApiError("link_invalid")
-    expires = request.args.get("expires", "")
-    signature = request.args["sig"]
+    expires, signature = one_argument("expires"), one_argument("sig")
     version = owner["token_version"]
     if not tokens.is_link_valid(request.path, expires, signature, version):
         raise ApiError("link_invalid")

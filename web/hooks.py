@@ -9,6 +9,7 @@ from typing import Any
 
 from flask import Flask, Response, g, request
 from flask_cors import cross_origin
+from werkzeug.routing import BaseConverter
 
 import logs
 import metrics
@@ -52,7 +53,17 @@ EXPOSED_HEADERS = [
 log = logging.getLogger("api")
 
 
+class WholeNumber(BaseConverter):
+    """A number in an address, in ASCII digits; one beyond any column is taken as the largest."""
+
+    regex = "[0-9]+"
+
+    def to_python(self, value: str) -> int:
+        return int(value[-19:]) if len(value.lstrip("0")) < 19 else 10**18
+
+
 def init_app(app: Flask) -> None:
+    app.url_map.converters["int"] = WholeNumber
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.config["MAX_UPLOAD_BYTES"] = MAX_UPLOAD_BYTES  # web/connections.py receives no more
     app.config["MAX_FORM_PARTS"] = MAX_FORM_PARTS

@@ -1,6 +1,7 @@
 """What answers show of accounts, generations and models; URLs are signed here."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
 
@@ -11,7 +12,7 @@ import messages
 from accounts import tokens
 from accounts.users import Account
 from engines.catalog import CHOICES, RANGES, Model, read_size
-from images import COMPLETED, UNFINISHED, parameters, queue_status
+from images import COMPLETED, FAILED, UNFINISHED, parameters, queue_status
 from images.history import Generation
 from images.schemas import MAX_IMAGES, HistoryQuery, make_cursor
 from web.inputs import service_path
@@ -26,9 +27,9 @@ POLL_SECONDS = "2"
 
 def public_user(account: Account | db.Row) -> dict[str, Any]:
     return {
-        "username": account["username"],
-        "email": account["email"],
-        "avatarUrl": account["avatar_url"],
+        "username": shown_text(account["username"]),
+        "email": shown_text(account["email"]),
+        "avatarUrl": shown_text(account["avatar_url"]),
     }
 
 
@@ -36,11 +37,35 @@ def public_profile(profile: db.Row) -> dict[str, Any]:
     return {**public_user(profile), "created_at": iso_time(profile["created_at"])}
 
 
-def iso_time(text: str | None) -> str | None:
+def iso_time(value: Any) -> str | None:
     """Return the database's UTC time as ISO 8601; MySQL's zero date is no time."""
-    if not text or text.startswith("0000"):
+    try:
+        moment = datetime.fromisoformat(shown_text(value) or "")
+    except ValueError:
         return None
-    return text.replace(" ", "T") + "Z"
+    if moment.tzinfo:
+        moment = moment.astimezone(UTC).replace(tzinfo=None)
+    return moment.isoformat() + "Z"
+
+
+# -- Rows of older programs may hold anything, which SQLite takes in any column -------------------
+
+
+def shown_text(value: Any) -> str | None:
+    """Return a value of a column of text as JSON can hold it."""
+    if isinstance(value, bytes):
+        value = value.decode(errors="replace")
+    # A lone surrogate, half a character, becomes a question mark.
+    return None if value is None else str(value).encode(errors="replace").decode()
+
+
+def shown_number(value: Any) -> int | None:
+    return value if isinstance(value, int) else None
+
+
+def shown_status(generation: Generation) -> str:
+    guess = COMPLETED if generation["image_url"] else FAILED
+    return shown_text(generation["status"]) or guess
 
 
 # -- Generations --------------------------------------------------------------------------------
@@ -67,36 +92,38 @@ def public_record(
     eta_seconds: int | None,
     sign: Callable[[str | None], str | None],
 ) -> dict[str, Any]:
-    is_completed = generation["status"] == COMPLETED
+    status = shown_status(generation)
+    image_url = shown_text(generation["image_url"])
+    thumbnail_url = shown_text(generation["thumbnail_url"])
     return {
         "id": generation["id"],
-        "prompt": generation["prompt_text"],
-        "imageUrl": generation["image_url"],
-        "thumbnailUrl": generation["thumbnail_url"],
-        "status": generation["status"],
+        "prompt": shown_text(generation["prompt_text"]) or "",
+        "imageUrl": image_url,
+        "thumbnailUrl": thumbnail_url,
+        "status": status,
         "createdAt": iso_time(generation["created_at"]),
         "updatedAt": iso_time(generation["updated_at"]),
         "params": {"model_used": None, "seed": None, **parameters.params_of(generation)},
         "errorMessage": error_message(generation),
-        "errorCode": generation["error_code"],
-        "progress": 100 if is_completed else generation["progress"],
+        "errorCode": shown_text(generation["error_code"]),
+        "progress": 100 if status == COMPLETED else shown_number(generation["progress"]) or 0,
         "queuePosition": position,
         "etaSeconds": eta_seconds,
-        "model": generation["model"],
-        "width": generation["width"],
-        "height": generation["height"],
+        "model": shown_text(generation["model"]),
+        "width": shown_number(generation["width"]),
+        "height": shown_number(generation["height"]),
         "favorite": bool(generation["favorite"]),
         "startedAt": iso_time(generation["started_at"]),
         "finishedAt": iso_time(generation["finished_at"]),
-        "signedImageUrl": sign(generation["image_url"]),
-        "signedThumbnailUrl": sign(generation["thumbnail_url"]),
+        "signedImageUrl": sign(image_url),
+        "signedThumbnailUrl": sign(thumbnail_url),
     }
 
 
 def error_message(generation: Generation) -> str | None:
     code = generation["error_code"]
     if not code:
-        return generation["error_message"]
+        return shown_text(generation["error_message"])
     message = messages.job_text(code, language())
     detail = generation["error_detail"]
     return f"{message} ({detail})" if detail else message
@@ -125,8 +152,9 @@ def watched(generations: list[Generation], data: Any) -> Response:
 
 def history_page(generations: list[Generation], total: int, query: HistoryQuery) -> dict[str, Any]:
     next_cursor = None
-    if len(generations) == query.per_page:  # a page that is not full is the last
-        last = generations[-1]
+    last = generations[-1] if generations else None
+    # A page that is not full is the last, and what has no time comes last.
+    if len(generations) == query.per_page and last["created_at"]:
         next_cursor = make_cursor(last["created_at"], last["id"])
     pagination = {
         "total": total,
