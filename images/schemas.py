@@ -18,7 +18,17 @@ from pydantic_core import PydanticCustomError
 
 from engines.catalog import MAX_SEED
 from images import STATUSES
-from validation import Digits, IdList, Prompt, QueryBool, QueryTime, Real, Whole, check_prompt
+from validation import (
+    PROMPT,
+    Digits,
+    IdList,
+    Prompt,
+    QueryBool,
+    QueryTime,
+    Real,
+    Whole,
+    check_prompt,
+)
 
 MAX_ID = 2**31 - 1  # what the column holds
 MAX_PER_PAGE = 50
@@ -39,7 +49,7 @@ ImageId = Annotated[Whole, Field(ge=1, le=MAX_ID)]
 class GenerateInput(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    prompt: Prompt = Field(min_length=1, max_length=2000)
+    prompt: Prompt = Field(min_length=1, max_length=2000, json_schema_extra={"pattern": PROMPT})
     negative_prompt: Prompt = Field("", max_length=2000)
     model: str | None = Field(None, max_length=64)
     width: Whole | None = None
@@ -93,7 +103,7 @@ def depth(value: Any) -> int:
 
 
 class GenerateTestInput(BaseModel):
-    prompt: Prompt = Field(min_length=1, max_length=2000)
+    prompt: Prompt = Field(min_length=1, max_length=2000, json_schema_extra={"pattern": PROMPT})
     params: TestParams | None = None
 
 
