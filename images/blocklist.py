@@ -8,6 +8,7 @@ from pathlib import Path
 
 from config import SettingError, read_text, settings
 from errors import ApiError
+from validation import INVISIBLE
 
 log = logging.getLogger("api")
 
@@ -86,7 +87,7 @@ def read(path: Path) -> dict[str, str]:
 def normalize(text: str) -> str:
     """Return the text in one form: no case, no width, no invisible characters, single blanks."""
     folded = unicodedata.normalize("NFKC", text).casefold()
-    visible = [c for c in folded if unicodedata.category(c) not in ("Cf", "Mn")]
+    visible = [c for c in INVISIBLE.sub("", folded) if unicodedata.category(c) not in ("Cf", "Mn")]
     return " ".join("".join(visible).split())
 
 

@@ -162,7 +162,7 @@ class HistoryQuery(BaseModel):
     per_page: Annotated[Digits, AfterValidator(cap_per_page)] = Field(10, ge=1)
     cursor: Cursor | None = None
     status: Literal[STATUSES] | None = None
-    q: Annotated[str, AfterValidator(check_prompt)] | None = Field(None, max_length=200)
+    q: Annotated[str, Field(max_length=200), AfterValidator(check_prompt)] | None = None
     favorite: QueryBool | None = None
     model: str | None = Field(None, max_length=64)
     since: QueryTime | None = None

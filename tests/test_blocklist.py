@@ -39,6 +39,8 @@ naïve   # with a remark
         ("a BAD\n  phrase!", "bad phrase"),
         ("这里有敏感词吗", "敏感词"),
         ("敏\u200b感\u2060词", "敏感词"),
+        ("敏\u3164感\U000e0100词", "敏感词"),
+        ("a\u115fs\u034fs", "ass"),
         ("看av女优", "AV女"),
         ("c++ code", "C++"),
         ("so NAI\u0308VE", "naïve"),

@@ -167,6 +167,15 @@ def test_a_long_prompt_is_refused_before_it_is_compared_with_words(
     assert normalized == []
 
 
+def test_a_long_search_is_refused_before_anything_is_done_with_it(alice, normalized):
+    normalized.clear()
+
+    response = alice.get("/api/v1/images/history", query_string={"q": "x" * 201})
+
+    assert response.json["fields"] == {"q": "q 最多 200 个字符"}
+    assert normalized == []
+
+
 def test_a_key_is_made_of_no_more_than_its_column_holds(normalized):
     users.identity_key(LONG)
 
