@@ -13,7 +13,7 @@ import commands
 import config
 import logs
 import metrics
-from accounts import registration, tokens
+from accounts import passwords, registration, tokens
 from accounts.login import log_in
 from accounts.schemas import LoginInput, RegisterInput
 from accounts.tokens import Session
@@ -53,9 +53,10 @@ VERSION = "1.0.0"
 
 config.load()
 logging.config.dictConfig(logs.dict_config())
-# A wrong models file or blocklist stops the start.
+# A wrong models file or list of words stops the start.
 catalog.models()
 blocklist.words()
+passwords.is_common("")
 
 app = Flask(__name__, static_folder=None)
 hooks.init_app(app)

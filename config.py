@@ -11,18 +11,25 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, tzinfo
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from dotenv import dotenv_values
+import dotenv
 
 HERE = Path(__file__).resolve().parent
 # Scheme, `*.`, host, port. Apps have schemes of their own, such as capacitor://localhost.
 ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://(\*\.)?([\w.-]+|\[[0-9a-f:.]+\])(?::([0-9]{0,5}))?")
 DEFAULT_PORTS = {"http": 80, "https": 443}
+ENV_FILE = HERE / ".env"
+COMMON_PASSWORDS = HERE / "accounts" / "common_passwords.txt"
 DEVELOPMENT_ORIGINS = ["http://localhost:5173", "http://localhost:5174"]
 KEY_ADVICE = "make one with: python3 -c 'import secrets; print(secrets.token_hex(32))'"
+# Settings that may stand in files of their own, which NAME_FILE names.
+SECRETS = ("SECRET_KEY", "SECRET_KEY_PREVIOUS", "MYSQL_PASSWORD")
+ON = ("on", "true", "yes", "1")
+OFF = ("off", "false", "no", "0")
 PLACEHOLDERS = ("secret", "change", "your_", "your-", "example", "password")
 
 
@@ -32,6 +39,43 @@ WRONG_SETTING_STATUS = 78
 
 class SettingError(SystemExit):
     """A setting is wrong. Uncaught, it ends the process with its one line and exit status 1."""
+
+
+# -- Files that people write ---------------------------------------------------------------------
+
+
+def read_text(file: Path) -> str:
+    """Return the text of a file in UTF-8, without the mark that Windows puts before it.
+
+    Raises OSError, and ValueError for another encoding.
+    """
+    try:
+        text = file.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:  # as in UTF-16
+        raise ValueError("is not UTF-8; save it again in that encoding")
+    return text
+
+
+# `${` in a value is no reference to a variable.
+dotenv_values = partial(dotenv.dotenv_values, encoding="utf-8-sig", interpolate=False)
+
+
+def read_environment() -> dict[str, str]:
+    """Return what `.env` and the process's environment set; the environment wins."""
+    try:
+        if ENV_FILE.exists():
+            read_text(ENV_FILE)
+    except (OSError, ValueError) as error:
+        raise SettingError(f"{ENV_FILE.name}: {error}") from None
+    values = dotenv_values(ENV_FILE)
+    # The command `flask` has put these lines there, too, with references replaced.
+    replaced = dotenv.dotenv_values(ENV_FILE, encoding="utf-8-sig")
+    for name, value in os.environ.items():
+        if name not in values or value != replaced.get(name):
+            values[name] = value
+    return values
 
 
 # -- How one value is read; each raises ValueError with what would be right ---------------------
@@ -103,7 +147,9 @@ def networks(text: str) -> list[Any]:
 
 
 def on_or_off(text: str) -> bool:
-    return one_of("on", "off")(text) == "on"
+    if text.lower() not in ON + OFF:
+        raise ValueError("must be on or off")
+    return text.lower() in ON
 
 
 def words(text: str) -> list[str]:
@@ -131,6 +177,12 @@ def time_zone(text: str) -> tzinfo:
         return ZoneInfo(text)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise ValueError("must be UTC or a time zone like Asia/Shanghai") from None
+
+
+def password_list(text: str) -> str:
+    if text.lower() in OFF:
+        return ""
+    return str(COMMON_PASSWORDS) if text.lower() in ON else existing_file(text)
 
 
 def label_text(text: str) -> str:
@@ -198,6 +250,9 @@ class Settings:
     AIGC_LABEL: bool | None = setting(None, on_or_off)
 
     TOKEN_HOURS: float = setting(24.0, number(float, 0.0001, 24 * 365))
+    RESERVED_NAMES: list = setting([], words)
+    PASSWORD_MAX_LENGTH: int = setting(20, number(int, 20, 1000))
+    PASSWORD_BLOCKLIST: str = setting("", password_list)
     PASSWORD_HASH: str = setting("scrypt:32768:8:1", password_hash)
     LOGIN_FAILURES_PER_ACCOUNT: int = setting(10, number(int, 1, 10**6))
     LOGIN_FAILURES_PER_ADDRESS: int = setting(100, number(int, 1, 10**6))
@@ -226,8 +281,7 @@ settings = Settings()
 
 def secret(name: str) -> str:
     """Return a variable that the models file names, such as an API key; "" if it is not set."""
-    value = os.environ.get(name) or dotenv_values(HERE / ".env").get(name)
-    return (value or "").strip()
+    return text_of(name, read_environment())
 
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:
@@ -236,9 +290,11 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     Raises SettingError naming the first setting that is wrong. An empty value counts as not set.
     """
     if environ is None:
-        environ = {**dotenv_values(HERE / ".env"), **os.environ}
+        environ = read_environment()
     for item in fields(Settings):
         text = (environ.get(item.name) or "").strip()
+        if item.name in SECRETS:
+            text = text_of(item.name, environ)
         try:
             value = item.metadata["parse"](text) if text else item.default_factory()
         except ValueError as error:
@@ -253,6 +309,23 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         # SQLite has one writer at a time, so a second process gains nothing there.
         settings.WEB_WORKERS = 2 if settings.uses_mysql else 1
     return settings
+
+
+def text_of(name: str, environ: Mapping[str, str]) -> str:
+    """Return a secret, which may stand in a file that NAME_FILE names. Raises SettingError."""
+    text = (environ.get(name) or "").strip()
+    file = (environ.get(f"{name}_FILE") or "").strip()
+    if not file:
+        return text
+    if text:
+        raise SettingError(f"{name}_FILE: must not be set beside {name}; remove one of the two")
+    try:
+        text = read_text(path(file)).strip()
+    except (OSError, ValueError) as error:
+        raise SettingError(f"{name}_FILE: {error}") from None
+    if not text:
+        raise SettingError(f"{name}_FILE: {file} is empty")
+    return text
 
 
 def check_database() -> None:

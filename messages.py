@@ -16,6 +16,11 @@ FIELDS = {
         "不是有效的表单，multipart/form-data 须带 boundary",
         "is not a valid form; multipart/form-data needs its boundary",
     ),
+    "mixed_scripts": (
+        "不能混用形似的拉丁、西里尔或希腊字母",
+        "must not mix Latin, Cyrillic or Greek letters, which look alike",
+    ),
+    "common_password": ("过于常见", "is too common"),
     "email": ("格式不正确", "is not an email address"),
     "number_type": ("必须是整数", "must be a whole number"),
     "greater_than_equal": ("不能小于 {ge}", "must be at least {ge}"),

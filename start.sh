@@ -27,6 +27,8 @@ if ! contents | cmp -s - "$stamp"; then
     contents > "$stamp"
 fi
 
+# config.py alone reads .env, and says what is wrong with it; Flask would also look in the folders above.
+export FLASK_SKIP_DOTENV=1
 .venv/bin/python -m flask db upgrade
 # Alone, under systemd, gunicorn needs nobody to look after it; serve.py looks after web and workers together.
 [ "${1:-}" = web ] && exec .venv/bin/python -m gunicorn

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
 import email_validator
+from email_validator import EmailNotValidError, ValidatedEmail, validate_email
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ValidationError
 from pydantic_core import PydanticCustomError
 
@@ -22,35 +23,37 @@ MAX_NORMALIZED = 200
 # breaks.
 UNPRINTABLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 # They choose the form of the character before them: of an emoji, a Chinese or a Mongolian letter.
-SELECTORS = "\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef"
+SELECTORS = r"\u180b-\u180d\u180f\ufe00-\ufe0f"
+FAR_SELECTORS = r"\U000e0100-\U000e01ef"
 # Others that show nothing: Unicode's Default_Ignorable_Code_Point, an empty Braille cell and note.
 BLANKS = (
-    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f"
-    "\u2800\u3164\ufeff\uffa0\ufff0-\ufff8"
-    "\U0001bca0-\U0001bca3\U0001d159\U0001d173-\U0001d17a\U000e0000-\U000e00ff\U000e01f0-\U000e0fff"
+    r"\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f"
+    r"\u2800\u3164\ufeff\uffa0\ufff0-\ufff8"
 )
-INVISIBLE = re.compile(f"[{SELECTORS}{BLANKS}]")
-# Scripts with letters that look like those of another of them.
-LOOKALIKES = {
-    "LATIN",
-    "CYRILLIC",
-    "GREEK",
-    "ARMENIAN",
-    "CHEROKEE",
-    "COPTIC",
-    "DESERET",
-    "GLAGOLITIC",
-    "GOTHIC",
-    "LISU",
-    "OLD",
-    "OSAGE",
-}
+FAR_BLANKS = (
+    r"\U0001bca0-\U0001bca3\U0001d159\U0001d173-\U0001d17a"
+    r"\U000e0000-\U000e00ff\U000e01f0-\U000e0fff"
+)
+INVISIBLE = re.compile(f"[{SELECTORS}{FAR_SELECTORS}{BLANKS}{FAR_BLANKS}]")
+UNSHOWN = re.compile(rf"[{BLANKS}{FAR_BLANKS}\ufffc\ufffd]")
+# White space, and marks of the category Cf that stand at other characters.
+NEAR_NOTHING = rf"\s{SELECTORS}{BLANKS}\u0600-\u0605\u06dd\u070f\u0890\u0891\u08e2\ufff9-\ufffb"
+FAR_NOTHING = rf"{FAR_SELECTORS}{FAR_BLANKS}\U000110bd\U000110cd\U00013430-\U0001343f"
+NOTHING = re.compile(f"[{NEAR_NOTHING}{FAR_NOTHING}]*")
+# Scripts with letters that look like those of another of them. As Unicode's UTS 39 has it, others
+# may be mixed.
+LOOKALIKES = {"LATIN", "CYRILLIC", "GREEK", "CHEROKEE", "COPTIC", "LISU"}
 
-# What the document of the API says of an email: no more than a part of what is accepted.
-EMAIL = (
-    r"^[A-Za-z0-9_+-]{1,20}(\.[A-Za-z0-9_+-]{1,20}){0,2}"
-    r"@([A-Za-z0-9]{1,10}(-[A-Za-z0-9]{1,10})?\.){1,2}[A-Za-z]{2,10}$"
+# What the document of the API says of a prompt; patterns of JavaScript know no far characters.
+PROMPT = (
+    rf"^[{NEAR_NOTHING}]*[^{NEAR_NOTHING}\x00-\x1f\x7f-\x9f]"
+    r"[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]*$"
 )
+# And of an email. Others are taken, too, such as those in Chinese.
+ATOM = "[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
+LABEL = "([A-Za-z0-9]{1,63}|([A-Za-z0-9]{1,20}-){1,2}[A-Za-z0-9]{1,20})"
+EMAIL = rf"^{ATOM}(\.{ATOM})*@({LABEL}\.)+[A-Za-z]{{2,63}}$"
+TOP_LEVEL = re.compile(r"^localhost$|\.[^.]*[A-Za-z]$")
 # People develop with addresses under .test and .local.
 email_validator.SPECIAL_USE_DOMAIN_NAMES.clear()
 
@@ -109,9 +112,27 @@ def normalize(value: Any) -> Any:
 
 
 def check_printable(text: str) -> str:
-    if any(unicodedata.category(character) in UNPRINTABLE for character in text):
+    is_plain = all(unicodedata.category(character) not in UNPRINTABLE for character in text)
+    if not is_plain or UNSHOWN.search(text):
         raise PydanticCustomError("unprintable", "unprintable")
     return text
+
+
+def check_name(text: str) -> str:
+    """Refuse a name that cannot be seen, or that is made to look like another."""
+    if not INVISIBLE.sub("", check_printable(text)).strip():
+        raise PydanticCustomError("unprintable", "unprintable")
+    scripts = {unicodedata.name(letter, "").partition(" ")[0] for letter in text}
+    if len(scripts & LOOKALIKES) > 1:
+        raise PydanticCustomError("mixed_scripts", "mixed_scripts")
+    return text
+
+
+def empty_if_invisible(value: Any) -> Any:
+    """Return "" for a text that shows nothing, and any other without the blanks around it."""
+    if isinstance(value, str) and NOTHING.fullmatch(value):
+        return ""
+    return strip(value)
 
 
 def check_prompt(text: str) -> str:
@@ -123,9 +144,18 @@ def check_prompt(text: str) -> str:
 
 
 def check_email(text: str) -> str:
-    if not re.fullmatch(EMAIL, text):
+    try:
+        domain = read_email(text).ascii_domain
+    except EmailNotValidError:
+        raise PydanticCustomError("email", "email") from None
+    if not TOP_LEVEL.search(domain):
         raise PydanticCustomError("email", "email")
     return check_printable(text)
+
+
+def read_email(text: str) -> ValidatedEmail:
+    """Return the parts of an address, its domain in one form. Raises EmailNotValidError."""
+    return validate_email(text, check_deliverability=False, globally_deliverable=False)
 
 
 def is_json_number(value: Any) -> bool:
@@ -179,7 +209,7 @@ def read_id_list(text: str) -> list[int]:
 # In JSON bodies.
 Whole = Annotated[int, BeforeValidator(check_whole)]
 Real = Annotated[float, BeforeValidator(check_real)]
-Prompt = Annotated[str, BeforeValidator(strip), AfterValidator(check_prompt)]
+Prompt = Annotated[str, BeforeValidator(empty_if_invisible), AfterValidator(check_prompt)]
 # In queries, where everything is text.
 Digits = Annotated[int, BeforeValidator(read_digits)]
 QueryBool = Annotated[bool, BeforeValidator(read_bool)]

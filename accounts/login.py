@@ -75,6 +75,6 @@ def verify(user: Account | None, password: str, limit: RateLimit) -> None:
     if not passwords.is_password_right(password_hash, password):
         raise WrongCredentials
     limit.refund()
-    if passwords.needs_rehash(password_hash):
+    if passwords.needs_rehash(password_hash, password):
         new_hash = passwords.hash_password(password)
         users.set_password_hash(user["id"], new_hash, password_hash)

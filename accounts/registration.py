@@ -5,7 +5,7 @@ import heavy
 from accounts import passwords, users
 from accounts.rate_limits import RateLimit, network
 from accounts.schemas import RegisterInput
-from accounts.users import Account, identity_key
+from accounts.users import Account, email_key, identity_key
 from config import settings
 from errors import ApiError
 from files import cleanup, pictures, storage
@@ -35,6 +35,9 @@ def register(wanted: RegisterInput, avatar: bytes | None = None, address: str = 
         code="too_many_registrations",
     )
     refuse_taken(wanted)
+    # The operator's command has no address.
+    if address and identity_key(wanted.username) in map(identity_key, settings.RESERVED_NAMES):
+        raise Taken("username")
     limit.check()
     picture = heavy.run(pictures.make_avatar, avatar) if avatar else None
     password_hash = heavy.run(passwords.hash_password, wanted.password)
@@ -49,7 +52,7 @@ def register(wanted: RegisterInput, avatar: bytes | None = None, address: str = 
 
 
 def refuse_taken(wanted: RegisterInput) -> None:
-    taken = users.list_taken(identity_key(wanted.username), identity_key(wanted.email))
+    taken = users.list_taken(identity_key(wanted.username), email_key(wanted.email))
     if taken:
         raise Taken(*taken)
 
@@ -62,7 +65,7 @@ def add_account(wanted: RegisterInput, password_hash: str, avatar_key: str | Non
                 username=wanted.username,
                 username_key=identity_key(wanted.username),
                 email=wanted.email,
-                email_key=identity_key(wanted.email),
+                email_key=email_key(wanted.email),
                 password_hash=password_hash,
                 avatar_url=storage.url(avatar_key) if avatar_key else None,
             )

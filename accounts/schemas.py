@@ -1,17 +1,36 @@
 """What a request about accounts may hold."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
-from validation import EMAIL, check_email, check_printable, normalize, strip
+from accounts import passwords
+from config import settings
+from validation import EMAIL, check_email, check_name, normalize, strip
 
-Username = Annotated[str, BeforeValidator(normalize), AfterValidator(check_printable)]
+
+def check_new_password(password: str) -> str:
+    longest = settings.PASSWORD_MAX_LENGTH
+    if len(password) > longest:
+        raise PydanticCustomError("string_too_long", "too long", {"max_length": longest})
+    if passwords.is_common(password):
+        raise PydanticCustomError("common_password", "common password")
+    return password
+
+
+def add_max_length(schema: dict[str, Any]) -> None:
+    schema["maxLength"] = settings.PASSWORD_MAX_LENGTH
+
+
+Username = Annotated[str, BeforeValidator(normalize), AfterValidator(check_name)]
 Email = Annotated[str, BeforeValidator(strip), AfterValidator(check_email)]
+# The length is that of what was typed.
+Password = Annotated[str, AfterValidator(check_new_password)]
 
 
 class PasswordInput(BaseModel):
-    password: str = Field(min_length=6, max_length=20)
+    password: Password = Field(min_length=6, json_schema_extra=add_max_length)
 
 
 class RegisterInput(PasswordInput):

@@ -5,10 +5,14 @@ Deleting an account also deletes its rows of `image_generations`.
 
 import unicodedata
 from contextlib import suppress
+from itertools import product
 from typing import Any, TypedDict
+
+from email_validator import EmailNotValidError
 
 import db
 from files import cleanup
+from validation import INVISIBLE, read_email
 
 
 class Account(TypedDict):
@@ -73,21 +77,21 @@ def get_user_for_login(username: str) -> dict[str, Any] | None:
     An old account whose name differs from another's by no more than case or Unicode form is found
     by its exact name.
     """
-    key = identity_key(username)
+    keys = [former_key(username), identity_key(username)]
     rows = db.all(
         """
         SELECT id, username, email, avatar_url, created_at, is_disabled, token_version,
                password_hash, username_key
           FROM users
-         WHERE username_key IN (%s, %s, %s)
+         WHERE username_key IN (%s, %s, %s, %s)
         """,
-        key,
+        *keys,
         legacy_key(username),
         exact_key(username),
     )
     by_key = {row.pop("username_key"): row for row in rows}
     by_name = {row["username"]: row for row in rows}
-    return by_name.get(username) or by_key.get(key)
+    return by_name.get(username) or by_key.get(keys[0]) or by_key.get(keys[1])
 
 
 def list_taken(username_key: str, email_key: str) -> list[str]:
@@ -152,8 +156,23 @@ MAX_KEY = 255  # characters; cut before it is normalized, which takes the square
 
 
 def identity_key(text: str) -> str:
-    """Return what two spellings of one name or email have in common."""
+    """Return what the spellings of one name have in common, those that look alike among them."""
     folded = unicodedata.normalize("NFKC", text[:MAX_KEY]).casefold()
+    visible = INVISIBLE.sub("", folded)
+    return " ".join(unicodedata.normalize("NFKC", visible).split())[:MAX_KEY]
+
+
+def email_key(email: str) -> str:
+    """Return the same for an email, whose domain has several spellings, too."""
+    email = email[:MAX_KEY].strip().rstrip(".")
+    with suppress(EmailNotValidError):
+        email = read_email(email).normalized
+    return identity_key(email)
+
+
+def former_key(name: str) -> str:
+    """Return the key of an account from before invisible characters were passed over."""
+    folded = unicodedata.normalize("NFKC", name[:MAX_KEY]).casefold()
     return unicodedata.normalize("NFKC", folded).strip()[:MAX_KEY]
 
 
@@ -188,22 +207,22 @@ def fill_keys() -> None:
 
 
 def _fill_keys_of(row: db.Row) -> None:
-    for username_key in possible_keys(row["username"], row["id"]):
-        for email_key in possible_keys(row["email"], row["id"]):
-            with suppress(db.Duplicate):
-                db.execute(
-                    """
-                    UPDATE users
-                       SET username_key = %(username_key)s, email_key = %(email_key)s
-                     WHERE id = %(id)s AND username_key IS NULL
-                    """,
-                    username_key=username_key,
-                    email_key=email_key,
-                    id=row["id"],
-                )
-                return
+    name_keys = possible_keys(identity_key(row["username"]), row["username"], row["id"])
+    email_keys = possible_keys(email_key(row["email"]), row["email"], row["id"])
+    for keys in product(name_keys, email_keys):
+        with suppress(db.Duplicate):
+            db.execute(
+                """
+                UPDATE users
+                   SET username_key = %s, email_key = %s
+                 WHERE id = %s AND username_key IS NULL
+                """,
+                *keys,
+                row["id"],
+            )
+            return
 
 
-def possible_keys(text: str, user_id: int) -> list[str]:
+def possible_keys(key: str, text: str, user_id: int) -> list[str]:
     """Return the keys that an old account may have, the best one first; the last one is free."""
-    return [identity_key(text), legacy_key(text), exact_key(text), f"LEGACY {user_id}"]
+    return [key, legacy_key(text), exact_key(text), f"LEGACY {user_id}"]

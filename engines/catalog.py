@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 import engines
-from config import SettingError, settings
+from config import SettingError, read_text, settings
 from engines.options import OF_ENGINE, Options
 
 # Parameters that have a range of numbers, and those that have a list of choices.
@@ -142,7 +142,7 @@ def models() -> dict[str, Model]:
 def load(path: Path) -> dict[str, Model]:
     """Read a models file. Raises SettingError naming the line or the entry that is wrong."""
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(read_text(path))
     except (OSError, ValueError) as error:
         raise SettingError(f"MODELS_FILE: {path.name}: {error}") from None
     if not tables:

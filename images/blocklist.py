@@ -1,12 +1,16 @@
 """The words that no prompt may contain: one a line in the file PROMPT_BLOCKLIST, # for comments."""
 
+import logging
 import re
 import unicodedata
 from contextlib import suppress
 from pathlib import Path
 
-from config import settings
+from config import SettingError, read_text, settings
 from errors import ApiError
+from validation import INVISIBLE
+
+log = logging.getLogger("api")
 
 # Characters of scripts that write words without blanks between them, so that a word has no edges.
 UNSPACED = (
@@ -64,8 +68,16 @@ def words() -> dict[str, str]:
 
 
 def read(path: Path) -> dict[str, str]:
+    """Return the words of a file. Raises OSError, and SettingError before there are any."""
+    try:
+        text = read_text(path)
+    except ValueError as error:
+        if not _version:
+            raise SettingError(f"PROMPT_BLOCKLIST: {path.name}: {error}") from None
+        log.error("the blocked words stay as they were", exc_info=error)
+        return _words
     found = {}
-    for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines():
+    for line in text.splitlines():
         word = line.partition("#")[0].strip()
         if normalize(word):
             found[normalize(word)] = word
@@ -75,7 +87,7 @@ def read(path: Path) -> dict[str, str]:
 def normalize(text: str) -> str:
     """Return the text in one form: no case, no width, no invisible characters, single blanks."""
     folded = unicodedata.normalize("NFKC", text).casefold()
-    visible = [c for c in folded if unicodedata.category(c) not in ("Cf", "Mn")]
+    visible = [c for c in INVISIBLE.sub("", folded) if unicodedata.category(c) not in ("Cf", "Mn")]
     return " ".join("".join(visible).split())
 
 

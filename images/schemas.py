@@ -20,7 +20,17 @@ from pydantic_core import PydanticCustomError
 from config import settings
 from engines.catalog import MAX_SEED
 from images import STATUSES
-from validation import Digits, IdList, Prompt, QueryBool, QueryTime, Real, Whole, check_prompt
+from validation import (
+    PROMPT,
+    Digits,
+    IdList,
+    Prompt,
+    QueryBool,
+    QueryTime,
+    Real,
+    Whole,
+    check_prompt,
+)
 
 MAX_ID = 2**31 - 1  # what the column holds
 MAX_PER_PAGE = 50
@@ -41,7 +51,7 @@ ImageId = Annotated[Whole, Field(ge=1, le=MAX_ID)]
 class GenerateInput(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    prompt: Prompt = Field(min_length=1, max_length=2000)
+    prompt: Prompt = Field(min_length=1, max_length=2000, json_schema_extra={"pattern": PROMPT})
     negative_prompt: Prompt = Field("", max_length=2000)
     model: str | None = Field(None, max_length=64)
     width: Whole | None = None
@@ -97,7 +107,7 @@ def depth(value: Any) -> int:
 
 
 class GenerateTestInput(BaseModel):
-    prompt: Prompt = Field(min_length=1, max_length=2000)
+    prompt: Prompt = Field(min_length=1, max_length=2000, json_schema_extra={"pattern": PROMPT})
     params: TestParams | None = None
 
 
@@ -174,7 +184,7 @@ class HistoryQuery(BaseModel):
     per_page: Annotated[Digits, AfterValidator(cap_per_page)] = Field(10, ge=1)
     cursor: Cursor | None = None
     status: Literal[STATUSES] | None = None
-    q: Annotated[str, AfterValidator(check_prompt)] | None = Field(None, max_length=200)
+    q: Annotated[str, Field(max_length=200), AfterValidator(check_prompt)] | None = None
     favorite: QueryBool | None = None
     model: str | None = Field(None, max_length=64)
     since: QueryTime | None = None

@@ -1,5 +1,6 @@
 import pytest
 
+from config import SettingError
 from images import blocklist
 
 
@@ -38,6 +39,8 @@ naïve   # with a remark
         ("a BAD\n  phrase!", "bad phrase"),
         ("这里有敏感词吗", "敏感词"),
         ("敏\u200b感\u2060词", "敏感词"),
+        ("敏\u3164感\U000e0100词", "敏感词"),
+        ("a\u115fs\u034fs", "ass"),
         ("看av女优", "AV女"),
         ("c++ code", "C++"),
         ("so NAI\u0308VE", "naïve"),
@@ -80,6 +83,28 @@ def test_while_the_file_is_gone_the_last_list_stands(block, tmp_path):
     blocklist.words()
 
     (tmp_path / "words.txt").unlink()
+
+    with pytest.raises(blocklist.PromptBlocked):
+        blocklist.check("a fox")
+
+
+@pytest.mark.parametrize("encoding", ["gbk", "utf-16"])
+def test_a_list_in_another_encoding_stops_the_start(settings, tmp_path, monkeypatch, encoding):
+    monkeypatch.setattr(blocklist, "_version", None)
+    (tmp_path / "words.txt").write_bytes("敏感词".encode(encoding))
+    settings.PROMPT_BLOCKLIST = str(tmp_path / "words.txt")
+
+    with pytest.raises(SettingError) as stopped:
+        blocklist.words()
+
+    assert str(stopped.value).startswith("PROMPT_BLOCKLIST: words.txt: is not UTF-8")
+
+
+def test_a_list_that_is_changed_into_another_encoding_stands_as_it_was(block, tmp_path):
+    block("\ufefffox")
+    blocklist.words()
+
+    (tmp_path / "words.txt").write_bytes("敏感词".encode("gbk"))
 
     with pytest.raises(blocklist.PromptBlocked):
         blocklist.check("a fox")

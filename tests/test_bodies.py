@@ -167,6 +167,15 @@ def test_a_long_prompt_is_refused_before_it_is_compared_with_words(
     assert normalized == []
 
 
+def test_a_long_search_is_refused_before_anything_is_done_with_it(alice, normalized):
+    normalized.clear()
+
+    response = alice.get("/api/v1/images/history", query_string={"q": "x" * 201})
+
+    assert response.json["fields"] == {"q": "q 最多 200 个字符"}
+    assert normalized == []
+
+
 def test_a_key_is_made_of_no_more_than_its_column_holds(normalized):
     users.identity_key(LONG)
 
@@ -293,3 +302,77 @@ def test_a_replacement_character_that_a_user_typed_stays_in_a_prompt(alice):
     response = alice.post(GENERATE, json={"prompt": "a \ufffd sign"})
 
     assert response.json["data"]["records"][0]["prompt"] == "a \ufffd sign"
+
+
+# -- Prompts that show nothing ------------------------------------------------------------------
+
+NOTHING = [
+    "\u200b",
+    "\ufeff",
+    "\u3164",
+    "\u2800",
+    "\u00ad",
+    "\ufe0f",
+    "\u034f",
+    "\u061c",
+    "\u115f",
+    "\u1160",
+    "\u17b4",
+    "\u17b5",
+    "\u180b",
+    "\u180e",
+    "\u200d",
+    "\u200e",
+    "\u202a",
+    "\u2060",
+    "\u2064",
+    "\u206a",
+    "\uffa0",
+    "\ufff9",
+    "\U0001bca0",
+    "\U0001d173",
+    "\U000e0001",
+    "\U000e0041",
+    "\U000e0100",
+    "\u3000",
+    "\u00a0",
+    "\u1680",
+    "\u2028",
+    "\n\t",
+]
+
+
+@pytest.mark.parametrize("character", NOTHING)
+@pytest.mark.parametrize("path", [GENERATE, f"{GENERATE}-test"])
+def test_a_prompt_that_shows_nothing_is_empty(alice, path, character):
+    response = alice.post(path, json={"prompt": f" {character * 3} \u200b{character}"})
+
+    assert response.status_code == 400
+    assert response.json["fields"] == {"prompt": "提示词至少 1 个字符"}
+
+
+def test_every_character_of_the_category_cf_is_invisible(alice):
+    characters = map(chr, range(0x110000))
+    invisible = "".join(one for one in characters if unicodedata.category(one) == "Cf")
+
+    response = alice.post(GENERATE, json={"prompt": invisible})
+
+    assert response.json["fields"] == {"prompt": "提示词至少 1 个字符"}
+
+
+@pytest.mark.parametrize(
+    "prompt", ["👨\u200d👩\u200d👧", "❤\ufe0f", "می\u200cخواهم", "क\u200dष", "."]
+)
+def test_invisible_characters_stay_in_a_prompt_that_shows_something(alice, prompt):
+    response = alice.post(GENERATE, json={"prompt": f" {prompt}\n"})
+
+    assert response.json["data"]["records"][0]["prompt"] == prompt
+
+
+def test_a_negative_prompt_that_shows_nothing_is_none(alice):
+    params = {"negative_prompt": "\u200b\u3164"}
+
+    response = alice.post(f"{GENERATE}-test", json={"prompt": "a fox", "params": params})
+
+    assert response.status_code == 200
+    assert alice.history()["records"][0]["params"].get("negative_prompt", "") == ""

@@ -5,8 +5,10 @@ import sys
 from dataclasses import fields
 
 import pytest
+from flask.cli import load_dotenv
 
 import config
+from engines import catalog
 from tests.servers import ROOT, clean_environment
 
 GOOD_KEY = "0123456789abcdef0123456789abcdef"
@@ -81,6 +83,9 @@ def test_the_published_names_choose_mysql(load):
         ({"WEB_WORKERS": "-1"}, "WEB_WORKERS"),
         ({"SUBMITS_PER_MINUTE": "0"}, "SUBMITS_PER_MINUTE"),
         *[({"QUOTA_TIMEZONE": name}, "QUOTA_TIMEZONE") for name in ("UTC+8", "Asia", "../x", "\0")],
+        ({"PASSWORD_MAX_LENGTH": "19"}, "PASSWORD_MAX_LENGTH"),
+        ({"PASSWORD_MAX_LENGTH": "1001"}, "PASSWORD_MAX_LENGTH"),
+        ({"PASSWORD_BLOCKLIST": "/no/such/file"}, "PASSWORD_BLOCKLIST"),
         ({**PRODUCTION, "SECRET_KEY": ""}, "SECRET_KEY"),
         ({**PRODUCTION, "SECRET_KEY": "short"}, "SECRET_KEY"),
         ({**PRODUCTION, "SECRET_KEY": "a" * 64}, "SECRET_KEY"),
@@ -191,3 +196,156 @@ def test_every_setting_is_in_both_readmes():
     for name in ("README.md", "README.zh-CN.md"):
         text = (ROOT / name).read_text(encoding="utf-8")
         assert [item.name for item in fields(config.Settings) if f"`{item.name}`" not in text] == []
+
+
+# -- As Windows editors, containers and people write them -----------------------------------------
+
+
+@pytest.fixture
+def env_file(settings, monkeypatch, tmp_path):
+    """Write the file `.env`; the environment has no settings of its own."""
+    path = tmp_path / ".env"
+    monkeypatch.setattr(config, "ENV_FILE", path)
+    for item in fields(config.Settings):
+        monkeypatch.delitem(os.environ, item.name, raising=False)
+    return path
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "# 端口\nPORT=1900\n".encode("gbk"),
+        "PORT=1900\n".encode("utf-16"),
+        "PORT=1900\n".encode("utf-16-le"),
+        "PORT=1900\n".encode("utf-16-be"),
+        "PORT=1900\n".encode("utf-32"),
+        "# H\xf6he\nPORT=1900\n".encode("cp1252"),
+        b"\xff\x00\x80",
+    ],
+)
+def test_an_env_file_in_another_encoding_stops_the_start_and_is_named(env_file, data):
+    env_file.write_bytes(data)
+
+    with pytest.raises(config.SettingError) as stopped:
+        config.load()
+
+    assert str(stopped.value) == ".env: is not UTF-8; save it again in that encoding"
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_an_env_file_of_a_windows_editor_is_read(env_file, mark, line_end):
+    lines = [f"{mark}PORT=1900", "# 端口", "HOST=0.0.0.0", ""]
+    env_file.write_bytes(line_end.join(lines).encode())
+
+    loaded = config.load()
+
+    assert (loaded.PORT, loaded.HOST) == (1900, "0.0.0.0")
+
+
+@pytest.mark.parametrize("value", ["pa${x}ss#1 2", "${HOME}", "$HOME", "a$${b}", "${x:-y}", "$("])
+@pytest.mark.parametrize("quote", ["", "'", '"'])
+def test_a_dollar_in_a_value_is_a_dollar(env_file, monkeypatch, value, quote):
+    env_file.write_text(f"MYSQL_PASSWORD={quote}{value}{quote}\n")
+
+    alone = config.load().MYSQL_PASSWORD
+    # Flask's command puts the file into the environment before us, and replaces what it can.
+    load_dotenv(env_file)
+    by_flask = config.load().MYSQL_PASSWORD
+
+    assert [alone, by_flask] == [value, value]
+
+
+def test_an_env_file_that_cannot_be_read_is_one_line(env_file):
+    env_file.mkdir()
+
+    with pytest.raises(config.SettingError) as stopped:
+        config.load()
+
+    assert str(stopped.value).startswith(".env: ") and "\n" not in str(stopped.value)
+
+
+def test_a_models_file_of_a_windows_editor_is_read(settings, tmp_path):
+    text = (ROOT / "models.toml").read_text(encoding="utf-8")
+    path = tmp_path / "models.toml"
+    path.write_bytes(("\ufeff" + text).replace("\n", "\r\n").encode())
+
+    assert list(catalog.load(path)) == list(catalog.load(ROOT / "models.toml"))
+
+
+@pytest.mark.parametrize("encoding", ["gbk", "utf-16", "utf-16-le"])
+def test_a_models_file_in_another_encoding_is_named(settings, tmp_path, encoding):
+    path = tmp_path / "models.toml"
+    path.write_bytes("# 模型\n".encode(encoding))
+
+    with pytest.raises(config.SettingError) as stopped:
+        catalog.load(path)
+
+    assert str(stopped.value).startswith("MODELS_FILE: models.toml: is not UTF-8")
+
+
+@pytest.mark.parametrize("name", config.SECRETS)
+def test_a_secret_may_stand_in_a_file(load, tmp_path, name):
+    file = tmp_path / "secret"
+    file.write_text(f"\ufeff{GOOD_KEY}\r\n", encoding="utf-8")
+
+    environ = {**PRODUCTION, name: "", f"{name}_FILE": str(file)}
+
+    assert getattr(load(**environ), name) == GOOD_KEY
+
+
+def test_a_key_of_an_engine_may_stand_in_a_file(monkeypatch, tmp_path):
+    file = tmp_path / "key"
+    file.write_text("sk-123\n")
+    monkeypatch.setenv("SOME_API_KEY_FILE", str(file))
+
+    assert config.secret("SOME_API_KEY") == "sk-123"
+
+
+@pytest.mark.parametrize(
+    ("data", "others"),
+    [(None, {}), (b"", {}), (b"\n", {}), (b"\xd5\xc5", {}), (b"x", {"SECRET_KEY": GOOD_KEY})],
+)
+def test_a_wrong_secret_file_stops_the_start_and_is_named(load, tmp_path, data, others):
+    file = tmp_path / "secret"
+    if data is not None:
+        file.write_bytes(data)
+
+    with pytest.raises(config.SettingError) as stopped:
+        load(SECRET_KEY_FILE=str(file), **others)
+
+    assert str(stopped.value).startswith("SECRET_KEY_FILE: ")
+    assert "\n" not in str(stopped.value) and GOOD_KEY not in str(stopped.value)
+
+
+@pytest.mark.parametrize("name", ["METRICS", "EMBED_METADATA", "AIGC_LABEL"])
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        *((text, True) for text in ("on", "true", "True", "TRUE", "yes", "1", " On ")),
+        *((text, False) for text in ("off", "false", "False", "no", "NO", "0")),
+    ],
+)
+def test_a_switch_takes_the_usual_words(load, name, text, value):
+    assert getattr(load(**{name: text, "AIGC_PRODUCER": "me"}), name) is value
+
+
+@pytest.mark.parametrize("text", ["maybe", "2", "onn", "-1"])
+def test_a_switch_takes_no_other_word(load, text):
+    with pytest.raises(config.SettingError) as stopped:
+        load(METRICS=text)
+
+    assert str(stopped.value) == "METRICS: must be on or off"
+
+
+@pytest.mark.parametrize(
+    ("text", "file"),
+    [("on", str(config.COMMON_PASSWORDS)), ("true", str(config.COMMON_PASSWORDS)), ("off", "")],
+)
+def test_the_list_of_common_passwords_is_a_switch_or_a_file(load, tmp_path, text, file):
+    own = tmp_path / "own.txt"
+    own.write_text("hunter2\n")
+
+    chosen = [load(PASSWORD_BLOCKLIST=one).PASSWORD_BLOCKLIST for one in (text, str(own))]
+
+    assert chosen == [file, str(own)]

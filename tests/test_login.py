@@ -258,3 +258,50 @@ def noting_all(sent: list, run_all):
         return run_all(self, statements)
 
     return run_and_note
+
+
+# -- Passwords in several Unicode forms ---------------------------------------------------------
+
+TYPED = "cafe\u0301 passe\u0301"  # on a keyboard that composes letters of two characters
+SPELLINGS = [TYPED, "caf\u00e9 pass\u00e9", "ｃafé passé"]
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_a_password_matches_in_any_unicode_form(client, spelling):
+    client.post("/api/auth/register", data=form("alice", password=TYPED))
+
+    assert log_in(client, password=spelling).status_code == 200
+    assert log_in(client, password="cafe passe").status_code == 401
+
+
+def test_an_old_hash_of_what_was_typed_matches_and_is_renewed(alice, settings):
+    old_hash = passwords.generate_password_hash(TYPED, method=settings.PASSWORD_HASH)
+    db.execute("UPDATE users SET password_hash = %s", old_hash)
+
+    before = log_in(alice, password=SPELLINGS[1]).status_code
+    answers = [log_in(alice, password=spelling).status_code for spelling in SPELLINGS]
+
+    assert before == 401  # nobody can know yet
+    assert answers == [200, 200, 200]
+
+
+def test_an_unknown_name_costs_what_a_known_one_does(alice, monkeypatch):
+    compared = []
+    monkeypatch.setattr(
+        passwords, "check_password_hash", lambda stored, password: compared.append(password)
+    )
+
+    log_in(alice, "nobody", TYPED)
+    log_in(alice, "alice", TYPED)
+
+    assert len(compared) == 4 and compared[:2] == compared[2:]
+
+
+def test_a_renewed_hash_is_not_renewed_again(alice, monkeypatch):
+    alice.post("/api/auth/register", data=form("bob", password=TYPED))
+    made = []
+    monkeypatch.setattr(passwords, "hash_password", lambda password: made.append(password))
+
+    log_in(alice, "bob", TYPED)
+
+    assert made == []

@@ -6,8 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import requests
 
+import config
 import db
-from accounts import registration, users
+from accounts import passwords, registration, users
 from images import jobs
 from tests.conftest import form
 from tests.pictures import opened, photo_with_gps, picture
@@ -242,3 +243,43 @@ def test_the_password_is_stored_as_a_hash_only(client):
         stored[0]["password_hash"].startswith("pbkdf2:")
         and "secret1" not in stored[0]["password_hash"]
     )
+
+
+# -- Passwords that an operator refuses ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("typed", ["e\u0301" * 10, "密" * 20, "🦊" * 6, "ﷺ" * 20])
+def test_the_length_of_a_password_is_that_of_what_was_typed(client, typed):
+    assert register(client, password=typed).status_code == 200
+    assert (
+        client.post("/api/auth/login", json={"username": "alice", "password": typed}).status_code
+        == 200
+    )
+
+
+def test_an_operator_may_allow_longer_passwords(client, settings):
+    settings.PASSWORD_MAX_LENGTH = 64
+
+    longer = register(client, password="x" * 65)
+    long = register(client, password="x" * 64)
+
+    assert longer.json["fields"] == {"password": "密码最多 64 个字符"}
+    assert long.status_code == 200
+
+
+@pytest.mark.parametrize("password", ["123456", "PASSWORD", "ｑｗｅｒｔｙ", "iloveyou"])
+def test_a_common_password_is_refused_where_the_list_is_on(client, settings, password):
+    settings.PASSWORD_BLOCKLIST = str(config.COMMON_PASSWORDS)
+
+    response = register(client, password=password)
+
+    assert response.json["fields"] == {"password": "密码过于常见"}
+    assert register(client, password="correct horse").status_code == 200
+
+
+def test_a_common_password_is_taken_by_default(client):
+    assert register(client, password="123456").status_code == 200
+
+
+def test_the_list_of_common_passwords_has_ten_thousand():
+    assert len(passwords.common_passwords(str(config.COMMON_PASSWORDS))) > 9900

@@ -107,6 +107,17 @@ def test_a_wrong_setting_stops_the_start_with_one_line(copy):
     assert output.startswith("MYSQL_HOST: ") and output.count("\n") == 1
 
 
+@pytest.mark.parametrize("encoding", ["gbk", "utf-16"])
+def test_an_env_file_in_another_encoding_stops_the_start_with_one_line(copy, encoding):
+    (copy / ".env").write_bytes("# 端口\nPORT=1900\n".encode(encoding))
+
+    process = start(copy)
+    output, _ = process.communicate(timeout=60)
+
+    assert process.returncode == 1
+    assert output == ".env: is not UTF-8; save it again in that encoding\n"
+
+
 def test_too_old_a_python_is_said_plainly(copy, tmp_path):
     fake = tmp_path / "bin" / "python3"
     fake.parent.mkdir()
