@@ -46,6 +46,7 @@ negative_prompt = true
 width = {{ min = 64, max = 512, default = 64, step = 8 }}
 height = {{ min = 64, max = 512, default = 64, step = 8 }}
 steps = {{ min = 1, max = 50, default = 4 }}
+sampler = ["Euler", "DPM++ SDE"]
 [sd.options]
 base_url = "{webui}"
 """
@@ -235,6 +236,14 @@ def test_engines_check_tries_each_model(declared, cli, webui, openai, monkeypatc
     assert "4 samplers" in lines["sd"] and "made 8x8 png" in lines["sd"]
     assert webui.bodies and not openai.asked(), "what costs money is not made for a check"
     assert KEY not in done.output
+
+
+def test_engines_check_compares_the_samplers_on_offer(declared, cli, webui):
+    webui.samplers.remove("DPM++ SDE")
+
+    done = cli("engines", "check", "sd")
+
+    assert done.exit_code == 1 and "no sampler DPM++ SDE" in done.output
 
 
 def test_engines_check_says_what_is_wrong(declared, cli, webui):
