@@ -6,6 +6,7 @@ import pytest
 
 import app as service
 import db
+import engines
 from engines import catalog
 from images import queue_status
 from tests.fake_comfyui import FakeComfyUI
@@ -221,6 +222,28 @@ def test_a_refused_key_fails_the_job_and_says_so(alice, openai, worker):
     failed = wait_for(alice, ask(alice, "gpt"), "failed")
 
     assert failed["errorCode"] == "engine_account" and quota(alice)["used"] == 0
+
+
+# -- Sizes that an engine cannot make ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "multiple"),
+    [
+        ("`height` and `width` have to be divisible by 8 but are 100 and 64.", 8),
+        ("Height and width must be divisible by 16", 16),
+        ("Height must be divisible by 16 (got 100). Please adjust the height.", 16),
+        ("`width` must be divisible by 32 but is 100.", 32),
+        ("WIDTH (100) should be a multiple of 64", 64),
+        ("image size has to be\na multiple of `14`", 14),
+        ("The resolution must be in multiples of 28 pixels", 28),
+        ("num_channels must be divisible by 4", 0),
+        ("height and width are too large", 0),
+        ("", 0),
+    ],
+)
+def test_the_multiple_that_an_error_asks_for_is_read(text, multiple):
+    assert engines.required_multiple(text) == multiple
 
 
 # -- flask engines check ----------------------------------------------------------------------

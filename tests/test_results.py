@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from engines import GeneratedImage, painter
+from images import results
 from tests.pictures import (
     label_of,
     opened,
