@@ -285,6 +285,8 @@ class Trial:
         engine = engines.load(model.engine)
         started = time.monotonic()
         offers = engine.check(model.options)
+        if model.sampler and hasattr(engine, "check_samplers"):
+            engine.check_samplers(model.options, model.sampler)
         milliseconds = (time.monotonic() - started) * 1000
         self.reached = f"{milliseconds:.0f} ms"
         if with_picture and not model.options.is_paid:

@@ -12,8 +12,12 @@ Both raise TransientError if a retry may succeed, and PermanentError if it canno
 
 An engine may also define `prepare(options)`. A worker calls it once, before its first job, to load
 what takes long. It raises config.SettingError if the operator has to correct something.
+
+`check_samplers(options, names)`, if there is one, raises PermanentError naming the samplers, among
+those that a model offers, that the engine does not have. `flask engines check` calls it.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -72,7 +76,8 @@ class GeneratedImage:
     """The bytes of one image file, and the parameters that were really used.
 
     `params` holds only what differs from the request or was not part of it, such as `seed`,
-    `revised_prompt` or `sampler`. It is merged into the parameters of the record.
+    `revised_prompt` or `sampler`. It is merged into the parameters of the record. None says that
+    a parameter of the request was not used, or that nobody knows.
     """
 
     data: bytes
@@ -111,6 +116,25 @@ class NoResponse(TransientError):
 
 class PermanentError(EngineError):
     """A retry cannot succeed: refused content, or parameters that the engine does not accept."""
+
+
+# Such as "`height` and `width` have to be divisible by 8" or "Width must be a multiple of 16".
+MULTIPLE = re.compile(
+    r"(?:height|width|size|dimension|resolution).*?(?:divisible\s+by|multiples?\s+of)\D{0,40}?(\d{1,4})",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def required_multiple(text: str) -> int:
+    """Return of what an error message says that width and height must be multiples; else 0."""
+    match = MULTIPLE.search(text)
+    return int(match[1]) if match else 0
+
+
+def odd_size(multiple: int) -> PermanentError:
+    """Return the error for a size that the engine cannot make."""
+    shown = f"width and height must be multiples of {multiple}"
+    return PermanentError("engine_refused", shown, shown)
 
 
 def load(name: str) -> ModuleType:

@@ -8,17 +8,14 @@ be retried, since ComfyUI charges nothing.
 
 from __future__ import annotations
 
-import difflib
 import json
-import re
-import secrets
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing, suppress
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
 from config import SettingError
@@ -30,26 +27,24 @@ from engines import (
     OnProgress,
     PermanentError,
     TransientError,
-    addresses,
     no_progress,
     remote,
 )
+from engines.comfyui_errors import execution_failed, validation_failed
+from engines.comfyui_progress import Listener, Progress
+from engines.comfyui_workflow import (
+    MUST_END,
+    PLACEHOLDERS,
+    Workflow,
+    WorkflowError,
+    fill_placeholders,
+    find_placeholders,
+    load_workflow,
+    placeholder_values,
+    read_workflow,
+)
 from engines.options import ComfyUI
 from engines.remote import RemoteResponse, as_dict, as_list
-
-PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}")
-PLACEHOLDERS = (
-    "prompt",
-    "negative_prompt",
-    "seed",
-    "width",
-    "height",
-    "steps",
-    "guidance",
-    "sampler",
-)
-# The value of a placeholder for which the request has none.
-NO_VALUE = object()
 
 PROGRESS_INTERVAL_SECONDS = 0.5
 POLL_SECONDS = 1.0
@@ -70,10 +65,6 @@ CANCEL_RETRY_SECONDS = 10.0
 CANCEL_RETRY_DELAY_SECONDS = 0.25
 DELETE_WAIT_SECONDS = 1.0
 
-# Samplers take nearly all the time of a workflow.
-SAMPLER_WEIGHT = 1000
-NODE_WEIGHT = 100
-
 # Events of the websocket that end a prompt without an image.
 ERROR_EVENTS = (
     "execution_error",
@@ -89,19 +80,8 @@ INVALID_MESSAGE = (
     RecursionError,
 )
 
-# Limits of what is shown of the server's error messages.
-MAX_NODE_ERRORS = 3
-MAX_LINE_LENGTH = 300
-MAX_SHOWN_LENGTH = 160
-# So many consecutive characters of a prompt count as a quotation of it.
-QUOTATION_LENGTH = 8
-# A text in quotes with a slash or backslash in it, or a word with one.
-PATH_OR_URL = re.compile(r"(['\"])[^'\"]*[/\\][^'\"]*\1|\S*[/\\]\S*")
+VIDEO_ENDINGS = (".mp4", ".webm", ".mkv", ".mov", ".avi", ".m4v")
 
-# Node id to node, as in the file and in the body of /prompt.
-Workflow = dict[str, dict]
-# Placeholder name to value.
-Values = dict[str, Any]
 GetJson = Callable[[str], dict]
 
 
@@ -109,14 +89,7 @@ class PromptLost(TransientError):
     """The prompt is in neither the queue nor the history of the server any more."""
 
 
-# -- The workflow file --------------------------------------------------------------------------
-
-
-class WorkflowError(ValueError):
-    """The workflow file cannot be used; the message is one line for the operator."""
-
-    def __init__(self, file_name: str, problem: str):
-        super().__init__(f"workflow {file_name}: {problem}")
+# -- The interface of an engine -----------------------------------------------------------------
 
 
 def prepare(options: ComfyUI) -> None:
@@ -125,177 +98,6 @@ def prepare(options: ComfyUI) -> None:
         read_workflow(options)
     except WorkflowError as error:
         raise SettingError(str(error)) from None
-
-
-def load_workflow(options: ComfyUI) -> Workflow:
-    """Read the workflow file, which may be edited at any time. Raises PermanentError."""
-    try:
-        return read_workflow(options)
-    except WorkflowError as error:
-        raise PermanentError("engine_error", str(error)) from None
-
-
-def read_workflow(options: ComfyUI) -> Workflow:
-    """Read and validate the workflow file. Raises WorkflowError."""
-    name = options.workflow.name
-    try:
-        text = options.workflow.read_text(encoding="utf-8-sig")
-        workflow = json.loads(text, parse_constant=refuse_constant)
-    except OSError as error:
-        raise WorkflowError(name, error.strerror) from None
-    except (ValueError, RecursionError):
-        raise WorkflowError(name, "is not JSON") from None
-    problem = workflow_problem(workflow, options.output_node)
-    if problem:
-        raise WorkflowError(name, problem)
-    return workflow
-
-
-def refuse_constant(name: str) -> None:
-    """Refuse NaN and Infinity, which Python's parser would accept."""
-    raise ValueError(f"{name} is not JSON")
-
-
-def workflow_problem(workflow: Any, output_node: str) -> str:
-    """Return why a workflow cannot be submitted; "" if it can."""
-    workflow = as_dict(workflow)
-    if not workflow:
-        return "holds no nodes"
-    if isinstance(workflow.get("nodes"), list):
-        return "is saved for the editor; export it with File > Export (API)"
-    for node_id, node in workflow.items():
-        problem = node_problem(node_id, node)
-        if problem:
-            return problem
-    unknown = find_placeholders(workflow).difference(PLACEHOLDERS)
-    if unknown:
-        placeholder = "{{" + min(unknown) + "}}"
-        known = ", ".join(PLACEHOLDERS)
-        return f"unknown placeholder {placeholder}; there are {known}"
-    if output_node and output_node not in workflow:
-        return f"has no node {output_node!r}, which output_node names"
-    return ""
-
-
-def node_problem(node_id: str, node: Any) -> str:
-    node = as_dict(node)
-    if not isinstance(node.get("class_type"), str):
-        return f"{node_id!r} is no node with a class_type; export it with File > Export (API)"
-    if not isinstance(node.get("inputs"), dict):
-        return f"node {node_id!r} has no inputs"
-    return ""
-
-
-# -- Placeholders -------------------------------------------------------------------------------
-
-
-def find_placeholders(workflow: Workflow) -> set[str]:
-    names = set()
-    for node in workflow.values():
-        inputs = node["inputs"]
-        for text in iter_strings(inputs):
-            found = PLACEHOLDER.findall(text)
-            names.update(found)
-    return names
-
-
-def iter_strings(value: Any) -> Iterator[str]:
-    """Yield every string in a JSON value, at any depth."""
-    if isinstance(value, str):
-        yield value
-    items = as_list(value)
-    if isinstance(value, dict):
-        items = value.values()
-    for item in items:
-        yield from iter_strings(item)
-
-
-def placeholder_values(request: ImageRequest) -> Values:
-    """Return the value of each placeholder.
-
-    A request without a seed gets a random one: for the same workflow, ComfyUI would return the
-    image in its cache.
-    """
-    seed = request.seed
-    if seed is None:
-        seed = secrets.randbelow(2**31)
-    values = {
-        "prompt": request.prompt,
-        "negative_prompt": request.negative_prompt,
-        "seed": seed,
-        "width": request.width,
-        "height": request.height,
-        "steps": request.steps,
-        "guidance": request.guidance,
-        "sampler": request.sampler or None,
-    }
-    for name, value in values.items():
-        if value is None:
-            values[name] = NO_VALUE
-    return values
-
-
-def fill_placeholders(workflow: Workflow, values: Values) -> Workflow:
-    """Return a copy of the workflow with the values in place of the placeholders."""
-    filled = {}
-    for node_id, node in workflow.items():
-        inputs = substitute(node["inputs"], values)
-        filled[node_id] = {**node, "inputs": inputs}
-    return filled
-
-
-def substitute(template: Any, values: Values) -> Any:
-    """Return a JSON value with the placeholders in its strings replaced.
-
-    A string that consists of one placeholder becomes the value itself, or is removed from its
-    object or array if there is no value. Placeholders in longer strings become text. Inserted
-    values are not searched for placeholders.
-    """
-    if isinstance(template, dict):
-        return substitute_object(template, values)
-    if isinstance(template, list):
-        return substitute_array(template, values)
-    if isinstance(template, str):
-        return substitute_text(template, values)
-    return template
-
-
-def substitute_object(template: dict, values: Values) -> dict:
-    result = {}
-    for key, item in template.items():
-        value = substitute(item, values)
-        if value is not NO_VALUE:
-            result[key] = value
-    return result
-
-
-def substitute_array(template: list, values: Values) -> list:
-    result = []
-    for item in template:
-        value = substitute(item, values)
-        if value is not NO_VALUE:
-            result.append(value)
-    return result
-
-
-def substitute_text(template: str, values: Values) -> Any:
-    match = PLACEHOLDER.fullmatch(template)
-    if match:
-        name = match[1]
-        return values[name]
-    to_text = partial(placeholder_text, values)
-    return PLACEHOLDER.sub(to_text, template)
-
-
-def placeholder_text(values: Values, match: re.Match) -> str:
-    name = match[1]
-    value = values[name]
-    if value is NO_VALUE:
-        return ""
-    return str(value)
-
-
-# -- The interface of an engine -----------------------------------------------------------------
 
 
 def make(
@@ -315,6 +117,11 @@ def make(
     try:
         entry = prompt.run()
         data = prompt.get_image(entry)
+    except TransientError as error:
+        # Its nodes may have been charged for, so it is not sent again.
+        if request.options.is_paid and prompt.may_have_run:
+            raise PermanentError("outcome_unknown", str(error)) from None
+        raise
     finally:
         prompt.close()
     params = {}
@@ -327,18 +134,22 @@ def make(
 def check(options: ComfyUI) -> list[str]:
     """Describe the server, its devices, and the placeholders of the workflow.
 
-    Raises TransientError and PermanentError, the latter also if the workflow file is invalid or
-    the server does not have one of its nodes.
+    Raises TransientError and PermanentError, the latter also if the workflow file is invalid, the
+    server does not have one of its nodes, or none of them saves anything.
     """
     workflow = load_workflow(options)
+    remote.read_secret(options.api_key_env)
     deadline = time.monotonic() + CHECK_TIMEOUT_SECONDS
     with closing(connect(options)) as client:
         get_json = partial(get_before, deadline, client)
         stats = get_json("/system_stats")
-        missing = missing_nodes(workflow, get_json)
+        found = node_classes(workflow, get_json)
+    missing = [name for name, info in found.items() if info is None]
     if missing:
         names = ", ".join(missing)
         raise PermanentError("engine_refused", f"no node {names}")
+    if not any(info.get("output_node", True) for info in found.values()):
+        raise PermanentError("engine_refused", f"the workflow saves nothing; {MUST_END}")
     return [
         *describe_server(stats),
         *describe_workflow(workflow),
@@ -353,18 +164,17 @@ def get_before(deadline: float, client: remote.Client, path: str) -> dict:
     return as_dict(body)
 
 
-def missing_nodes(workflow: Workflow, get_json: GetJson) -> list[str]:
-    """Return the classes of nodes that the workflow uses and the server does not have."""
+def node_classes(workflow: Workflow, get_json: GetJson) -> dict[str, dict | None]:
+    """Return what the server says of each class of nodes of the workflow; None if it lacks it."""
     names = set()
     for node in workflow.values():
         names.add(node["class_type"])
-    missing = []
+    found: dict[str, dict | None] = {}
     for name in sorted(names):
         quoted = quote(name, safe="")
         info = get_json(f"/object_info/{quoted}")
-        if name not in info:
-            missing.append(name)
-    return missing
+        found[name] = as_dict(info[name]) if name in info else None
+    return found
 
 
 def describe_workflow(workflow: Workflow) -> list[str]:
@@ -428,6 +238,8 @@ class Prompt:
         # Servers before July 2025 choose another id, but store our client_id with the prompt.
         self.id = self.client_id
         self.is_submitted = False
+        # Whether the server may have begun to run it.
+        self.may_have_run = False
         # Set if the server accepts only a part of the workflow.
         self.validation_error: PermanentError | None = None
         self.poll_failures = 0
@@ -462,6 +274,7 @@ class Prompt:
                 PROGRESS_INTERVAL_SECONDS,
             )
         except NoResponse:
+            self.may_have_run = True
             detail = f"no response to {method} {path}"
             raise TransientError("engine_unavailable", detail) from None
 
@@ -500,6 +313,10 @@ class Prompt:
             "client_id": self.client_id,
             "prompt_id": self.id,
         }
+        if self.options.is_paid:
+            key = remote.read_secret(self.options.api_key_env)
+            request_body["extra_data"] = {"api_key_comfy_org": key}
+            self.request.before_send()
         response = self.send(
             "POST",
             "/prompt",
@@ -509,6 +326,7 @@ class Prompt:
         if response.status == 400:
             body = as_dict(response.json())
             raise validation_failed(body, self.workflow, self.request)
+        self.may_have_run = True
         remote.raise_for_status(response, "/prompt")
         body = as_dict(response.json())
         prompt_id = body.get("prompt_id")
@@ -668,7 +486,7 @@ class Prompt:
             return images[0]
         if self.validation_error:
             raise self.validation_error
-        raise PermanentError("bad_picture", "the workflow gave no picture")
+        raise PermanentError("bad_picture", "the workflow gave no picture", MUST_END)
 
     def candidate_images(self, outputs: dict) -> list[dict]:
         """Return the images of output_node if that is set, else of all nodes, the last node first.
@@ -715,7 +533,8 @@ def images_of(output: Any) -> list[dict]:
     images = []
     for image in as_list(as_dict(output).get("images")):
         filename = as_dict(image).get("filename")
-        if isinstance(filename, str):
+        # SaveVideo lists its film among the images.
+        if isinstance(filename, str) and not filename.lower().endswith(VIDEO_ENDINGS):
             images.append(image)
     return images
 
@@ -757,281 +576,3 @@ def run_in_background(task: Callable[[], None], wait_seconds: float) -> None:
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     thread.join(wait_seconds)
-
-
-# -- Progress -----------------------------------------------------------------------------------
-
-
-class Progress:
-    """The progress of a workflow, from messages about its nodes and their steps.
-
-    It never decreases.
-    """
-
-    def __init__(self, workflow: Workflow):
-        self.weights = {}
-        self.fractions = {}
-        for node_id, node in workflow.items():
-            self.weights[node_id] = weight_of(node)
-            self.fractions[node_id] = 0.0
-        self.current_node: str | None = None
-        self.done = 0
-        self.total = sum(self.weights.values())
-
-    def update(self, event: str, data: dict) -> None:
-        """Handle a message of the websocket; its `data` may have any form."""
-        if event == "execution_cached":
-            for node_id in data["nodes"]:
-                self.set_fraction(node_id, 1)
-        elif event == "executing":
-            self.set_fraction(self.current_node, 1)
-            self.current_node = data["node"]
-        elif event == "executed":
-            node_id = data["node"]
-            self.set_fraction(node_id, 1)
-        elif event == "progress":
-            node_id = data.get("node") or self.current_node
-            self.set_fraction(node_id, steps_done(data))
-        elif event == "progress_state":
-            for node_id, state in data["nodes"].items():
-                self.set_fraction(node_id, steps_done(state))
-
-    def set_fraction(self, node_id: Any, fraction: float) -> None:
-        if not isinstance(node_id, str):
-            return
-        old = self.fractions.get(node_id)
-        if old is None:
-            return
-        fraction = min(fraction, 1)
-        self.fractions[node_id] = max(old, fraction)
-        done = 0.0
-        for name, weight in self.weights.items():
-            done += weight * self.fractions[name]
-        self.done = int(done)
-
-
-def weight_of(node: dict) -> int:
-    if "latent_image" in node["inputs"]:
-        return SAMPLER_WEIGHT
-    return NODE_WEIGHT
-
-
-def steps_done(state: dict) -> float:
-    """Return the finished fraction of a node, by its steps."""
-    if state.get("state") == "finished":
-        return 1
-    return state["value"] / state["max"]
-
-
-class Listener(threading.Thread):
-    """A thread that receives the messages of the websocket.
-
-    It ends, without an error, if the connection cannot be made or is lost.
-    """
-
-    def __init__(
-        self,
-        client: remote.Client,
-        path: str,
-        on_message: Callable[[str], None],
-    ):
-        super().__init__(daemon=True)
-        # http becomes ws, and https becomes wss.
-        base_url = "ws" + client.base_url.removeprefix("http")
-        self.url = base_url + path
-        self.http_url = client.base_url
-        self.headers = client.auth_headers()
-        self.on_message = on_message
-        # Set when the connection has been made or has failed.
-        self.connect_finished = threading.Event()
-        # Set when the prompt may be done, or the connection is lost.
-        self.poll_now = threading.Event()
-        self.socket: Any = None
-        self.is_closed = False
-
-    @property
-    def is_connected(self) -> bool:
-        if not self.connect_finished.is_set():
-            return False
-        return self.socket is not None
-
-    def run(self) -> None:
-        import websocket
-
-        expected = (
-            websocket.WebSocketException,
-            OSError,
-            ValueError,
-            TransientError,
-        )
-        try:
-            with suppress(*expected):
-                self.connect()
-                self.receive()
-        finally:
-            self.disconnect()
-
-    def connect(self) -> None:
-        import websocket
-
-        self.socket = websocket.create_connection(
-            self.url,
-            timeout=WEBSOCKET_TIMEOUT_SECONDS,
-            header=self.headers,
-            suppress_origin=True,
-            redirect_limit=0,
-            **addresses.websocket_proxy(self.http_url),
-        )
-        # Between messages there may be any amount of time.
-        self.socket.settimeout(None)
-        self.connect_finished.set()
-
-    def receive(self) -> None:
-        while self.socket.connected and not self.is_closed:
-            message = self.socket.recv()
-            is_text = isinstance(message, str)
-            # Binary messages are previews of the image.
-            if is_text and message:
-                self.on_message(message)
-
-    def disconnect(self) -> None:
-        self.connect_finished.set()
-        if self.socket:
-            self.socket.shutdown()
-        self.socket = None
-        self.poll_now.set()
-
-    def close(self) -> None:
-        """End the thread, from another thread."""
-        self.is_closed = True
-        socket = self.socket
-        if socket:
-            socket.abort()
-
-
-# -- Errors -------------------------------------------------------------------------------------
-
-
-class NodeError(NamedTuple):
-    """An error that /prompt reports for a node; the name is "" for the workflow as a whole."""
-
-    node: str
-    error: dict
-
-
-def validation_failed(
-    body: dict,
-    workflow: Workflow,
-    request: ImageRequest,
-) -> PermanentError:
-    """Return the error for a response of /prompt that refuses nodes of the workflow.
-
-    It names the nodes and their inputs, but not the values, which may be the prompt.
-    """
-    errors = node_errors(body, workflow)
-    if not errors:
-        error = as_dict(body.get("error"))
-        errors = [NodeError("", error)]
-    codes = []
-    messages = []
-    for name, error in errors[:MAX_NODE_ERRORS]:
-        code = remote.identifier(error.get("type"))
-        message = sanitize(error.get("message"), request)
-        extra_info = as_dict(error.get("extra_info"))
-        field = sanitize(extra_info.get("input_name"), request)
-        codes.append(join(name, code, field))
-        messages.append(join(name, message, field))
-    detail = "; ".join(codes)
-    shown = "; ".join(messages)
-    return PermanentError("engine_refused", detail, shown)
-
-
-def node_errors(body: dict, workflow: Workflow) -> list[NodeError]:
-    """Return the errors of the refused nodes."""
-    found = []
-    nodes = as_dict(body.get("node_errors"))
-    for node_id, node in nodes.items():
-        name = node_name(node_id, workflow)
-        errors = as_dict(node).get("errors")
-        for error in map(as_dict, as_list(errors)):
-            found.append(NodeError(name, error))
-    return found
-
-
-def execution_failed(
-    messages: Any,
-    workflow: Workflow,
-    request: ImageRequest,
-) -> EngineError:
-    """Return the error for a prompt that failed, from the messages in its history.
-
-    The message of the exception is shown to the owner, but not logged.
-    """
-    events = events_of(messages)
-    if "execution_interrupted" in events:
-        detail = "somebody interrupted the prompt on the server"
-        return TransientError("engine_unavailable", detail)
-    error = as_dict(events.get("execution_error"))
-    name = node_name(error.get("node_id"), workflow)
-    exception_type = str(error.get("exception_type"))
-    class_name = exception_type.rpartition(".")[2]
-    detail = join(name, remote.identifier(class_name))
-    message = sanitize(error.get("exception_message"), request)
-    shown = join(detail, message)
-    return PermanentError("engine_error", detail, shown)
-
-
-def events_of(messages: Any) -> dict[str, Any]:
-    """Return the data of each event in a list like [["execution_start", {…}], …]."""
-    events = {}
-    for message in map(as_list, as_list(messages)):
-        if len(message) == 2:
-            event, data = message
-            events[str(event)] = data
-    return events
-
-
-def node_name(node_id: Any, workflow: Workflow) -> str:
-    """Return the class and the id of a node in the workflow file, such as "KSampler (3)"."""
-    if not isinstance(node_id, str):
-        return "a node"
-    if node_id not in workflow:
-        return "a node"
-    class_type = workflow[node_id]["class_type"]
-    return f"{class_type} ({node_id})"
-
-
-def join(*parts: str) -> str:
-    return ": ".join(filter(None, parts))
-
-
-def sanitize(text: Any, request: ImageRequest) -> str:
-    """Return the first line of a server's message, without paths and URLs.
-
-    Returns "" if the message quotes a part of a prompt.
-    """
-    if not isinstance(text, str):
-        return ""
-    first_line = text.strip().split("\n")[0]
-    line = first_line[:MAX_LINE_LENGTH]
-    prompts = (
-        request.prompt,
-        request.negative_prompt,
-    )
-    for prompt in prompts:
-        if quotes(line, prompt):
-            return ""
-    return PATH_OR_URL.sub("…", line)[:MAX_SHOWN_LENGTH]
-
-
-def quotes(line: str, prompt: str) -> bool:
-    """Tell whether a line contains a part of the prompt, or all of a short one, in any case."""
-    line = line.casefold()
-    prompt = prompt.strip().casefold()
-    if not prompt:
-        return False
-    if len(prompt) < QUOTATION_LENGTH:
-        return prompt in line
-    matcher = difflib.SequenceMatcher(None, line, prompt, autojunk=False)
-    match = matcher.find_longest_match()
-    return match.size >= QUOTATION_LENGTH

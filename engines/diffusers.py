@@ -11,11 +11,11 @@ import io
 import json
 import logging
 import os
-import re
 import time
 import traceback
 import warnings
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +28,8 @@ from engines import (
     PermanentError,
     TransientError,
     no_progress,
+    odd_size,
+    required_multiple,
 )
 from engines.options import Diffusers
 
@@ -42,6 +44,15 @@ OFFLINE = {
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
+# The argument of the pipeline's call for each parameter of a request.
+ARGUMENTS = {
+    "negative_prompt": "negative_prompt",
+    "width": "width",
+    "height": "height",
+    "steps": "num_inference_steps",
+    "guidance": "guidance_scale",
+    "seed": "generator",
+}
 PROGRESS_INTERVAL_SECONDS = 0.5
 MAX_MESSAGE_LENGTH = 300
 
@@ -51,10 +62,10 @@ class PipelineError(Exception):
 
 
 class LoadedPipeline(NamedTuple):
-    """A pipeline, the names of its arguments, and the original dtype of each of its networks."""
+    """A pipeline, the arguments of its call, and the original dtype of each of its networks."""
 
     pipeline: Any
-    arguments: Set[str]
+    arguments: Mapping[str, inspect.Parameter]
     dtypes: Mapping[str, Any]
 
 
@@ -81,13 +92,14 @@ def make(
     flags = getattr(result, "nsfw_content_detected", None)
     if flags and any(flags):
         raise PermanentError("content_refused", "the pipeline's safety checker")
-    return generated_image(result.images[0], request)
+    unused = unused_parameters(request, loaded.arguments, arguments)
+    return generated_image(result.images[0], request, unused)
 
 
 def check(options: Diffusers) -> list[str]:
-    """Return the class of the pipeline, the device and the dtype. Raises PermanentError.
+    """Return the class of the pipeline, the device, the dtype, and which parameters it lacks.
 
-    The folder and the device are checked, but the pipeline is not loaded.
+    The folder and the device are checked, but the pipeline is not loaded. Raises PermanentError.
     """
     try:
         require_libraries()
@@ -95,11 +107,24 @@ def check(options: Diffusers) -> list[str]:
         device = find_device(options.device)
     except PipelineError as error:
         raise PermanentError("engine_unavailable", str(error)) from None
-    return [
+    offers = [
         class_name,
         describe_device(device),
         choose_dtype(options.dtype, device, options.folder),
     ]
+    missing = missing_parameters(class_name)
+    if missing:
+        offers.append(f"takes no {', '.join(missing)}")
+    return offers
+
+
+def missing_parameters(class_name: str) -> list[str]:
+    """Return the parameters of a request that the call of a class of pipelines does not take."""
+    pipeline_class = getattr(import_diffusers(), class_name, None)
+    if pipeline_class is None:
+        return []
+    arguments = inspect.signature(pipeline_class.__call__).parameters
+    return [name for name in ARGUMENTS if not argument_for(name, arguments)]
 
 
 def prepare(options: Diffusers) -> None:
@@ -150,6 +175,12 @@ class ProgressReporter:
         self.report()
         return tensors
 
+    def on_scheduler_step(self) -> None:
+        """Report a step of a pipeline that has no callback_on_step_end."""
+        self.done += 1
+        self.total = max(self.total, self.done)
+        self.report()
+
     def on_layer(self, layer: Any, inputs: Any) -> None:
         """Report if it is due; a hook that torch calls before each layer of a network."""
         elapsed = time.monotonic() - self.reported_at
@@ -159,7 +190,7 @@ class ProgressReporter:
 
 def call_arguments(
     request: ImageRequest,
-    supported: Set[str],
+    supported: Mapping[str, inspect.Parameter],
     progress: ProgressReporter,
 ) -> dict[str, Any]:
     """Return the arguments for calling the pipeline.
@@ -172,16 +203,50 @@ def call_arguments(
         "width": request.width,
         "height": request.height,
         "num_inference_steps": request.steps,
-        "guidance_scale": request.guidance,
         "generator": noise_generator(request.seed),
         "output_type": "pil",
         "callback_on_step_end": progress.on_step_end,
     }
+    guidance = argument_for("guidance", supported)
+    values[guidance] = request.guidance
+    if guidance == "true_cfg_scale" and request.guidance is not None:
+        # Without a negative prompt, however empty, such a pipeline ignores it.
+        values["negative_prompt"] = request.negative_prompt or " "
     arguments = dict(request.options.extra)
     for name, value in values.items():
         if value is not None and name in supported:
             arguments[name] = value
     return arguments
+
+
+def argument_for(parameter: str, supported: Mapping[str, inspect.Parameter]) -> str:
+    """Return the argument of the pipeline's call for a parameter of a request; "" if it has none.
+
+    Qwen-Image has a guidance_scale for models to come, None by default: it follows true_cfg_scale.
+    """
+    name = ARGUMENTS[parameter]
+    if parameter != "guidance" or "true_cfg_scale" not in supported:
+        return name if name in supported else ""
+    is_followed = name in supported and supported[name].default is not None
+    return name if is_followed else "true_cfg_scale"
+
+
+def unused_parameters(
+    request: ImageRequest,
+    supported: Mapping[str, inspect.Parameter],
+    arguments: Mapping[str, Any],
+) -> list[str]:
+    """Return the parameters of a request that had no influence on the picture."""
+    unused = []
+    for name in ("negative_prompt", "steps", "guidance", "seed"):
+        if getattr(request, name) not in (None, "") and not argument_for(name, supported):
+            unused.append(name)
+    # Flux takes a negative prompt, but follows it only with a true_cfg_scale above 1.
+    if request.negative_prompt and "true_cfg_scale" in supported:
+        scale = arguments.get("true_cfg_scale", supported["true_cfg_scale"].default)
+        if isinstance(scale, int | float) and scale <= 1:
+            unused.append("negative_prompt")
+    return unused
 
 
 def noise_generator(seed: int | None) -> Any:
@@ -210,7 +275,11 @@ def run(
     restore_dtypes(loaded)
     hook = torch.nn.modules.module.register_module_forward_pre_hook(progress.on_layer)
     try:
-        return loaded.pipeline(**arguments)
+        with ExitStack() as stack:
+            if "callback_on_step_end" not in arguments:
+                for scheduler in schedulers_of(loaded.pipeline):
+                    stack.enter_context(watched_steps(scheduler, progress))
+            return loaded.pipeline(**arguments)
     except Exception as error:
         if progress.has_raised:
             raise
@@ -220,6 +289,29 @@ def run(
     # Only after the `except` block is the traceback gone, which keeps the tensors of the run.
     torch.cuda.empty_cache()
     raise failure
+
+
+def schedulers_of(pipeline: Any) -> list[Any]:
+    """Return the components that make the steps; a pipeline of several stages has several."""
+    components = pipeline.components.values()
+    return [one for one in components if hasattr(one, "step") and hasattr(one, "timesteps")]
+
+
+@contextmanager
+def watched_steps(scheduler: Any, progress: ProgressReporter) -> Iterator[None]:
+    """Report each step that the scheduler makes while the block runs."""
+    step = scheduler.step
+
+    def watched(*arguments: Any, **named: Any) -> Any:
+        result = step(*arguments, **named)
+        progress.on_scheduler_step()
+        return result
+
+    scheduler.step = watched
+    try:
+        yield
+    finally:
+        del scheduler.step
 
 
 def restore_dtypes(loaded: LoadedPipeline) -> None:
@@ -245,10 +337,10 @@ def translate_error(error: Exception) -> BaseException:
         # The CUDA context is broken: every other job of this process would fail. Another process
         # retries this one.
         return SystemExit("diffusers: the GPU has failed, so this process ends")
-    multiple = re.search(r"height.* divisible by (\d{1,4})", str(error))
-    if multiple and isinstance(error, ValueError):
-        shown = f"width and height must be multiples of {multiple[1]}"
-        return PermanentError("engine_refused", shown, shown)
+    if isinstance(error, ValueError | AssertionError):
+        multiple = required_multiple(str(error))
+        if multiple:
+            return odd_size(multiple)
     return PermanentError("engine_error", describe_error(error))
 
 
@@ -260,17 +352,14 @@ def describe_error(error: Exception) -> str:
     return f"{type(error).__name__} at {file_name}:{place.lineno}"
 
 
-def generated_image(image: Any, request: ImageRequest) -> GeneratedImage:
+def generated_image(image: Any, request: ImageRequest, unused: list[str]) -> GeneratedImage:
     file = io.BytesIO()
     image.save(file, "PNG")
-    params = {}
+    params: dict[str, Any] = dict.fromkeys(unused)
     # Some pipelines round the size to one that they can generate.
     requested_size = (request.width, request.height)
     if image.size != requested_size:
-        params = {
-            "width": image.width,
-            "height": image.height,
-        }
+        params["width"], params["height"] = image.size
     return GeneratedImage(file.getvalue(), params)
 
 
@@ -285,7 +374,7 @@ def load(options: Diffusers) -> LoadedPipeline:
         options.dtype,
         options.variant,
     )
-    unknown = options.extra.keys() - loaded.arguments
+    unknown = options.extra.keys() - loaded.arguments.keys()
     if unknown:
         class_name = type(loaded.pipeline).__name__
         names = ", ".join(sorted(unknown))
@@ -311,7 +400,7 @@ def load_folder(
     # For files that they cannot use, the libraries raise exceptions of any type.
     except Exception as error:
         raise PipelineError(f"{folder}: {one_line(error)}") from None
-    arguments = inspect.signature(pipeline.__call__).parameters.keys()
+    arguments = inspect.signature(pipeline.__call__).parameters
     if "prompt" not in arguments:
         class_name = type(pipeline).__name__
         raise PipelineError(f"{folder}: {class_name} takes no prompt")

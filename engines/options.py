@@ -217,6 +217,12 @@ class ComfyUI(Options):
     workflow: FilePath
     # The id of the node whose image is taken. By default the last node that saved one.
     output_node: str = ""
+    # The key of a ComfyUI account, for workflows with API nodes, which cost money.
+    api_key_env: VariableName = ""
+
+    @property
+    def is_paid(self) -> bool:
+        return bool(self.api_key_env)
 
 
 class Diffusers(Options):

@@ -12,6 +12,7 @@ import re
 import secrets
 import threading
 from contextlib import closing
+from functools import partial
 from pathlib import PureWindowsPath
 from typing import Any
 
@@ -22,7 +23,9 @@ from engines import (
     OnProgress,
     PermanentError,
     TransientError,
+    odd_size,
     remote,
+    required_multiple,
 )
 from engines.options import SDWebUI
 from engines.remote import as_dict, as_list
@@ -31,14 +34,19 @@ PROGRESS_INTERVAL_SECONDS = 0.5
 POLL_SECONDS = 1
 # For polls and interrupts.
 STATUS_TIMEOUT_SECONDS = 2
-# check() sends two requests, and must finish within 10 seconds.
-LIST_TIMEOUT_SECONDS = 4
+# check() sends three requests, and must finish within 10 seconds.
+LIST_TIMEOUT_SECONDS = 3
 # How long a cancel waits for the interrupt: a worker is killed if it takes more than 5 seconds.
 INTERRUPT_WAIT_SECONDS = 3
 
 # SD.Next gives the same response to an interrupt and to some errors.
 INTERRUPTED = "interrupted on the server, or an error that its log describes"
 MAX_NAME_LENGTH = 200
+# The end of a checkpoint's title, such as " [6ce0161689]", and of its file name.
+HASH = re.compile(r"\s*\[[^]]*\]$")
+EXTENSION = re.compile(r"\.(safetensors|sft|ckpt|pth?|bin|gguf)$", re.IGNORECASE)
+# What every Stable Diffusion model can make: a picture is made of squares of this side.
+SIDE = 8
 
 
 def make(
@@ -52,32 +60,57 @@ def make(
     """
     options = request.options
     body = request_body(request)
+    checkpoint = {}
     with closing(connect(options)) as client:
+        name = override_settings(options).get("sd_model_checkpoint")
+        if name:
+            checkpoint = remote.run_with_progress(
+                partial(get_checkpoint, client, name),
+                lambda: on_progress(0, 100),
+                PROGRESS_INTERVAL_SECONDS,
+            )
+            if name not in checkpoint_names(checkpoint):  # other slashes than the server's
+                body["override_settings"]["sd_model_checkpoint"] = checkpoint["title"]
         task = Task(client)
         response = task.run(body, options.timeout_seconds, on_progress)
+    raise_for_odd_size(response, request)
     raise_for_error(response)
-    return generated_image(response.json())
+    return generated_image(response.json(), request, checkpoint)
 
 
 def check(options: SDWebUI) -> list[str]:
     """Count the server's checkpoints and samplers.
 
-    Raises PermanentError if it does not have the checkpoint or the sampler of these options,
+    Raises PermanentError if it does not have the checkpoint, sampler or scheduler of these options,
     because it would silently use another one instead.
     """
     with closing(connect(options)) as client:
         checkpoints = get_list(client, "/sdapi/v1/sd-models")
         samplers = get_list(client, "/sdapi/v1/samplers")
-    checkpoint = options.checkpoint
-    if checkpoint and not has_checkpoint(checkpoints, checkpoint):
-        raise PermanentError("engine_refused", "no such checkpoint")
-    sampler = options.sampler
-    if sampler and not has_sampler(samplers, sampler):
-        raise PermanentError("engine_refused", "no such sampler")
+        schedulers = get_schedulers(client)
+    name = override_settings(options).get("sd_model_checkpoint")
+    if name:
+        find_checkpoint(checkpoints, name)
+    sampler = options.sampler or options.extra.get("sampler_name")
+    if sampler and not has_sampler(samplers, schedulers, sampler):
+        raise PermanentError("engine_refused", "no such sampler", "sampler")
+    scheduler = options.scheduler or options.extra.get("scheduler")
+    if scheduler and schedulers and scheduler not in scheduler_names(schedulers):
+        raise PermanentError("engine_refused", "no such scheduler", "scheduler")
     return [
         count(checkpoints, "checkpoint"),
         count(samplers, "sampler"),
     ]
+
+
+def check_samplers(options: SDWebUI, names: list[str]) -> None:
+    """Check the samplers that a model offers as choices. Raises PermanentError naming others."""
+    with closing(connect(options)) as client:
+        samplers = get_list(client, "/sdapi/v1/samplers")
+        schedulers = get_schedulers(client)
+    missing = [name for name in names if not has_sampler(samplers, schedulers, name)]
+    if missing:
+        raise PermanentError("engine_refused", f"no sampler {', '.join(missing)}", "sampler")
 
 
 def count(items: list, noun: str) -> str:
@@ -94,15 +127,53 @@ def connect(options: SDWebUI) -> remote.Client:
 def get_list(client: remote.Client, path: str) -> list[dict]:
     response = client.send("GET", path, LIST_TIMEOUT_SECONDS)
     raise_for_error(response)
+    return list_in(response)
+
+
+def get_schedulers(client: remote.Client) -> list[dict]:
+    """Return the server's schedulers; [] of one without a list, such as SD.Next."""
+    response = client.send("GET", "/sdapi/v1/schedulers", LIST_TIMEOUT_SECONDS)
+    if response.status in (404, 405):
+        return []
+    raise_for_error(response)
+    return list_in(response)
+
+
+def list_in(response: remote.RemoteResponse) -> list[dict]:
     items = response.json()
     if not isinstance(items, list):
         raise PermanentError("engine_error", "not the API of a Stable Diffusion WebUI")
     return [item for item in items if isinstance(item, dict)]
 
 
-def has_checkpoint(checkpoints: list[dict], name: str) -> bool:
-    names = [checkpoint_names(checkpoint) for checkpoint in checkpoints]
-    return any(name in known for known in names)
+# -- Checkpoints and samplers ---------------------------------------------------------------------
+
+
+def get_checkpoint(client: remote.Client, name: str) -> dict:
+    """Return the server's checkpoint of this name. Raises TransientError and PermanentError."""
+    checkpoints = get_list(client, "/sdapi/v1/sd-models")
+    return find_checkpoint(checkpoints, name)
+
+
+def find_checkpoint(checkpoints: list[dict], name: str) -> dict:
+    """Return the checkpoint of this name.
+
+    Raises PermanentError if there is none: the server would use whichever it has loaded.
+    """
+    wanted = forward_slashes(name)
+    for checkpoint in checkpoints:
+        names = [forward_slashes(known) for known in checkpoint_names(checkpoint)]
+        if wanted in names:
+            return checkpoint
+        # The list has a hash only once the checkpoint was loaded.
+        if not checkpoint.get("hash") and HASH.sub("", wanted) in names:
+            return checkpoint
+    raise PermanentError("engine_refused", "no such checkpoint", "checkpoint")
+
+
+def forward_slashes(name: Any) -> str:
+    """Return a name as a server on Linux has it; one on Windows has backslashes."""
+    return "" if name is None else str(name).replace("\\", "/")
 
 
 def checkpoint_names(checkpoint: dict) -> list[Any]:
@@ -111,7 +182,7 @@ def checkpoint_names(checkpoint: dict) -> list[Any]:
     These are the file name with or without folder, extension and hash, and the hash alone.
     """
     title = str(checkpoint.get("title"))
-    without_hash = re.sub(r"\s*\[[^]]*\]$", "", title)
+    without_hash = HASH.sub("", title)
     # The Windows flavor of paths accepts both kinds of slashes as separators.
     stem = PureWindowsPath(without_hash).stem
     short_hash = checkpoint.get("hash")
@@ -127,16 +198,46 @@ def checkpoint_names(checkpoint: dict) -> list[Any]:
     ]
 
 
-def has_sampler(samplers: list[dict], name: str) -> bool:
+def is_same_checkpoint(checkpoint: dict, info: dict) -> bool:
+    """Tell whether a response, by its `info`, may come from this checkpoint of the server's list.
+
+    Servers say its hash, its name or neither; the list may lack the hash until it is first loaded.
+    """
+    evidence = []
+    used_hash = info.get("sd_model_hash")
+    known_hashes = [checkpoint.get("hash"), checkpoint.get("sha256")]
+    if used_hash and any(known_hashes):
+        evidence.append(any(str(known).startswith(used_hash) for known in known_hashes if known))
+    used_name = info.get("sd_model_name")
+    if used_name:
+        known_names = [base_name(name) for name in checkpoint_names(checkpoint)]
+        evidence.append(base_name(used_name) in known_names)
+    return any(evidence) or not evidence
+
+
+def base_name(name: Any) -> str:
+    """Return the name of a checkpoint without folder, extension and hash."""
+    without_hash = HASH.sub("", str(name))
+    file_name = PureWindowsPath(without_hash).name
+    return EXTENSION.sub("", file_name)
+
+
+def has_sampler(samplers: list[dict], schedulers: list[dict], name: str) -> bool:
     """Tell whether the server has a sampler.
 
     The name may end with the name of a scheduler, as in "DPM++ 2M Karras".
     """
-    for sampler in samplers:
-        known = str(sampler.get("name"))
-        if name == known or name.startswith(f"{known} "):
-            return True
-    return False
+    endings = ["", *(f" {scheduler}" for scheduler in scheduler_names(schedulers))]
+    names = [str(sampler.get("name")) for sampler in samplers]
+    return any(name == known + ending for known in names for ending in endings)
+
+
+def scheduler_names(schedulers: list[dict]) -> list[str]:
+    names = []
+    for scheduler in schedulers:
+        names += [scheduler.get("name"), scheduler.get("label")]
+        names += as_list(scheduler.get("aliases"))
+    return names
 
 
 # -- The request --------------------------------------------------------------------------------
@@ -175,7 +276,7 @@ def override_settings(options: SDWebUI) -> dict[str, Any]:
     settings = as_dict(options.extra.get("override_settings"))
     if options.checkpoint:
         return {**settings, "sd_model_checkpoint": options.checkpoint}
-    return settings
+    return dict(settings)
 
 
 # -- A txt2img request and its progress ---------------------------------------------------------
@@ -334,6 +435,24 @@ def json_object(response: remote.RemoteResponse) -> dict:
     return as_dict(body)
 
 
+def raise_for_odd_size(response: remote.RemoteResponse, request: ImageRequest) -> None:
+    """Raise PermanentError if a server failed because it cannot make a picture of this size.
+
+    SD.Next answers that with 500, as it does what may go better the next time.
+    """
+    if response.status < 500:
+        return
+    error = json_object(response)
+    multiple = 0
+    for name in ("errors", "message", "detail"):
+        multiple = multiple or required_multiple(str(error.get(name)))
+    is_odd = request.width % SIDE or request.height % SIDE
+    if not multiple and is_odd and error.get("error") != "OutOfMemoryError":
+        multiple = SIDE
+    if multiple:
+        raise odd_size(multiple)
+
+
 def raise_for_error(response: remote.RemoteResponse) -> None:
     """Raise the EngineError for an error response, without its message: that may quote a prompt."""
     if response.status < 300:
@@ -374,32 +493,45 @@ def field_name(problem: Any) -> str:
     return remote.identifier(location[1])
 
 
-def generated_image(body: Any) -> GeneratedImage:
-    """Return the first image of a successful response, and the parameters it reports."""
+def generated_image(body: Any, request: ImageRequest, checkpoint: dict) -> GeneratedImage:
+    """Return the first image of a successful response, and the parameters it reports.
+
+    Raises PermanentError if it comes from another checkpoint than the one that was asked for.
+    """
     images = as_dict(body).get("images")
     if not isinstance(images, list):
         raise PermanentError("bad_picture", "no list of images")
     if not images:
         raise TransientError("engine_unavailable", INTERRUPTED)
     data = remote.decode_base64(images[0])
-    params = used_params(body.get("info"))
-    return GeneratedImage(data, params)
+    info = parse_info(body.get("info"))
+    if checkpoint and not is_same_checkpoint(checkpoint, info):
+        detail = "the server used another checkpoint"
+        raise PermanentError("engine_refused", detail, "checkpoint")
+    return GeneratedImage(data, used_params(info, request))
 
 
-def used_params(info: Any) -> dict[str, Any]:
-    """Return the seed, sampler and checkpoint that the server used, as far as `info` has them."""
-    values = parse_info(info)
+def used_params(info: dict, request: ImageRequest) -> dict[str, Any]:
+    """Return the seed, sampler and checkpoint that the server used, as far as `info` has them.
+
+    A sampler that was asked for is None if the server does not say that it used it.
+    """
     params = {}
-    seed = values.get("seed")
+    seed = info.get("seed")
     if remote.is_seed(seed):
         params["seed"] = seed
+    if request.sampler:
+        params["sampler"] = None
     names = {
-        "sampler": values.get("sampler_name"),
-        "checkpoint": values.get("sd_model_name") or values.get("sd_model_hash"),
+        "sampler": info.get("sampler_name"),
+        "checkpoint": info.get("sd_model_name") or info.get("sd_model_hash"),
     }
     for param, name in names.items():
         if isinstance(name, str) and 1 <= len(name) <= MAX_NAME_LENGTH:
             params[param] = name
+    steps = info.get("steps")
+    if request.steps and type(steps) is int and steps != request.steps:
+        params["steps"] = steps
     return params
 
 

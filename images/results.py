@@ -63,13 +63,17 @@ def process(job: Job, params: dict[str, Any], generated: GeneratedImage) -> Resu
 def with_facts(params: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
     """Return the params with what an image was really made with.
 
-    What was asked for instead stays as `requested`.
+    What was asked for instead stays as `requested`. A fact that is None was not used, or nobody
+    knows: then the record does not say that it was.
     """
     requested = dict(params["requested"]) if isinstance(params.get("requested"), dict) else {}
     for name, fact in facts.items():
         if name in params and params[name] != fact:
             requested[name] = params[name]
     merged = {**params, **facts}
+    for name, fact in facts.items():
+        if fact is None and name != "seed":  # which every record has
+            del merged[name]
     if requested:
         merged["requested"] = requested
     return merged

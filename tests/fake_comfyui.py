@@ -238,7 +238,11 @@ class FakeComfyUI:
             case ["GET", "system_stats"]:
                 return 200, STATS
             case ["GET", "object_info", name]:
-                return 200, {name: {"input": {"required": NODES[name][0]}}} if name in NODES else {}
+                if name not in NODES:
+                    return 200, {}
+                required, _, is_output = NODES[name]
+                info = {"input": {"required": required}, "output_node": is_output}
+                return 200, {name: info}
             case ["GET", "queue"]:
                 with self.changed:
                     running = [self.running] if self.running else []

@@ -35,6 +35,11 @@ CHECKPOINTS = [
     },
 ]
 SAMPLERS = ["DPM++ 2M", "DPM++ SDE", "Euler a", "Euler"]
+SCHEDULERS = [
+    {"name": "automatic", "label": "Automatic", "aliases": None, "default_rho": -1},
+    {"name": "karras", "label": "Karras", "aliases": None, "default_rho": 7},
+    {"name": "sgm_uniform", "label": "SGM Uniform", "aliases": ["SGMUniform"], "default_rho": -1},
+]
 WHOLE_NUMBERS = ("width", "height", "steps", "seed", "batch_size", "n_iter")
 
 
@@ -56,6 +61,8 @@ class FakeWebUI:
         self.progress_hangs.set()  # cleared: progress is not answered until it is set
         self.instead = None  # a function that makes the response to txt2img instead
         self.change_reply = lambda reply: reply
+        self.checkpoints, self.samplers = list(CHECKPOINTS), list(SAMPLERS)
+        self.loaded = CHECKPOINTS[0]  # used if the one asked for cannot be
         self.bodies, self.seeds, self.polls, self.interrupts = [], [], 0, 0
         self.queue, self.pending, self.finished, self.current_task = threading.Lock(), [], [], None
         self.state = {
@@ -86,9 +93,13 @@ class FakeWebUI:
         app.post("/sdapi/v1/txt2img")(self.txt2img)
         app.get("/sdapi/v1/progress")(self.progress)
         app.post("/sdapi/v1/interrupt")(self.interrupt)
-        app.get("/sdapi/v1/sd-models", endpoint="models")(lambda: jsonify(CHECKPOINTS))
+        app.get("/sdapi/v1/sd-models", endpoint="models")(lambda: jsonify(self.checkpoints))
+        if self.flavour in ("a1111", "forge"):
+            app.get("/sdapi/v1/schedulers", endpoint="schedulers")(lambda: jsonify(SCHEDULERS))
         app.get("/sdapi/v1/samplers", endpoint="samplers")(
-            lambda: jsonify([{"name": name, "aliases": [], "options": {}} for name in SAMPLERS])
+            lambda: jsonify(
+                [{"name": name, "aliases": [], "options": {}} for name in self.samplers]
+            )
         )
         if self.flavour != "nowebui":
             app.post("/internal/progress")(self.internal_progress)
@@ -119,7 +130,7 @@ class FakeWebUI:
                 for name in wrong
             ]
             return jsonify(detail=problems), 422
-        if self.flavour == "sdnext" and body.get("sampler_name", "Euler") not in SAMPLERS:
+        if self.flavour == "sdnext" and body.get("sampler_name", "Euler") not in self.samplers:
             return self.error(404, "HTTPException", detail="Sampler not found")
         with self.drawing(body.get("force_task_id"), self.api_job, body.get("steps", 50)):
             self.step_through()
@@ -184,13 +195,24 @@ class FakeWebUI:
             "steps": body.get("steps", 50),
             "cfg_scale": body.get("cfg_scale", 7.0),
             "sampler_name": body.get("sampler_name", "Euler"),
-            "sd_model_hash": "6ce0161689",
+            "sd_model_hash": self.used_checkpoint(body)["hash"],
             "infotexts": [f"{body['prompt']}\nSteps: 20, Seed: {seed}"],
         }
         if self.flavour != "sdnext":
-            info["sd_model_name"] = "dreamy.v2"
+            filename = self.used_checkpoint(body)["filename"]
+            info["sd_model_name"] = filename.rpartition("/")[2].rpartition(".")[0]
         data = base64.b64encode(picture(not self.state["interrupted"])).decode()
         return {"images": [data], "parameters": body, "info": json.dumps(info)}
+
+    def used_checkpoint(self, body: dict) -> dict:
+        """Return the checkpoint asked for, or, as the servers do without a word, the loaded one."""
+        asked = body.get("override_settings", {}).get("sd_model_checkpoint")
+        for checkpoint in self.checkpoints:
+            title = checkpoint["title"]
+            stem = title.rpartition("/")[2].partition(" [")[0].rpartition(".")[0]
+            if asked in (title, title.partition(" [")[0], stem, checkpoint["model_name"]):
+                return checkpoint
+        return self.loaded
 
     # -- Other endpoints ---------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 """The engine for ComfyUI, against a local server that speaks its protocol, websocket included."""
 
+import dataclasses
 import json
 import logging
 import threading
@@ -351,6 +352,40 @@ def test_a_broken_workflow_stops_the_worker_with_one_line(server, saved, content
     assert str(caught.value).startswith("workflow workflow.json: ") and "\n" not in str(
         caught.value
     )
+
+
+ENDS = [
+    (image_workflow(**{"2": saver(kind="SaveImageWebsocket")}), "", "SaveImageWebsocket"),
+    (
+        image_workflow(**{"2": saver(kind="SaveVideo"), "3": saver(kind="SaveVideo")}),
+        "",
+        "SaveVideo",
+    ),
+    (image_workflow(**{"2": saver(kind="VHS_VideoCombine")}), "", "VHS_VideoCombine"),
+    (image_workflow(**{"2": saver(), "3": saver(kind="SaveWEBM")}), "3", "SaveWEBM"),
+]
+
+
+@pytest.mark.parametrize(("workflow", "output_node", "name"), ENDS)
+def test_a_workflow_that_ends_in_no_picture_says_what_it_must_end_in(
+    server, saved, workflow, output_node, name
+):
+    with pytest.raises(SettingError) as caught:
+        comfyui.prepare(options(server, saved(workflow), output_node=output_node))
+
+    assert f"{name} saves no picture; end the workflow in SaveImage" in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["SaveImage", "PreviewImage", "SomebodysSaver"])
+def test_a_picture_beside_a_film_is_enough(server, saved, kind):
+    workflow = image_workflow(**{"2": saver(kind="SaveVideo"), "3": saver(kind=kind)})
+
+    comfyui.prepare(options(server, saved(workflow)))
+
+
+def test_check_finds_a_workflow_that_saves_nothing(server, saved):
+    with pytest.raises(PermanentError, match="saves nothing; end the workflow in SaveImage"):
+        comfyui.check(options(server, saved(image_workflow())))
 
 
 @pytest.mark.parametrize("content", ["", {"nodes": []}])
@@ -899,6 +934,96 @@ def test_a_password_that_is_not_set_is_the_operators_business(server, monkeypatc
     error = failure(request(server, options=given), kind=PermanentError)
 
     assert error.code == "engine_account"
+
+
+def test_a_film_among_the_images_is_no_picture(server):
+    film = {"filename": "fox_00001_.MP4", "subfolder": "", "type": "output"}
+    entry = {"us": {"outputs": {"9": {"images": [film], "animated": [True]}}}}
+    server.instead |= {"/prompt": (200, b'{"prompt_id": "us"}'), "/queue": NO_QUEUE}
+    server.instead["/history/us"] = (200, json.dumps(entry).encode())
+
+    error = failure(request(server), kind=PermanentError)
+
+    assert (error.code, error.shown) == (
+        "bad_picture",
+        "end the workflow in SaveImage or PreviewImage",
+    )
+
+
+# -- Nodes that cost money ------------------------------------------------------------------------
+
+KEY = "comfyui-0123456789abcdef"
+
+
+@pytest.fixture
+def paid(server, monkeypatch):
+    """Make a request of a workflow with API nodes; `sent` counts how often it is sent."""
+    monkeypatch.setenv("COMFY_KEY", KEY)
+    sent = []
+
+    def paid(**changes):
+        given = options(server, api_key_env="COMFY_KEY")
+        return request(server, options=given, before_send=lambda: sent.append(1), **changes)
+
+    paid.sent = sent
+    return paid
+
+
+def test_the_key_of_the_account_goes_along_and_nowhere_else(server, paid, caplog):
+    comfyui.make(paid(), ignore)
+
+    (body,) = asked(server, "POST /prompt")
+    assert body["extra_data"] == {"api_key_comfy_org": KEY}
+    assert KEY not in json.dumps(body["prompt"]) and KEY not in caplog.text
+    assert paid.sent == [1]
+
+
+def test_without_a_key_nothing_is_charged(server):
+    sent = []
+
+    comfyui.make(request(server, before_send=lambda: sent.append(1)), ignore)
+
+    assert "extra_data" not in asked(server, "POST /prompt")[0] and sent == []
+
+
+def test_a_key_that_is_not_set_is_the_operators_business(server, paid, monkeypatch):
+    monkeypatch.delenv("COMFY_KEY")
+
+    assert failure(paid(), kind=PermanentError).code == "engine_account"
+    with pytest.raises(PermanentError, match="engine_account: COMFY_KEY is not set"):
+        comfyui.check(options(server, api_key_env="COMFY_KEY"))
+    assert asked(server, "POST /prompt") == paid.sent == []
+
+
+def test_what_may_have_been_charged_is_not_made_again(server, paid):
+    server.occupy()
+    thread, outcome = in_background(failure, paid())
+    wait_until(lambda: server.queue)
+
+    server.restart()
+    thread.join(10)
+
+    assert (type(outcome[0]), outcome[0].code) == (PermanentError, "outcome_unknown")
+
+
+def test_a_lost_answer_may_have_been_charged(server, paid, short_cancel_wait):
+    server.hanging = {"/prompt"}
+    thread, outcome = in_background(failure, paid())
+    wait_until(lambda: asked(server, "POST /prompt"))
+
+    server.drop()
+    thread.join(20)
+
+    assert outcome[0].code == "outcome_unknown"
+
+
+def test_what_never_reached_the_server_may_be_made_later(paid):
+    given = paid()
+    away = given.options.model_copy(update={"base_url": f"http://127.0.0.1:{free_port()}"})
+
+    error = failure(dataclasses.replace(given, options=away), kind=TransientError)
+
+    assert error.code == "engine_unavailable"
 
 
 # -- Check --------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ Tests that need torch are skipped unless requirements-gpu.txt is installed. The 
 operator then gets are tested everywhere.
 """
 
+import inspect
 import io
 import json
 import os
@@ -205,6 +206,125 @@ def test_a_run_broken_off_leaves_no_trace_in_the_next(options, pipeline, torch, 
     pipeline.vae.to(torch.float64)
 
     assert draw(options) == whole
+
+
+@pytest.fixture
+def without(options, monkeypatch):
+    """Let the pipeline's call seem to have no arguments of these names."""
+    loaded = engine.load(options)
+
+    def hide(*names):
+        arguments = {name: value for name, value in loaded.arguments.items() if name not in names}
+        monkeypatch.setattr(engine, "load", lambda options: loaded._replace(arguments=arguments))
+
+    return hide
+
+
+def test_progress_of_a_pipeline_without_a_callback_is_told_after_each_step(
+    options, without, monkeypatch
+):
+    monkeypatch.setattr(engine, "PROGRESS_INTERVAL_SECONDS", 1000)
+    whole = draw(options)
+    without("callback_on_step_end")
+    told = []
+
+    data = draw(options, lambda *progress: told.append(progress))
+
+    assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    assert data == whole
+
+
+def test_a_pipeline_without_a_callback_ends_at_once_and_is_as_before(
+    options, pipeline, without, monkeypatch
+):
+    monkeypatch.setattr(engine, "PROGRESS_INTERVAL_SECONDS", 1000)
+    without("callback_on_step_end")
+    told = []
+
+    def on_progress(done, total):
+        told.append(done)
+        if done == 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        draw(options, on_progress, steps=50)
+
+    assert told == [0, 1, 2] and "step" not in vars(pipeline.scheduler)
+
+
+# -- What a pipeline takes ------------------------------------------------------------------------
+
+
+def arguments_of(class_name: str):
+    pipeline_class = getattr(engine.import_diffusers(), class_name)
+    return inspect.signature(pipeline_class.__call__).parameters
+
+
+WISHES = {"negative_prompt": "rain", "guidance": 3.0, "steps": 4, "seed": 1}
+
+
+@pytest.mark.parametrize(
+    ("class_name", "sent", "unused"),
+    [
+        ("StableDiffusionPipeline", {"negative_prompt": "rain", "guidance_scale": 3.0}, []),
+        ("QwenImagePipeline", {"negative_prompt": "rain", "true_cfg_scale": 3.0}, []),
+        ("Flux2KleinPipeline", {"guidance_scale": 3.0}, ["negative_prompt"]),
+        (
+            "FluxPipeline",
+            {"negative_prompt": "rain", "guidance_scale": 3.0},
+            ["negative_prompt"],
+        ),
+    ],
+)
+def test_each_parameter_goes_where_the_pipeline_follows_it(
+    torch, tmp_path, class_name, sent, unused
+):
+    request = ImageRequest("a fox", options=Diffusers(folder=tmp_path), **WISHES)
+    supported = arguments_of(class_name)
+
+    arguments = engine.call_arguments(request, supported, engine.ProgressReporter(print, 4))
+
+    scales = ("negative_prompt", "guidance_scale", "true_cfg_scale")
+    assert {name: arguments[name] for name in scales if name in arguments} == sent
+    assert arguments["num_inference_steps"] == 4
+    assert engine.unused_parameters(request, supported, arguments) == unused
+
+
+def test_qwen_follows_its_guidance_without_a_negative_prompt_too(torch, tmp_path):
+    request = ImageRequest("a fox", guidance=3.0, options=Diffusers(folder=tmp_path))
+
+    arguments = engine.call_arguments(request, arguments_of("QwenImagePipeline"), no_reporter())
+
+    assert (arguments["negative_prompt"], arguments["true_cfg_scale"]) == (" ", 3.0)
+
+
+def test_flux_follows_a_negative_prompt_with_a_scale_of_its_own(torch, tmp_path):
+    options = Diffusers(folder=tmp_path, extra={"true_cfg_scale": 2.0})
+    request = ImageRequest("a fox", negative_prompt="rain", options=options)
+    supported = arguments_of("FluxPipeline")
+
+    arguments = engine.call_arguments(request, supported, no_reporter())
+
+    assert engine.unused_parameters(request, supported, arguments) == []
+
+
+def no_reporter():
+    return engine.ProgressReporter(print, 1)
+
+
+def test_what_the_pipeline_does_not_take_is_not_recorded_as_used(options, without):
+    without("negative_prompt", "guidance_scale", "generator")
+    request = ImageRequest("a fox", width=64, height=64, options=options, **WISHES)
+
+    generated = engine.make(request)
+
+    assert generated.params == {"negative_prompt": None, "guidance": None, "seed": None}
+
+
+def test_check_names_what_the_pipeline_does_not_take(copied):
+    rename_class(copied, "Flux2KleinPipeline")
+
+    assert engine.check(Diffusers(folder=copied))[-1] == "takes no negative_prompt"
 
 
 # -- What can go wrong in make() -----------------------------------------------------------------

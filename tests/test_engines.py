@@ -6,6 +6,7 @@ import pytest
 
 import app as service
 import db
+import engines
 from engines import catalog
 from images import queue_status
 from tests.fake_comfyui import FakeComfyUI
@@ -46,6 +47,7 @@ negative_prompt = true
 width = {{ min = 64, max = 512, default = 64, step = 8 }}
 height = {{ min = 64, max = 512, default = 64, step = 8 }}
 steps = {{ min = 1, max = 50, default = 4 }}
+sampler = ["Euler", "DPM++ SDE"]
 [sd.options]
 base_url = "{webui}"
 """
@@ -243,6 +245,28 @@ def test_a_record_names_the_task_that_may_have_been_charged(alice, openai, worke
     assert len(openai.asked()) == 1
 
 
+# -- Sizes that an engine cannot make ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "multiple"),
+    [
+        ("`height` and `width` have to be divisible by 8 but are 100 and 64.", 8),
+        ("Height and width must be divisible by 16", 16),
+        ("Height must be divisible by 16 (got 100). Please adjust the height.", 16),
+        ("`width` must be divisible by 32 but is 100.", 32),
+        ("WIDTH (100) should be a multiple of 64", 64),
+        ("image size has to be\na multiple of `14`", 14),
+        ("The resolution must be in multiples of 28 pixels", 28),
+        ("num_channels must be divisible by 4", 0),
+        ("height and width are too large", 0),
+        ("", 0),
+    ],
+)
+def test_the_multiple_that_an_error_asks_for_is_read(text, multiple):
+    assert engines.required_multiple(text) == multiple
+
+
 # -- flask engines check ----------------------------------------------------------------------
 
 
@@ -256,6 +280,14 @@ def test_engines_check_tries_each_model(declared, cli, webui, openai, monkeypatc
     assert "4 samplers" in lines["sd"] and "made 8x8 png" in lines["sd"]
     assert webui.bodies and not openai.asked(), "what costs money is not made for a check"
     assert KEY not in done.output
+
+
+def test_engines_check_compares_the_samplers_on_offer(declared, cli, webui):
+    webui.samplers.remove("DPM++ SDE")
+
+    done = cli("engines", "check", "sd")
+
+    assert done.exit_code == 1 and "no sampler DPM++ SDE" in done.output
 
 
 def test_engines_check_says_what_is_wrong(declared, cli, webui):

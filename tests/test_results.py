@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from engines import GeneratedImage, painter
+from images import results
 from tests.pictures import (
     label_of,
     opened,
@@ -252,3 +253,15 @@ def test_a_file_of_another_kind_is_not_stripped(made, alice, settings):
     Image.new("RGB", (4, 4)).save(image, "GIF")
 
     assert alice.get(record["imageUrl"] + "?metadata=strip").status_code == 400
+
+
+def test_what_was_not_used_is_recorded_as_asked_for_alone():
+    asked = {"seed": 7, "sampler": "Euler", "steps": 20, "requested": {"model": "x"}}
+
+    recorded = results.with_facts(asked, {"sampler": None, "steps": 4, "seed": None, "style": None})
+
+    assert recorded == {
+        "seed": None,
+        "steps": 4,
+        "requested": {"model": "x", "sampler": "Euler", "steps": 20, "seed": 7},
+    }

@@ -544,6 +544,153 @@ def test_check_finds_a_server_of_another_kind(webui):
         sdwebui.check(SDWebUI(base_url=webui.url))
 
 
+@pytest.mark.parametrize("name", ["Karras", "karras", "SGM Uniform", "SGMUniform"])
+def test_check_knows_a_scheduler_by_each_of_its_names(webui, name):
+    assert sdwebui.check(SDWebUI(base_url=webui.url, scheduler=name))
+
+
+@pytest.mark.parametrize("options", [{"scheduler": "Guess"}, {"extra": {"scheduler": "Guess"}}])
+def test_check_finds_that_a_scheduler_is_missing(webui, options):
+    with pytest.raises(PermanentError, match="engine_refused: no such scheduler"):
+        sdwebui.check(SDWebUI(base_url=webui.url, **options))
+
+
+def test_a_server_without_a_list_of_schedulers_is_not_asked_for_one(start):
+    assert sdwebui.check(SDWebUI(base_url=start("sdnext").url, scheduler="Guess"))
+
+
+def test_a_sampler_is_no_other_with_the_same_beginning(webui):
+    webui.samplers.remove("Euler a")
+
+    with pytest.raises(PermanentError, match="no such sampler"):
+        sdwebui.check(SDWebUI(base_url=webui.url, sampler="Euler a"))
+
+
+def test_the_choices_of_a_model_are_compared_too(any_webui):
+    options = SDWebUI(base_url=any_webui.url)
+
+    sdwebui.check_samplers(options, ["Euler", "DPM++ SDE"])
+    with pytest.raises(PermanentError, match="engine_refused: no sampler Guess, Other"):
+        sdwebui.check_samplers(options, ["Euler", "Guess", "Other"])
+
+
+# -- The checkpoint and the sampler that were really used -----------------------------------------
+
+FOLDERS = {
+    "title": "xl\\base.v1.safetensors [aabbccddee]",
+    "model_name": "xl_base.v1",
+    "hash": "aabbccddee",
+    "sha256": "aabbccddee" + "0" * 54,
+    "filename": "C:\\models\\xl\\base.v1.safetensors",
+}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"checkpoint": "gone.safetensors"},
+        {"checkpoint": "dreamy.v2.safetensors [0000000000]"},
+        {"checkpoint": "other/dreamy.v2.safetensors"},
+        {"extra": {"override_settings": {"sd_model_checkpoint": "gone"}}},
+    ],
+)
+def test_a_checkpoint_that_the_server_lacks_is_refused_before_it_draws(any_webui, options):
+    error = failure(request(any_webui, **options))
+
+    assert (type(error), error.code, error.shown) == (
+        PermanentError,
+        "engine_refused",
+        "checkpoint",
+    )
+    assert any_webui.bodies == []
+
+
+@pytest.mark.parametrize(
+    "name", ["dreamy.v2", "sd15/dreamy.v2.safetensors [6ce0161689]", "plain.ckpt", "plain"]
+)
+def test_a_checkpoint_that_the_server_has_is_used(any_webui, name):
+    sdwebui.make(request(any_webui, checkpoint=name), ignore)
+
+    assert any_webui.bodies[0]["override_settings"] == {"sd_model_checkpoint": name}
+
+
+def test_a_folder_may_be_written_with_either_slash(webui):
+    webui.checkpoints.append({**FOLDERS})
+
+    sdwebui.make(request(webui, checkpoint="xl/base.v1.safetensors"), ignore)
+
+    assert webui.bodies[0]["override_settings"] == {"sd_model_checkpoint": FOLDERS["title"]}
+
+
+def test_a_hash_that_the_list_has_not_yet_is_no_other_checkpoint(webui):
+    assert sdwebui.make(request(webui, checkpoint="plain.ckpt [0123456789]"), ignore)
+
+
+@pytest.mark.parametrize("flavour", ["a1111", "sdnext"])
+def test_a_picture_of_another_checkpoint_is_refused(start, flavour):
+    webui = start(flavour)
+    webui.change_reply = lambda reply: (
+        reply | {"info": json.dumps({"sd_model_hash": "ffffffffff", "sd_model_name": "fallback"})}
+    )
+
+    error = failure(request(webui, checkpoint="dreamy.v2"))
+
+    assert (type(error), error.code, error.shown) == (
+        PermanentError,
+        "engine_refused",
+        "checkpoint",
+    )
+    assert "used another" in str(error)
+
+
+@pytest.mark.parametrize("info", ["", "{}", '{"sd_model_name": "dreamy.v2.safetensors"}'])
+def test_a_server_that_says_little_of_the_checkpoint_is_believed(webui, info):
+    webui.change_reply = lambda reply: reply | {"info": info}
+
+    assert sdwebui.make(request(webui, checkpoint="dreamy.v2"), ignore)
+
+
+def test_a_sampler_that_the_server_does_not_confirm_is_not_recorded(webui):
+    webui.change_reply = lambda reply: reply | {"info": ""}
+
+    assert sdwebui.make(request(webui, sampler="Euler"), ignore).params == {"sampler": None}
+
+
+def test_what_the_server_used_instead_is_recorded(webui):
+    used = {"sampler_name": "Euler", "steps": 12, "seed": 9}
+    webui.change_reply = lambda reply: reply | {"info": json.dumps(used)}
+
+    generated = sdwebui.make(request(webui, sampler="Guess", steps=20, seed=9), ignore)
+
+    assert generated.params == {"sampler": "Euler", "steps": 12, "seed": 9}
+
+
+ODD = [
+    ({"width": 513}, "", 8),
+    ({"height": 100}, "", 8),
+    ({"width": 520}, "`height` and `width` have to be divisible by 16 but are 512 and 520.", 16),
+    ({"width": 520}, "Width must be a multiple of 64", 64),
+]
+
+
+@pytest.mark.parametrize(("size", "text", "multiple"), ODD)
+@pytest.mark.parametrize("flavour", ["sdnext", "forge"])
+def test_a_size_that_the_server_fails_at_is_final(start, flavour, size, text, multiple):
+    webui = start(flavour)
+    webui.instead = lambda: webui.error(500, "ValueError", text=text)
+
+    error = failure(request(webui, **size))
+
+    assert (type(error), error.code) == (PermanentError, "engine_refused")
+    assert error.shown == f"width and height must be multiples of {multiple}"
+
+
+def test_out_of_memory_at_an_odd_size_is_not(webui):
+    webui.instead = lambda: webui.error(500, "OutOfMemoryError")
+
+    assert failure(request(webui, width=513)).code == "engine_busy"
+
+
 # -- Docs ---------------------------------------------------------------------------------------
 
 
