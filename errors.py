@@ -21,6 +21,7 @@ ERRORS = {
     "forbidden": (403, "无权访问", "You may not see this"),
     "not_found": (404, "资源不存在", "Not found"),
     "method_not_allowed": (405, "该地址不支持此请求方法", "This address does not take that method"),
+    "request_timeout": (408, "请求超时", "The request did not arrive in time"),
     "username_taken": (409, "用户名已存在", "That user name is taken"),
     "email_taken": (409, "邮箱已被注册", "That email is already registered"),
     "key_reused": (

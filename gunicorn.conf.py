@@ -1,14 +1,29 @@
 """How gunicorn serves the API. The values that one may want to change come from config.py."""
 
+import json
+import resource
 import socket
 import sys
 import time
 
 from gunicorn import glogging, util
-from gunicorn.workers.gthread import ThreadWorker
 
 import logs
 from config import load
+from web.connections import Worker
+
+# For the connections to the database, for files, and for what one process opens besides.
+SPARE_FILES = 200
+
+
+def more_files(wanted: int) -> int:
+    """Let this process open so many files, if the system allows it, and return how many it may."""
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed < wanted:
+        allowed = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, most))
+    return min(allowed, wanted)
+
 
 settings = load()
 is_ipv6 = ":" in settings.HOST
@@ -18,6 +33,8 @@ bind = f"[{settings.HOST}]:{settings.PORT}" if is_ipv6 else f"{settings.HOST}:{s
 workers = settings.WEB_WORKERS
 # Threads are created on demand. There are many because those of a burst of log-ins only wait.
 threads = settings.WEB_THREADS
+# Connections of one process, most of which only wait; each needs a file descriptor.
+worker_connections = more_files(4000) - SPARE_FILES
 keepalive = 5
 graceful_timeout = 30
 # It is one fixed file in the home directory, which all services of the same user would share.
@@ -27,8 +44,8 @@ forwarded_allow_ips = ""
 logconfig_dict = logs.dict_config()
 
 
-class worker_class(ThreadWorker):
-    def accept(self, listener) -> None:
+class worker_class(Worker):
+    def accept(self, listener: socket.socket) -> None:
         """Accept a connection, then give another worker time to accept the next one.
 
         Otherwise one worker often gets all the connections that a page or a proxy opens at once
@@ -65,17 +82,30 @@ def when_ready(server) -> None:
     print(f"Ready: {url}/api/health  (documentation: /api/docs)", flush=True)
 
 
-def write_json_error(client, status: int, reason: str, detail: str) -> None:
+ERROR_CODES = {
+    408: "request_timeout",
+    500: "internal_error",
+    503: "server_busy",
+}
+
+
+def write_json_error(client: socket.socket, status: int, reason: str, detail: str) -> None:
     """Answer what cannot reach the application, such as too long headers, like any other error."""
-    body = '{"status":"error","message":"请求无效","code":"bad_request"}\n'.encode()
-    head = (
-        f"HTTP/1.1 {status} {reason}\r\n"
-        "Connection: close\r\n"
-        "Content-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\n"
-        "\r\n"
-    )
-    util.write_nonblock(client, head.encode() + body)
+    import errors  # not above: after a reload it would still be the old one
+
+    code = ERROR_CODES.get(status, "bad_request")
+    error = {"status": "error", "message": errors.error_text(code, "zh"), "code": code}
+    body = json.dumps(error, ensure_ascii=False).encode()
+    lines = [
+        f"HTTP/1.1 {status} {reason}",
+        "Connection: close",
+        "Cache-Control: no-store",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+    ]
+    if status == 503:
+        lines.append("Retry-After: 5")
+    util.write_nonblock(client, "\r\n".join([*lines, "", ""]).encode() + body)
 
 
 util.write_error = write_json_error

@@ -33,8 +33,18 @@ BLANKS = (
 INVISIBLE = re.compile(f"[{SELECTORS}{BLANKS}]")
 # Scripts with letters that look like those of another of them.
 LOOKALIKES = {
-    "LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "COPTIC", "DESERET", "GLAGOLITIC",
-    "GOTHIC", "LISU", "OLD", "OSAGE",
+    "LATIN",
+    "CYRILLIC",
+    "GREEK",
+    "ARMENIAN",
+    "CHEROKEE",
+    "COPTIC",
+    "DESERET",
+    "GLAGOLITIC",
+    "GOTHIC",
+    "LISU",
+    "OLD",
+    "OSAGE",
 }
 
 # What the document of the API says of an email: no more than a part of what is accepted.

@@ -9,6 +9,7 @@ from typing import Any
 
 from flask import Flask, Response, g, request
 from flask_cors import cross_origin
+from werkzeug.exceptions import HTTPException
 
 import logs
 import metrics
@@ -23,7 +24,6 @@ MAX_UPLOAD_BYTES = 8 * 1024 * 1024
 MAX_FORM_PARTS = 100
 # The routes that take files.
 UPLOADS = {"register"}
-READ_BYTES = 64 * 1024
 
 # Every answer has these, unless it says otherwise.
 DEFAULT_HEADERS = [
@@ -122,11 +122,20 @@ def begin() -> None:
         request.max_content_length = MAX_UPLOAD_BYTES
 
 
+def max_body_bytes(app: Flask, head: str) -> int:
+    """Return the same limit by the head of a request, before its body is received."""
+    method, path, *_ = [*re.split("[ ?]", head, maxsplit=2), ""]
+    try:
+        endpoint, _ = app.url_map.bind("").match(path, method)
+    except HTTPException:
+        return MAX_BODY_BYTES
+    may_upload = endpoint in UPLOADS and "multipart/form-data" in head.lower()
+    return MAX_UPLOAD_BYTES if may_upload else MAX_BODY_BYTES
+
+
 def finish(response: Response) -> Response:
-    """Leave nothing of the body unread, and write the request's one log line."""
-    environ = request.environ
-    drain_body(environ)
-    log_request(environ["REQUEST_METHOD"], response.status_code)
+    """Write the request's one log line."""
+    log_request(request.environ["REQUEST_METHOD"], response.status_code)
     return response
 
 
@@ -146,21 +155,6 @@ def with_headers(wsgi_app: Callable) -> Callable:
         return wsgi_app(environ, start)
 
     return wrapped
-
-
-def drain_body(environ: dict[str, Any]) -> None:
-    """Read what an error left unread of the body.
-
-    gunicorn resets a connection with more than 64 KB of it, and the client, or nginx, then never
-    sees the answer. Flask's development server would wait for more than there is.
-    """
-    if not environ.get("wsgi.input_terminated"):
-        return
-    if not environ.get("CONTENT_LENGTH") and "HTTP_TRANSFER_ENCODING" not in environ:
-        return
-    left = MAX_UPLOAD_BYTES
-    while left > 0 and (data := environ["wsgi.input"].read(READ_BYTES)):
-        left -= len(data)
 
 
 def log_request(method: str, status: int) -> None:
