@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import requests
 
-import app
 from tests.conftest import form
 from tests.servers import ROOT, Service, find_program, free_port, wait_until
 from web import hooks
@@ -282,7 +281,7 @@ def test_error_speaks_english_to_who_prefers_it(site_alone):
 
 
 def test_nginx_takes_as_much_as_the_service():
-    megabytes = app.app.config["MAX_CONTENT_LENGTH"] // 2**20
+    megabytes = hooks.MAX_UPLOAD_BYTES // 2**20
 
     assert f"client_max_body_size {megabytes}m;" in SITE.read_text()
 
