@@ -1,25 +1,28 @@
 """Heavy work of a request (password hashes, decoding pictures, drawing), a few pieces at a time.
 
-Each piece takes a core and up to 100 MB. All processes of this machine together run about one per
-core, at low priority, so that a burst of log-ins neither exhausts memory nor keeps light requests
-waiting.
+Each piece takes a core and up to 100 MB. All processes of this machine together check about one
+password per core, and beside that work on half as many pictures, at low priority: neither a burst
+of log-ins nor one of pictures exhausts memory, keeps light requests waiting, or stops the other.
 """
 
 import os
 import threading
+from collections import OrderedDict, deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property, partial
 from typing import Any
 
 from config import settings
 from errors import ApiError
 
 NICENESS = 10
+# A proxy in front would give up after a minute.
+QUEUE_SECONDS = 10
 
 
 class Busy(ApiError):
-    """So many requests wait for heavy work that one more would starve the light ones."""
+    """So many requests wait for heavy work that one more would starve others."""
 
     code = "server_busy"
 
@@ -27,33 +30,109 @@ class Busy(ApiError):
         super().__init__(retry_after=2)
 
 
-def run(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Return function(*arguments), called when a core is free. Raises Busy, and what it raises."""
-    executor, slots = _workers()
-    if not slots.acquire(blocking=False):
-        raise Busy
-    try:
-        future = executor.submit(function, *arguments)
-    except RuntimeError:  # this process is about to end
-        slots.release()
-        raise Busy from None
-    try:
-        return future.result()
-    finally:
-        slots.release()
+class Piece(Future):
+    """A call that waits for its turn."""
+
+    def __init__(self, function: Callable[..., Any], arguments: tuple):
+        super().__init__()
+        self.call = partial(function, *arguments)
 
 
-@lru_cache
-def _workers() -> tuple[ThreadPoolExecutor, threading.Semaphore]:
-    cores = os.cpu_count() or 1
-    threads = max(1, cores // (settings.WEB_WORKERS or 1))
-    executor = ThreadPoolExecutor(threads, thread_name_prefix="heavy", initializer=_be_nice)
-    # A quarter of the request threads never waits here.
-    slots = threading.Semaphore(max(1, settings.WEB_THREADS * 3 // 4))
-    return executor, slots
+class Pool:
+    """Threads for one kind of work, where owners (accounts or networks) take turns.
+
+    `cores` and `slots` are shares: of the processors, and of the threads that answer requests.
+    """
+
+    def __init__(self, name: str, cores: float, slots: float):
+        self.name, self.cores, self.slots = name, cores, slots
+        self.lock = threading.Lock()
+        self.waiting: OrderedDict[str, deque[Piece]] = OrderedDict()
+        self.count = 0  # of those waiting and at work
+
+    @cached_property
+    def executor(self) -> ThreadPoolExecutor:
+        threads = (os.cpu_count() or 1) * self.cores // (settings.WEB_WORKERS or 1)
+        return ThreadPoolExecutor(
+            max(1, int(threads)), thread_name_prefix=self.name, initializer=_be_nice
+        )
+
+    def run(self, function: Callable[..., Any], *arguments: Any, owner: str = "") -> Any:
+        """Return function(*arguments), called when it is the owner's turn and a core is free.
+
+        Raises Busy if that is not soon, and what the function raises.
+        """
+        piece = Piece(function, arguments)
+        self._enter(piece, owner)
+        try:
+            self.executor.submit(self._run_next)
+        except RuntimeError:  # this process is about to end
+            self._leave(piece, owner)
+            raise Busy from None
+        try:
+            return piece.result(QUEUE_SECONDS)
+        except TimeoutError:
+            if self._leave(piece, owner):
+                raise Busy from None
+            return piece.result()
+
+    def _enter(self, piece: Piece, owner: str) -> None:
+        with self.lock:
+            if self.count >= max(1, int(settings.WEB_THREADS * self.slots)):
+                self._make_room(owner)
+            self.count += 1
+            self.waiting.setdefault(owner, deque()).append(piece)
+
+    def _make_room(self, owner: str) -> None:
+        """Refuse the last piece of whoever has the most waiting. Raises Busy if it is the owner."""
+        most = max(self.waiting, key=lambda other: len(self.waiting[other]), default=owner)
+        own = len(self.waiting.get(owner, ()))
+        if len(self.waiting.get(most, ())) <= own + 1:
+            raise Busy
+        self.waiting[most].pop().set_exception(Busy())
+        self.count -= 1
+
+    def _leave(self, piece: Piece, owner: str) -> bool:
+        """Take a piece back; False if a thread is at it already, or through."""
+        with self.lock:
+            own = self.waiting.get(owner, ())
+            if piece not in own:
+                return False
+            own.remove(piece)
+            if not own:
+                del self.waiting[owner]
+            self.count -= 1
+            return True
+
+    def _next(self) -> Piece | None:
+        with self.lock:
+            if not self.waiting:  # it was refused, or had waited too long
+                return None
+            owner, own = self.waiting.popitem(last=False)
+            piece = own.popleft()
+            if own:
+                self.waiting[owner] = own
+            return piece
+
+    def _run_next(self) -> None:
+        piece = self._next()
+        if not piece:
+            return
+        try:
+            finish = partial(piece.set_result, piece.call())
+        except BaseException as error:
+            finish = partial(piece.set_exception, error)
+        with self.lock:
+            self.count -= 1
+        finish()
 
 
 def _be_nice() -> None:
     # On Linux a priority belongs to a thread, so the threads that answer requests keep theirs.
     if hasattr(os, "setpriority"):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+
+
+# A quarter of the request threads never waits here.
+passwords = Pool("passwords", cores=1, slots=1 / 2)
+pictures = Pool("pictures", cores=1 / 2, slots=1 / 4)

@@ -29,7 +29,7 @@ def log_in(wanted: LoginInput, address: str) -> Account:
     limit = login_limit(wanted.username, address)
     limit.check()
     user = users.get_user_for_login(wanted.username)
-    heavy.run(verify, user, wanted.password, limit)
+    heavy.passwords.run(verify, user, wanted.password, limit, owner=network(address))
     if user["is_disabled"]:
         raise ApiError("account_disabled")
     return user

@@ -29,8 +29,9 @@ def register(wanted: RegisterInput, avatar: bytes | None = None, address: str = 
     that cannot be. Raises Taken, BadPicture, and ApiError when too many accounts came from this
     address.
     """
+    here = network(address)
     limit = RateLimit(
-        {f"register:{network(address)}": settings.REGISTRATIONS_PER_ADDRESS},
+        {f"register:{here}": settings.REGISTRATIONS_PER_ADDRESS},
         window_seconds=3600,
         code="too_many_registrations",
     )
@@ -39,8 +40,8 @@ def register(wanted: RegisterInput, avatar: bytes | None = None, address: str = 
     if address and identity_key(wanted.username) in map(identity_key, settings.RESERVED_NAMES):
         raise Taken("username")
     limit.check()
-    picture = heavy.run(pictures.make_avatar, avatar) if avatar else None
-    password_hash = heavy.run(passwords.hash_password, wanted.password)
+    picture = heavy.pictures.run(pictures.make_avatar, avatar, owner=here) if avatar else None
+    password_hash = heavy.passwords.run(passwords.hash_password, wanted.password, owner=here)
     avatar_key = store_avatar(picture) if picture else None
     limit.hit()
     try:

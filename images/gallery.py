@@ -31,7 +31,8 @@ def generate_test(
     blocklist.check(wanted.prompt)
     rows = _test_rows(wanted)
     used_key = UsedKey(key, f"generate-test {wanted.model_dump_json()}") if key else None
-    record = heavy.run(_make_now, session, rows, used_key)
+    owner = str(session.user_id)
+    record = heavy.pictures.run(_make_now, session, rows, used_key, owner=owner)
     return _wait_while_processing(session.user_id, record)
 
 

@@ -11,6 +11,7 @@ from tests.conftest import form
 from tests.servers import ROOT, Service
 
 HEAD = b"POST /api/auth/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+UPLOAD = b"POST /api/auth/register HTTP/1.1\r\nContent-Type: multipart/form-data; boundary=x\r\n"
 LOGIN = b'{"username": "nobody", "password": "secret1"}'
 WHOLE = HEAD + b"Content-Length: %d\r\n\r\n" % len(LOGIN) + LOGIN
 IN_CHUNKS = (
@@ -26,7 +27,7 @@ NEVER_ENDING = {
     "half a line": b"GET /api/hea",
     "half a head": b"GET /api/health HTTP/1.1\r\nHost: x\r\nX-Slow: ",
     "half a body": HEAD + b"Content-Length: 1000\r\n\r\n{",
-    "half an upload": HEAD + b"Content-Length: 5000000\r\n\r\n{",
+    "half an upload": UPLOAD + b"Content-Length: 5000000\r\n\r\n{",
     "half a chunk": HEAD + b"Transfer-Encoding: chunked\r\n\r\nff\r\n{",
     "no last chunk": HEAD + b"Transfer-Encoding: chunked\r\n\r\n4\r\n\r\n\r\n\r\n",
     "half a trailer": HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\nX: \r\n",
@@ -148,7 +149,7 @@ def test_large_bodies_make_room_for_each_other(live_with):
     small = connect(service)
     small.sendall(WHOLE[:-1])
     for connection in slow:
-        connection.sendall(HEAD + b"Content-Length: 5000000\r\n\r\n" + b"x" * 3_000_000)
+        connection.sendall(UPLOAD + b"Content-Length: 5000000\r\n\r\n" + b"x" * 3_000_000)
 
     with slow[0].makefile("rb") as stream, small.makefile("rb") as small_stream:
         refused, _, _ = read_answer(stream)
@@ -202,9 +203,12 @@ def test_a_picture_of_some_megabytes_arrives_whole(service):
 
 
 @pytest.mark.parametrize("header", [b"X: y", b"Expect: 100-continue"])
-def test_too_large_a_body_is_refused_by_its_length_before_it_is_sent(service, header):
+@pytest.mark.parametrize(("start", "length"), [(HEAD, 65537), (UPLOAD, 8388609), (HEAD, 10**18)])
+def test_too_large_a_body_is_refused_by_its_length_before_it_is_sent(
+    service, start, length, header
+):
     with connect(service) as connection, connection.makefile("rb") as stream:
-        connection.sendall(HEAD + header + b"\r\nContent-Length: 1000000000\r\n\r\n")
+        connection.sendall(start + header + b"\r\nContent-Length: %d\r\n\r\n" % length)
         status, headers, body = read_answer(stream)
 
     assert (status, body["code"], headers["Connection"]) == (413, "payload_too_large", "close")

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import requests
 
-import app
 from tests.conftest import form
 from tests.servers import ROOT, Service, find_program, free_port, wait_until
 from web import hooks
@@ -227,12 +226,6 @@ def test_http_leads_to_https(site):
     assert response.headers["Location"] == "https://localhost/api/health?x=1"
 
 
-def test_search_engines_are_kept_away(site_alone):
-    response = site_alone.get("/robots.txt")
-
-    assert (response.status_code, response.text) == (200, "User-agent: *\nDisallow: /\n")
-
-
 def test_errors_of_the_service_pass_unchanged(site):
     wrong = {"username": "nobody", "password": "secret1"}
 
@@ -288,7 +281,7 @@ def test_error_speaks_english_to_who_prefers_it(site_alone):
 
 
 def test_nginx_takes_as_much_as_the_service():
-    megabytes = app.app.config["MAX_UPLOAD_BYTES"] // 2**20
+    megabytes = hooks.MAX_UPLOAD_BYTES // 2**20
 
     assert f"client_max_body_size {megabytes}m;" in SITE.read_text()
 

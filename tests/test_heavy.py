@@ -1,53 +1,171 @@
+"""heavy.py: passwords and pictures do not wait for each other, and owners take turns."""
+
+import io
 import threading
 
 import pytest
 
 import heavy
+from tests.conftest import form
+from tests.pictures import picture
+from tests.servers import wait_until
+
+
+class Crowd:
+    """Callers that wait in a pool until `go` is set; `done` says who got an answer, in order."""
+
+    def __init__(self, pool: heavy.Pool):
+        self.pool, self.go = pool, threading.Event()
+        self.threads, self.done, self.refused = [], [], []
+
+    def add(self, owner: str) -> None:
+        """Let one more piece of the owner's wait, or be the one that is worked on."""
+        before = self.state()
+        thread = threading.Thread(target=self.call, args=(owner,))
+        thread.start()
+        self.threads.append(thread)
+        wait_until(lambda: self.state() != before)
+
+    def state(self) -> tuple:
+        waiting = {owner: len(pieces) for owner, pieces in self.pool.waiting.items()}
+        is_idle = self.pool.count == sum(waiting.values())
+        return is_idle, waiting
+
+    def call(self, owner: str) -> None:
+        try:
+            self.pool.run(self.work, owner, owner=owner)
+        except heavy.Busy:
+            self.refused.append(owner)
+
+    def work(self, owner: str) -> None:
+        self.go.wait()
+        self.done.append(owner)
+
+    def end(self) -> None:
+        self.go.set()
+        for thread in self.threads:
+            thread.join()
 
 
 @pytest.fixture
-def fresh(settings):
-    """Let the next heavy work find its threads anew, by the settings of the test."""
-    heavy._workers.cache_clear()
-    yield settings
-    heavy._workers()[0].shutdown()
-    heavy._workers.cache_clear()
+def pool(settings):
+    """A pool with one thread and four slots."""
+    settings.WEB_THREADS, settings.WEB_WORKERS = 4, 1000
+    pool = heavy.Pool("test", cores=1, slots=1)
+    yield pool
+    pool.executor.shutdown()
 
 
-def test_heavy_work_returns_what_the_function_does(fresh):
-    assert heavy.run(divmod, 7, 2) == (3, 1)
+@pytest.fixture
+def crowd(pool):
+    """One piece of alice's that is worked on, and two of hers that wait."""
+    crowd = Crowd(pool)
+    crowd.add("alice")
+    wait_until(lambda: not crowd.state()[1])
+    crowd.add("alice")
+    crowd.add("alice")
+    yield crowd
+    crowd.end()
 
 
-def test_what_heavy_work_raises_is_raised(fresh):
-    with pytest.raises(ZeroDivisionError):
-        heavy.run(divmod, 7, 0)
+def test_heavy_work_returns_what_the_function_does(pool):
+    assert pool.run(divmod, 7, 2) == (3, 1)
 
 
-def test_a_quarter_of_the_threads_never_waits_for_heavy_work(fresh):
-    fresh.WEB_THREADS = 4
-    begun, ended = threading.Semaphore(0), threading.Event()
-    waiting = [
-        threading.Thread(target=heavy.run, args=(lambda: (begun.release(), ended.wait()),))
-        for _ in range(3)
+@pytest.mark.parametrize("error", [ZeroDivisionError, TimeoutError, heavy.Busy])
+def test_what_heavy_work_raises_is_raised(pool, error):
+    def fail():
+        raise error
+
+    with pytest.raises(error):
+        pool.run(fail)
+
+    assert pool.count == 0
+
+
+def test_a_quarter_of_the_threads_never_waits_for_heavy_work():
+    assert heavy.passwords.slots + heavy.pictures.slots == 3 / 4
+
+
+def test_one_more_than_there_are_slots_is_refused(pool, crowd):
+    crowd.add("alice")
+
+    with pytest.raises(heavy.Busy):
+        pool.run(divmod, 7, 2, owner="alice")
+
+    crowd.end()
+    assert (crowd.done, crowd.refused) == (["alice"] * 4, [])
+    assert pool.run(divmod, 7, 2) == (3, 1)
+
+
+def test_who_has_most_waiting_makes_room_for_another(crowd):
+    crowd.add("alice")
+    crowd.add("bob")
+
+    crowd.end()
+
+    assert (sorted(crowd.done), crowd.refused) == (["alice", "alice", "alice", "bob"], ["alice"])
+
+
+def test_owners_take_turns(crowd):
+    crowd.add("bob")
+
+    crowd.end()
+
+    assert crowd.done == ["alice", "alice", "bob", "alice"]
+
+
+def test_who_has_waited_too_long_is_refused(pool, crowd, monkeypatch):
+    monkeypatch.setattr(heavy, "QUEUE_SECONDS", 0.01)
+
+    with pytest.raises(heavy.Busy):
+        pool.run(divmod, 7, 2, owner="bob")
+
+    crowd.end()
+    assert pool.count == 0
+
+
+def test_heavy_work_is_refused_while_the_process_ends(pool):
+    pool.executor.shutdown()
+
+    with pytest.raises(heavy.Busy):
+        pool.run(divmod, 7, 2)
+
+    assert pool.count == 0
+
+
+# -- Who waits where ----------------------------------------------------------------------------
+
+
+def test_passwords_do_not_wait_for_pictures(alice, monkeypatch):
+    monkeypatch.setattr(heavy.pictures, "count", 1000)
+
+    drawn = alice.generate()
+
+    assert (drawn.status_code, drawn.json["code"]) == (503, "server_busy")
+    assert int(drawn.headers["Retry-After"]) > 0
+    alice.log_in()
+    assert alice.get("/api/v1/images/quota").json["data"]["used"] == 0
+
+
+def test_accounts_and_networks_take_turns(client, alice, monkeypatch):
+    owners = []
+    run = heavy.Pool.run
+
+    def noted(self, function, *arguments, owner):
+        owners.append((self.name, owner))
+        return run(self, function, *arguments, owner=owner)
+
+    monkeypatch.setattr(heavy.Pool, "run", noted)
+    client.post(
+        "/api/auth/register", data={**form("carol"), "avatar": (io.BytesIO(picture()), "a.png")}
+    )
+    alice.log_in()
+    alice.generate()
+
+    assert owners == [
+        ("pictures", "127.0.0.1"),
+        ("passwords", "127.0.0.1"),
+        ("passwords", "127.0.0.1"),
+        ("pictures", str(alice.id)),
     ]
-    for thread in waiting:
-        thread.start()
-    begun.acquire()
-    slots = heavy._workers()[1]
-    while slots.acquire(blocking=False):  # until all three hold theirs
-        slots.release()
-
-    with pytest.raises(heavy.Busy):
-        heavy.run(divmod, 7, 2)
-
-    ended.set()
-    for thread in waiting:
-        thread.join()
-    assert heavy.run(divmod, 7, 2) == (3, 1)
-
-
-def test_heavy_work_is_refused_while_the_process_ends(fresh):
-    heavy._workers()[0].shutdown()
-
-    with pytest.raises(heavy.Busy):
-        heavy.run(divmod, 7, 2)

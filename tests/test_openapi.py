@@ -5,7 +5,6 @@ import io
 import re
 import subprocess
 import sys
-import threading
 from urllib.parse import urljoin
 
 import pytest
@@ -731,7 +730,7 @@ def test_image_that_cannot_be_made_is_refused_as_documented(alice, monkeypatch):
 
 
 def test_busy_server_refuses_as_documented(alice, monkeypatch):
-    monkeypatch.setattr(heavy, "_workers", lambda: (None, threading.Semaphore(0)))
+    monkeypatch.setattr(heavy.pictures, "count", 1000)
 
     response = alice.generate()
 

@@ -12,6 +12,7 @@ import re
 import selectors
 import socket
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
@@ -61,6 +62,7 @@ class Connection(TConn):
         self.body_at = 0
         self.length = 0
         self.chunk_at = 0
+        self.max_body_bytes: int | None = None
         self.expects_continue = False
         self.is_too_large = False
         self.is_closing = False
@@ -76,16 +78,21 @@ class Connection(TConn):
         del self.received[:size]
         return data
 
-    def is_ready(self, max_body_bytes: int) -> bool:
-        """Tell if a thread can answer: the request is whole, or will be refused as it is."""
+    def is_ready(self, max_body_bytes: Callable[[str], int]) -> bool:
+        """Tell if a thread can answer: the request is whole, or will be refused as it is.
+
+        The largest body that is worth waiting for depends on the head.
+        """
         if not self.body_at and not self.has_head():
             return False
+        if self.max_body_bytes is None and (self.length or self.chunk_at):
+            self.max_body_bytes = max_body_bytes(self.received[: self.body_at].decode("latin-1"))
         if self.chunk_at:
             is_whole = self.has_last_chunk()
             self.length = len(self.received) - self.body_at
         else:
             is_whole = len(self.received) >= self.body_at + self.length
-        self.is_too_large = self.length > max_body_bytes
+        self.is_too_large = self.length > (self.max_body_bytes or 0)
         return is_whole or self.is_too_large
 
     def has_head(self) -> bool:
@@ -128,6 +135,12 @@ class Worker(ThreadWorker):
         self.receiving: dict[Connection, None] = {}  # the one that waits longest comes first
         self.received_bytes = 0
         self.next_check = 0.0
+
+    def load_wsgi(self) -> None:
+        super().load_wsgi()
+        from web import hooks  # of the application that was just loaded
+
+        self.max_body_bytes = partial(hooks.max_body_bytes, self.wsgi)
 
     # -- Connections come and go ----------------------------------------------------------------
 
@@ -199,8 +212,7 @@ class Worker(ThreadWorker):
 
     def advance(self, conn: Connection) -> None:
         self.count_bytes(conn, len(conn.received))
-        max_body_bytes = self.wsgi.config["MAX_UPLOAD_BYTES"]
-        if conn.is_ready(max_body_bytes):
+        if conn.is_ready(self.max_body_bytes):
             self.unwatch(conn)
             self.enqueue_req(conn)
         elif not conn.body_at and len(conn.received) > MAX_HEAD_BYTES:

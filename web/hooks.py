@@ -9,6 +9,7 @@ from typing import Any
 
 from flask import Flask, Response, g, request
 from flask_cors import cross_origin
+from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
 import logs
@@ -65,7 +66,6 @@ class WholeNumber(BaseConverter):
 def init_app(app: Flask) -> None:
     app.url_map.converters["int"] = WholeNumber
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
-    app.config["MAX_UPLOAD_BYTES"] = MAX_UPLOAD_BYTES  # web/connections.py receives no more
     app.config["MAX_FORM_PARTS"] = MAX_FORM_PARTS
     app.request_class = Request
     app.url_map.merge_slashes = False  # "//" is an unknown address, not a redirect
@@ -132,6 +132,17 @@ def begin() -> None:
     # A longer body is refused when somebody wants to read it, by its Content-Length if it has one.
     if request.endpoint in UPLOADS and request.mimetype == "multipart/form-data":
         request.max_content_length = MAX_UPLOAD_BYTES
+
+
+def max_body_bytes(app: Flask, head: str) -> int:
+    """Return the same limit by the head of a request, before its body is received."""
+    method, path, *_ = [*re.split("[ ?]", head, maxsplit=2), ""]
+    try:
+        endpoint, _ = app.url_map.bind("").match(path, method)
+    except HTTPException:
+        return MAX_BODY_BYTES
+    may_upload = endpoint in UPLOADS and "multipart/form-data" in head.lower()
+    return MAX_UPLOAD_BYTES if may_upload else MAX_BODY_BYTES
 
 
 def finish(response: Response) -> Response:
