@@ -223,11 +223,13 @@ class Opened:
 
     def as_shown(self) -> Animation:
         """Decode the picture at its full size, upright, in sRGB; small animations keep moving."""
-        frames = self.image.n_frames if self.image.format in MOVING else 1
-        if frames > 1 and frames * self.image.width * self.image.height <= MAX_PIXELS["PNG"]:
-            # A GIF that does not say how often is shown once.
-            animation = self.animation(max(self.image.size))
-            return animation if animation.loop is not None else animation._replace(loop=1)
+        if self.image.format in MOVING:
+            with suppress(Exception):  # of a broken animation the first frame is left
+                width, height = self.image.size
+                if 1 < self.image.n_frames <= MAX_PIXELS["PNG"] // (width * height):
+                    animation = self.animation(max(width, height))
+                    # A GIF that does not say how often is shown once.
+                    return animation._replace(loop=1 if animation.loop is None else animation.loop)
         return Animation([self.whole()])
 
     def whole(self) -> Image.Image:

@@ -238,6 +238,12 @@ def test_moving_results_keep_moving(made, kind):
     assert Image.open(io.BytesIO(data)).n_frames == 3
 
 
+def test_a_moving_result_that_is_cut_becomes_its_first_frame(made):
+    data, record = made(animation("GIF", frames=5)[:-40])
+
+    assert (record["status"], opened(data).n_frames) == ("completed", 1)
+
+
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP", "GIF", "JPEG", "AVIF", "WEBP"])
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "F", "LAB"])
 def test_no_mode_costs_a_result(made, kind, mode):
