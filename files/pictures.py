@@ -34,8 +34,6 @@ MAX_SCANNED_PIXELS = 1_000_000_000
 # An animation stays one if all its frames together have no more than these.
 MAX_ANIMATION_FRAMES = 100
 MAX_ANIMATION_PIXELS = 5_000_000
-# Of frames that do not say how long they are shown, in milliseconds.
-DEFAULT_DURATION = 100
 
 ENCODER_OPTIONS = {
     "JPEG": {"quality": 88},
@@ -47,6 +45,9 @@ ENCODER_OPTIONS = {
 ORIENTATION = 0x0112
 TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 STRIP_STEPS = 64
+# Data of a JPEG's lines that stand for some, and again behind each marker that may be due.
+LINES = bytes(range(1, 255)) * 4
+OTHER_LINES = LINES + b"".join(bytes([0xFF, marker]) + LINES for marker in range(0xD0, 0xD8))
 # Above this the colours of a GIF are chosen by a method that is worse, and thirty times as fast.
 SLOW_GIF_PIXELS = 500_000
 FAST_OCTREE = 2
@@ -180,8 +181,6 @@ class Opened:
         self.colours = Colours(file.profile or self.image.info.get("icc_profile") or b"")
         # Of an animated PNG, the picture for those who cannot show the animation.
         self.start = int(getattr(self.image, "default_image", False))
-        if not file.is_ended:
-            check_last_lines(file.data)
 
     @property
     def turn(self) -> int | None:
@@ -198,9 +197,14 @@ class Opened:
         except Exception:
             return None
 
+    def seek_start(self) -> None:
+        if not self.file.is_ended:
+            check_last_lines(self.file.data)
+        self.image.seek(self.start)
+
     def first(self, side: int) -> Image.Image:
         """Decode the first frame, upright, at most this wide and high, in sRGB."""
-        self.image.seek(self.start)
+        self.seek_start()
         width, height = self.image.size
         longest = max(width, height)
         # A JPEG is then decoded at a fraction of its size.
@@ -214,23 +218,26 @@ class Opened:
             self.image.seek(index)
             images.append(shrunk(self.image, side, self.colours))
             # WebP knows it only once the frame is decoded.
-            durations.append(self.image.info.get("duration", DEFAULT_DURATION))
+            durations.append(self.image.info.get("duration", 0))
         return Animation(images, durations, self.image.info.get("loop"))
 
     def as_shown(self) -> Animation:
         """Decode the picture at its full size, upright, in sRGB; small animations keep moving."""
-        frames = self.image.n_frames if self.image.format in MOVING else 1
-        if frames > 1 and frames * self.image.width * self.image.height <= MAX_PIXELS["PNG"]:
-            # A GIF that does not say how often is shown once.
-            animation = self.animation(max(self.image.size))
-            return animation if animation.loop is not None else animation._replace(loop=1)
+        if self.image.format in MOVING:
+            with suppress(Exception):  # of a broken animation the first frame is left
+                width, height = self.image.size
+                if 1 < self.image.n_frames <= MAX_PIXELS["PNG"] // (width * height):
+                    animation = self.animation(max(width, height))
+                    # A GIF that does not say how often is shown once.
+                    return animation._replace(loop=1 if animation.loop is None else animation.loop)
         return Animation([self.whole()])
 
     def whole(self) -> Image.Image:
-        self.image.seek(self.start)
+        self.seek_start()
         self.image.load()
         image = self.image
-        if self.colours.profile or image.mode not in PNG_MODES:
+        is_plain = image.mode in PNG_MODES and "transparency" not in image.info
+        if self.colours.profile or not is_plain:
             image = self.colours.to_srgb(eight_bits(image))
         return turned(image, self.turn)
 
@@ -243,7 +250,7 @@ def check_last_lines(data: bytes) -> None:
     from PIL import Image
 
     seen = []
-    for more in (b"", bytes(range(1, 255)) * 4):
+    for more in (b"", OTHER_LINES):
         image = Image.open(io.BytesIO(data[:-2] + more + data[-2:]), formats=("JPEG",))
         image.draft(None, (1024, 1024))
         seen.append(image.tobytes())

@@ -60,6 +60,27 @@ def test_a_model_needs_no_code(declare, alice):
     assert set(refused.json["fields"]) == {"width", "steps"}
 
 
+@pytest.mark.parametrize(
+    "size",
+    [
+        'sizes = ["1024x1024", "9000x9000"]',
+        "width = { min = 64, max = 8192, default = 64 }\n"
+        "height = { min = 64, max = 8192, default = 64 }",
+    ],
+)
+def test_a_model_that_makes_more_than_is_kept_stops_the_start(declare, settings, size):
+    settings.MAX_RESULT_PIXELS = 50_000_000
+
+    with pytest.raises(config.SettingError, match=r"\[large\].* more than MAX_RESULT_PIXELS"):
+        declare(f'[large]\nlabel = "Large"\nengine = "painter"\n{size}\n')
+
+
+def test_sizes_are_judged_one_by_one(declare, settings):
+    settings.MAX_RESULT_PIXELS = 50_000_000
+
+    declare('[wide]\nlabel = "W"\nengine = "painter"\nsizes = ["9000x5000", "5000x9000"]\n')
+
+
 FORMS = """
 [forms]
 label = "Forms"

@@ -1,10 +1,22 @@
 import io
+import random
+import struct
+import zlib
 
 import pytest
 from PIL import Image
 
 from files import pictures
-from tests.pictures import animation, opened, photo_with_gps, picture, png_bomb
+from tests.pictures import (
+    animation,
+    jpeg_with,
+    opened,
+    photo_with_gps,
+    picture,
+    png_bomb,
+    png_chunk,
+    png_with,
+)
 
 
 def problem(data: bytes) -> str:
@@ -162,3 +174,295 @@ def test_a_phones_double_picture_is_taken_as_a_photograph():
     first.save(output, format="MPO", save_all=True, append_images=[second])
 
     assert pictures.make_avatar(output.getvalue()).extension == "jpg"
+
+
+# -- Large pictures -----------------------------------------------------------------------------
+
+
+def noise(size: tuple[int, int], mode: str = "RGB", seed: int = 1) -> Image.Image:
+    count = size[0] * size[1] * len(mode)
+    return Image.frombytes(mode, size, random.Random(seed).randbytes(count))
+
+
+def saved(image: Image.Image, kind: str, **options) -> bytes:
+    output = io.BytesIO()
+    image.save(output, format=kind, **options)
+    return output.getvalue()
+
+
+@pytest.mark.parametrize("size", [(8064, 6048), (12_000, 4000)])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_large_photograph_is_taken(size, progressive):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = picture("JPEG", size, exif=exif, progressive=progressive)
+
+    avatar = opened(pictures.make_avatar(data).data)
+
+    assert avatar.size == (round(512 * size[1] / size[0]), 512)
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [("PNG", (5001, 5000)), ("GIF", (5001, 5000)), ("WEBP", (3550, 3550)), ("JPEG", (10_100,) * 2)],
+)
+def test_more_pixels_than_memory_allows_are_refused_unseen(monkeypatch, kind, size):
+    data = picture(kind, size, mode="L" if kind != "WEBP" else "RGB")
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda image: pytest.fail("decoded"))
+    monkeypatch.setattr("PIL.Image.open", lambda *_, **options: pytest.fail("opened"))
+
+    assert problem(data) == "picture_pixels"
+    with pytest.raises(pictures.BadPicture):
+        pictures.check_avatar(data)
+
+
+def test_a_gif_whose_frames_grow_is_refused_unseen(monkeypatch):
+    monkeypatch.setattr("PIL.Image.open", lambda *_, **options: pytest.fail("opened"))
+    small, large = (
+        b"\x2c" + struct.pack("<4HB", 0, 0, side, side, 0) + b"\x02\x02\x44\x01\0"
+        for side in (1, 13_000)
+    )
+
+    assert problem(b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0, 0, 0) + small + large + b";") == (
+        "picture_pixels"
+    )
+
+
+def test_a_jpeg_of_endless_scans_is_refused():
+    data = picture("JPEG", (3000, 3000), progressive=True)
+    last = data[data.rindex(b"\xff\xda") : -2]
+
+    assert problem(data[:-2] + last * 200 + data[-2:]) == "picture_pixels"
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+def test_a_large_picture_looks_the_same_in_strips(mode):
+    image = Image.linear_gradient("L").resize((2100, 3000))
+    data = saved(image if mode == "I;16" else image.convert(mode), "PNG")
+    if mode == "I;16":
+        data = saved(image.convert("I").point(lambda level: level * 257).convert(mode), "PNG")
+
+    avatar = opened(pictures.make_avatar(data).data).convert("L")
+
+    assert avatar.size == (358, 512)
+    for share in (0.1, 0.5, 0.9):
+        assert abs(avatar.resize((1, 512)).getpixel((0, int(512 * share))) - 255 * share) < 20
+
+
+def test_a_line_of_one_pixel_is_taken():
+    assert opened(pictures.make_avatar(picture("PNG", (1, 20_000))).data).size == (1, 512)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF", "WEBP"])
+def test_a_stored_animation_has_at_most_a_megabyte(kind):
+    images = [noise((360, 360), seed=seed) for seed in range(12)]
+    data = saved(images[0], kind, save_all=True, append_images=images[1:], quality=60)
+
+    result = pictures.make_avatar(data)
+
+    assert len(result.data) <= 1_000_000
+    assert (opened(result.data).format, opened(result.data).n_frames) == (kind, 12)
+
+
+def test_a_stored_still_picture_has_at_most_a_megabyte():
+    data = saved(noise((520, 520), "RGBA"), "PNG")
+
+    assert len(pictures.make_avatar(data).data) <= 1_000_000
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF", "WEBP"])
+def test_an_animation_of_too_many_pixels_becomes_its_first_picture(kind):
+    result = opened(pictures.make_avatar(animation(kind, 6, (1000, 900))).data)
+
+    assert result.n_frames == 1
+    assert result.convert("RGB").getpixel((9, 9))[0] < 10
+
+
+# -- Animations ---------------------------------------------------------------------------------
+
+
+def moving(kind: str, **options) -> bytes:
+    red, blue, green = (Image.new("RGB", (40, 30), name) for name in ("red", "blue", "lime"))
+    return saved(red, kind, save_all=True, append_images=[blue, green], **options)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
+@pytest.mark.parametrize("times", [0, 1, 3])
+def test_an_animation_plays_as_often_as_before(kind, times):
+    result = pictures.make_avatar(moving(kind, loop=times, duration=80))
+
+    assert opened(result.data).info["loop"] == times
+
+
+def test_a_gif_that_does_not_say_how_often_plays_once():
+    result = pictures.make_avatar(moving("GIF", duration=80))
+
+    assert "loop" not in opened(result.data).info and b"NETSCAPE" not in result.data
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
+def test_each_frame_is_shown_as_long_as_before(kind):
+    durations = [0, 250, 90]
+
+    image = Image.open(
+        io.BytesIO(pictures.make_avatar(moving(kind, duration=durations, loop=0)).data)
+    )
+
+    seen = []
+    for index in range(3):
+        image.seek(index)
+        image.load()
+        seen.append(image.info.get("duration", 0))
+    assert seen == durations
+
+
+def test_the_hidden_picture_of_a_png_is_no_frame():
+    data = moving("PNG", default_image=True, duration=80, loop=2)
+
+    avatar = opened(pictures.make_avatar(data).data)
+    thumbnail = opened(pictures.check_generated(data).thumbnail)
+
+    assert (avatar.n_frames, avatar.info["loop"]) == (2, 2)
+    assert avatar.convert("RGB").getpixel((5, 5)) == (0, 0, 255)
+    assert thumbnail.convert("RGB").getpixel((5, 5))[2] > 200
+
+
+def test_of_a_hidden_picture_and_one_frame_the_frame_is_left():
+    hidden, only = Image.new("RGB", (40, 30), "red"), Image.new("RGB", (40, 30), "blue")
+    data = saved(hidden, "PNG", save_all=True, append_images=[only], default_image=True)
+
+    assert opened(pictures.make_avatar(data).data).getpixel((5, 5)) == (0, 0, 255)
+
+
+@pytest.mark.parametrize("times", [None, 0, 3])
+def test_a_moving_gif_of_an_engine_becomes_a_moving_png(times):
+    options = {} if times is None else {"loop": times}
+
+    result = opened(pictures.check_generated(moving("GIF", duration=80, **options)).data)
+
+    assert (result.format, result.n_frames, result.info["duration"]) == ("PNG", 3, 80)
+    assert result.info["loop"] == (1 if times is None else times)
+
+
+# -- Metadata that cannot be read ---------------------------------------------------------------
+
+BOMB = zlib.compress(bytes(3_000_000))
+UNREADABLE_PNG = [
+    (b"zTXt", b"a\0\0" + BOMB),
+    (b"zTXt", b"a\0\x07" + BOMB[:9]),
+    (b"iTXt", b"a\0\1\0\0\0" + BOMB),
+    (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + BOMB),
+    (b"tEXt", b"\xff\xff"),
+    (b"tEXt", b"Raw profile type exif\0\nexif\n 99999999\nzz"),
+    (b"zTXt", b"Raw profile type icc\0\0" + BOMB),
+    (b"eXIf", b"Exif\0\0II*\0\xff\xff\xff\xff"),
+    (b"eXIf", b"broken"),
+    (b"iCCP", b"a\0\0" + BOMB),
+    (b"iCCP", b"a\0\x09"),
+    (b"pHYs", b"\1"),
+    (b"gAMA", b""),
+    (b"sRGB", b""),
+]
+
+
+@pytest.mark.parametrize(("kind", "body"), UNREADABLE_PNG)
+def test_no_chunk_costs_a_png(kind, body):
+    data = png_with(picture(), {kind: body})
+
+    assert opened(pictures.make_avatar(data).data).size == (40, 30)
+    assert pictures.check_generated(data).width == 40
+
+
+def test_a_wrong_checksum_of_a_text_costs_nothing():
+    data = png_with(picture(), {b"tEXt": b"a\0b"}).replace(b"a\0b", b"a\0c")
+
+    assert opened(pictures.make_avatar(data).data).size == (40, 30)
+
+
+@pytest.mark.parametrize(
+    ("marker", "body"),
+    [
+        (0xE0, b"JFIF\0"),
+        (0xE1, b"Exif\0\0broken"),
+        (0xE1, b"Exif\0\0II*\0\xff\xff\xff\x7f"),
+        (0xE1, b"http://ns.adobe.com/xap/1.0/\0<"),
+        (0xE2, b"ICC_PROFILE\0\1\2"),
+        (0xE2, b"MPF\0broken"),
+        (0xED, b"Photoshop 3.0\08BIM\4\4\xff"),
+        (0xEE, b"Adobe"),
+        (0xFE, bytes(65_000)),
+    ],
+)
+def test_no_segment_costs_a_jpeg(marker, body):
+    data = jpeg_with(picture("JPEG"), marker, body)
+
+    assert opened(pictures.make_avatar(data).data).size == (40, 30)
+    assert pictures.check_generated(data).width == 40
+
+
+@pytest.mark.parametrize("name", ["exif", "xmp", "icc_profile"])
+def test_no_chunk_costs_a_webp(name):
+    data = picture("WEBP", **{name: b"II*\0\xff\xff\xff\xff" * 9})
+
+    assert opened(pictures.make_avatar(data).data).size == (40, 30)
+    assert pictures.check_generated(data).width == 40
+
+
+def test_no_comment_costs_a_gif():
+    data = picture("GIF", comment=b"x" * 500)
+    start = data.index(b"\x21\xfe")
+
+    for block in (b"\x21\xfe\0", b"\x21\xff\2ab\0", b"\x21\xf9\1a\0", b"\0\0"):
+        changed = data[:start] + block + data[start:]
+        assert opened(pictures.make_avatar(changed).data).size == (40, 30)
+
+
+def test_very_many_texts_cost_nothing():
+    text = png_chunk(b"tEXt", b"a\0b")
+    data = picture()
+
+    assert pictures.make_avatar(data[:33] + text * 100_000 + data[33:]).extension == "png"
+
+
+# -- Ends ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", [b"", b"\xff", b"\0\0\0"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_without_its_end_is_whole(end, progressive):
+    whole = saved(noise((300, 300)), "JPEG", progressive=progressive)
+
+    avatar = pictures.make_avatar(whole[:-2] + end)
+    generated = pictures.check_generated(whole[:-2] + end)
+
+    assert avatar == pictures.make_avatar(whole)
+    assert generated.thumbnail == pictures.check_generated(whole).thumbnail
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP"])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_rows": 1}])
+def test_no_picture_whose_lines_are_cut_is_taken(kind, options):
+    whole = saved(noise((200, 200)), kind, **options)
+
+    for cut in (40, 200, 1000, len(whole) // 2):
+        assert problem(whole[:-cut]) == "picture_broken"
+    with pytest.raises(pictures.BadPicture):
+        pictures.check_generated(whole[:-200])
+
+
+def test_a_jpeg_cut_between_two_lines_is_refused():
+    whole = saved(noise((200, 200)), "JPEG", restart_marker_rows=1)
+    last = max(whole.rindex(bytes([0xFF, 0xD0 + number])) for number in range(8))
+
+    assert problem(whole[:last]) == "picture_broken"
+
+
+@pytest.mark.parametrize("cut", [1, 4, 11, 12, 13, 16])
+def test_a_png_without_its_end_is_whole(cut):
+    whole = picture()
+
+    assert pictures.make_avatar(whole[:-cut]) == pictures.make_avatar(whole)
+    assert (
+        pictures.check_generated(whole[:-cut]).thumbnail
+        == pictures.check_generated(whole).thumbnail
+    )

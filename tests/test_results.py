@@ -1,6 +1,8 @@
 """What becomes of an engine's bytes: checked, kept or turned into PNG, described, labelled."""
 
+import io
 import json
+import re
 import struct
 import zlib
 from xml.etree import ElementTree
@@ -11,11 +13,14 @@ from PIL import Image
 from engines import GeneratedImage, painter
 from images import results
 from tests.pictures import (
+    animation,
     label_of,
     opened,
     photo_with_gps,
     picture,
     png_bomb,
+    png_chunk,
+    png_with,
     stripped,
     with_text,
 )
@@ -157,6 +162,138 @@ def test_only_true_and_false_say_whether_to_embed(alice, odd):
     image = alice.generate(embed_metadata=odd).json["data"]["imageUrl"]
 
     assert "parameters" in opened(alice.get(image).data).text
+
+
+# -- Texts of engines ---------------------------------------------------------------------------
+
+WORKFLOW = {"prompt": '{"3": {"class_type": "KSampler"}}', "workflow": '{"nodes": []}'}
+
+
+def test_texts_of_comfyui_stay_beside_ours(made, alice):
+    data, record = made(with_text(picture(), WORKFLOW))
+
+    texts = opened(data).text
+    assert {name: texts[name] for name in WORKFLOW} == WORKFLOW
+    assert texts["parameters"].startswith(PROMPT)
+    assert opened(alice.get(record["imageUrl"] + "?metadata=strip").data).text == {}
+
+
+def test_parameters_that_an_engine_wrote_stay(made):
+    theirs = "a fox\nSteps: 20, Sampler: Euler a, Seed: 7, Version: v1.10.1"
+
+    data, _ = made(with_text(picture(), {"parameters": theirs}))
+
+    assert opened(data).text == {"parameters": theirs}
+
+
+def test_parameters_are_read_as_readers_of_them_do(made):
+    data, _ = made(picture(), {"sampler": 'DPM++ 2M, "Karras"', "guidance": 7.5})
+
+    last = opened(data).text["parameters"].splitlines()[-1]
+    # The expression of AUTOMATIC1111's WebUI.
+    found = re.findall(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)', last)
+    assert dict(found) == {
+        "Steps": "1",
+        "Sampler": r'"DPM++ 2M, \"Karras\""',
+        "CFG scale": "7.5",
+        "Seed": "7",
+        "Size": "40x30",
+        "Model": "test_model_v1",
+        "Version": "image-generator-backend",
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        (b"zTXt", b"workflow\0\0" + zlib.compress(bytes(2_000_000))),
+        (b"iTXt", b"workflow\0\1\0\0\0" + zlib.compress(bytes(2_000_000))),
+        (b"zTXt", b"a\0\x09broken"),
+        (b"iCCP", b"a\0\0" + zlib.compress(bytes(2_000_000))),
+        (b"gAMA", b"\1"),
+    ],
+)
+def test_a_text_that_readers_stumble_over_is_left_out(made, kind, body):
+    data, _ = made(png_with(picture(), {b"tEXt": b"b\0stays", kind: body}))
+
+    assert opened(data).text.keys() == {"b", "parameters"}
+    assert kind not in data or kind == b"iTXt"
+
+
+def test_so_many_texts_that_readers_stumble_over_them_are_left_out(made):
+    text = png_chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(1_000_000)))
+
+    data, _ = made(picture()[:33] + text * 80 + picture()[33:])
+
+    assert "parameters" in opened(data).text
+
+
+# -- Unusual forms ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "GIF", "AVIF"])
+def test_moving_results_keep_moving(made, kind):
+    data, record = made(animation(kind))
+
+    assert record["status"] == "completed"
+    assert Image.open(io.BytesIO(data)).n_frames == 3
+
+
+def test_a_moving_result_that_is_cut_becomes_its_first_frame(made):
+    data, record = made(animation("GIF", frames=5)[:-40])
+
+    assert (record["status"], opened(data).n_frames) == ("completed", 1)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP", "GIF", "JPEG", "AVIF", "WEBP"])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "F", "LAB"])
+def test_no_mode_costs_a_result(made, kind, mode):
+    try:
+        given = picture(kind, mode=mode)
+    except (OSError, ValueError, KeyError, RuntimeError):
+        return  # the format has no such mode
+
+    data, record = made(given)
+
+    assert (record["status"], opened(data).size) == ("completed", (40, 30))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "GIF"])
+def test_thumbnails_keep_transparency(made, alice, kind):
+    image = Image.new("RGBA", (900, 700), (0, 0, 0, 0))
+    image.paste("red", (0, 0, 450, 700))
+    output = io.BytesIO()
+    image.save(output, kind)
+
+    data, record = made(output.getvalue())
+
+    for shown in (opened(data), opened(alice.get(record["thumbnailUrl"]).data)):
+        alpha = shown.convert("RGBA").getchannel("A")
+        assert (alpha.getpixel((10, 10)), alpha.getpixel((alpha.width - 10, 10))) == (255, 0)
+
+
+def test_an_upscaled_result_is_kept(made):
+    data, record = made(picture("PNG", (6144, 4096), "1"))
+
+    assert (record["status"], record["width"], opened(data).size) == (
+        "completed",
+        6144,
+        (6144, 4096),
+    )
+
+
+def test_a_result_of_too_many_pixels_fails_undecoded(made, settings):
+    settings.MAX_RESULT_PIXELS = 1_000_000
+
+    _, record = made(png_bomb(1001, 1000))
+
+    assert (record["status"], record["errorCode"]) == ("failed", "bad_picture")
+
+
+def test_a_jpeg_without_its_end_is_kept_with_one(made):
+    data, record = made(picture("JPEG")[:-2])
+
+    assert record["status"] == "completed" and data.endswith(b"\xff\xd9")
 
 
 # -- The label of AI-made content ---------------------------------------------------------------
