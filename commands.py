@@ -31,6 +31,8 @@ jobs_group = AppGroup("jobs", help="Look at the queue, and put right what is stu
 engines_group = AppGroup("engines", help="Try the engines behind the models on offer.")
 user_group = AppGroup("user", help="Add, list, change and remove accounts.")
 CONNECT_SECONDS = 30
+# What is counted at a look is counted up to here: millions would take seconds.
+MAX_COUNT = 100_000
 
 
 def register(app: Flask) -> None:
@@ -174,9 +176,11 @@ def user_delete(username: str, yes: bool) -> None:
 @jobs_group.command("stats")
 @plain_errors()
 def jobs_stats() -> None:
-    """Count the generations by status, and the workers seen lately."""
-    for row in queue.count_by_status():
-        click.echo(f"{row['status']:12} {row['number']:>8}  oldest {row['oldest']}")
+    """Count the generations by status, each up to 100000, and the workers seen lately."""
+    for row in queue.count_by_status(MAX_COUNT + 1):
+        number = f">{MAX_COUNT}" if row["number"] > MAX_COUNT else row["number"]
+        oldest = f"  oldest {row['oldest']}" if row["oldest"] else ""
+        click.echo(f"{row['status']:12} {number:>8}{oldest}")
     workers = queue.list_live_workers(queue_status.LIVE_SECONDS)
     click.echo(f"workers      {len(workers):>8}")
 

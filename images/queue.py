@@ -9,7 +9,7 @@ from typing import TypedDict
 
 import db
 from files import cleanup
-from images import COMPLETED, FAILED, quota
+from images import COMPLETED, FAILED, STATUSES, UNFINISHED, quota
 
 
 class Job(TypedDict):
@@ -37,6 +37,10 @@ OF_ENABLED_USER = """
     EXISTS (SELECT 1 FROM users AS u WHERE u.id = user_id AND u.is_disabled = 0)
 """
 
+# Rows of programs older than the queue have no model, may be thousands, and may wait for ever. The
+# index generations_waiting passes them over. That a statement groups by `user_id + 0` or sorts by
+# `id + 0` keeps the database from reading in the order of another index or of the table.
+
 # A row that goes back into the queue.
 WAITING_AGAIN = """
     status = 'pending', claim = NULL, lease_until = NULL, deadline_at = NULL, progress = 0,
@@ -61,10 +65,10 @@ def next_generation(models: list[str]) -> int | None:
         LEFT JOIN (SELECT user_id, COUNT(*) AS number
                      FROM image_generations
                     WHERE status = 'processing' AND model IS NOT NULL
-                 GROUP BY user_id) AS working ON working.user_id = g.user_id
+                 GROUP BY user_id + 0) AS working ON working.user_id = g.user_id
             WHERE g.status = 'pending' AND g.not_before <= UNIX_TIMESTAMP()
               AND g.model IN ({db.placeholders(models)})
-         GROUP BY g.user_id, u.served_at, working.number
+         GROUP BY g.user_id + 0, u.served_at, working.number
          ORDER BY COALESCE(working.number, 0), u.served_at, id
             LIMIT 1
         """,
@@ -289,13 +293,19 @@ def requeue(job: Job) -> bool:
 
 
 def list_jobs(status: str, limit: int) -> list[db.Row]:
+    # Completed are most, so that the newest are near the end of the table.
+    order = "id" if status == COMPLETED else "id + 0"
     return db.all(
-        """
-          SELECT id, user_id, model, status, attempt, progress, created_at, started_at, error_code
-            FROM image_generations
-           WHERE status = %s AND model IS NOT NULL
-        ORDER BY id DESC
-           LIMIT %s
+        f"""
+          SELECT g.id, user_id, model, status, attempt, progress, created_at, started_at,
+                 error_code
+            FROM (SELECT id
+                    FROM image_generations
+                   WHERE status = %s AND model IS NOT NULL
+                ORDER BY {order} DESC
+                   LIMIT %s) AS newest
+            JOIN image_generations AS g ON g.id = newest.id
+        ORDER BY g.id DESC
         """,
         status,
         limit,
@@ -332,7 +342,7 @@ def list_waiting(limit: int) -> list[db.Row]:
             FROM image_generations AS g
             JOIN users AS u ON u.id = g.user_id
            WHERE g.status = 'pending' AND g.model IS NOT NULL
-        ORDER BY g.id
+        ORDER BY g.id + 0
            LIMIT %s
         """,
         limit,
@@ -363,16 +373,29 @@ def count_unfinished() -> list[db.Row]:
     )
 
 
-def count_by_status() -> list[db.Row]:
-    return db.all(
-        """
-          SELECT status, COUNT(*) AS number, MIN(created_at) AS oldest
-            FROM image_generations
-           WHERE model IS NOT NULL
-        GROUP BY status
-        ORDER BY status
-        """
-    )
+def count_by_status(limit: int) -> list[db.Row]:
+    """Count the jobs of each status, up to a limit: rows of {status, number, oldest}.
+
+    `oldest` is the time of the first unfinished one.
+    """
+    rows = []
+    for status in STATUSES:
+        oldest = "MIN(created_at)" if status in UNFINISHED else "NULL"
+        columns = "created_at" if status in UNFINISHED else "1"
+        row = db.one(
+            f"""
+            SELECT %s AS status, COUNT(*) AS number, {oldest} AS oldest
+              FROM (SELECT {columns}
+                      FROM image_generations
+                     WHERE status = %s AND model IS NOT NULL
+                     LIMIT %s) AS some
+            """,
+            status,
+            status,
+            limit,
+        )
+        rows.append(row)
+    return rows
 
 
 # -- Workers ------------------------------------------------------------------------------------

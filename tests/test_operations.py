@@ -6,6 +6,7 @@ import pytest
 import requests
 
 import app as service
+import commands
 import db
 from files import storage
 from images import jobs, queue
@@ -115,6 +116,23 @@ def test_stats_count_by_status(flask, alice):
     output = flask("jobs", "stats").output
 
     assert re.search(r"pending +2", output) and re.search(r"workers +1", output)
+
+
+def test_stats_count_no_further_than_their_bound(flask, alice, monkeypatch):
+    monkeypatch.setattr(commands, "MAX_COUNT", 1)
+    submit(alice, n=2)
+
+    output = flask("jobs", "stats").output
+
+    assert re.search(r"pending +>1 +oldest \d{4}-", output) and re.search(r"failed +0\n", output)
+
+
+def test_list_shows_the_newest_first(flask, alice):
+    numbers = [submit_one(alice) for _ in range(3)]
+
+    lines = flask("jobs", "list", "--limit", "2").output.splitlines()
+
+    assert [int(line.split()[0]) for line in lines] == numbers[:0:-1]
 
 
 def test_list_shows_one_status(flask, alice):
