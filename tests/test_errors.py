@@ -213,6 +213,7 @@ def test_what_never_reaches_the_application_is_refused_in_the_same_shape(live, r
         head, _, body = connection.makefile("rb").read().partition(b"\r\n\r\n")
 
     assert head.startswith(b"HTTP/1.1 4") and b"application/json" in head
+    assert b"\r\nContent-Security-Policy: default-src 'none'" in head
     assert json.loads(body)["code"] == "bad_request"
 
 
