@@ -34,7 +34,7 @@ def test_a_wrong_method_names_the_right_ones(client):
     assert "POST" in response.headers["Allow"]
 
 
-@pytest.mark.parametrize("rule", service.app.url_map.iter_rules(), ids=str)
+@pytest.mark.parametrize("rule", list(service.app.url_map.iter_rules()), ids=str)
 def test_every_route_answers_head_and_options(client, settings, rule):
     path = re.sub("<[^>]+>", "1", rule.rule)
     options = client.open("OPTIONS", path)
