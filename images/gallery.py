@@ -6,8 +6,8 @@ import heavy
 import validation
 from accounts.tokens import Session
 from errors import ApiError
-from files import cleanup
-from images import history, jobs, parameters, queue
+from files import cleanup, storage
+from images import PENDING, history, jobs, parameters, queue
 from images.history import Generation
 from images.schemas import GenerateInput, GenerateTestInput, TestParams
 from images.submit import submit
@@ -17,8 +17,9 @@ def generate_test(session: Session, wanted: GenerateTestInput) -> Generation:
     """Submit a generation and make it at once, in this process; return its record.
 
     Should this process be killed meanwhile, a worker makes the image a little later. Raises
-    heavy.Busy before anything is written, and as submit() does.
+    heavy.Busy and storage.Unavailable before anything is written, and as submit() does.
     """
+    storage.check()
     params = wanted.params or TestParams()
     values = params.model_dump(include=set(TestParams.model_fields))
     body = GenerateInput(prompt=wanted.prompt, **values)
@@ -30,7 +31,11 @@ def _make_now(session: Session, wanted: GenerateInput, extra: dict) -> Generatio
     if job := jobs.claim(record["id"]):
         with suppress(jobs.ClaimLost):  # canceled or deleted meanwhile: the record tells
             jobs.run(job)
-    return _read_again(session.user_id, record)
+    generation = _read_again(session.user_id, record)
+    if generation["status"] == PENDING:  # its files could not be written after all
+        delete(session.user_id, [generation["id"]])
+        raise storage.Unavailable
+    return generation
 
 
 def retry(session: Session, generation: Generation, new_seed: bool) -> list[Generation]:
