@@ -67,6 +67,11 @@ ERRORS = {
         "数据库暂时不可用，请稍后重试",
         "The database is unavailable; try again soon",
     ),
+    "storage_unavailable": (
+        503,
+        "存储暂时不可用，请稍后重试",
+        "The storage is unavailable; try again soon",
+    ),
     "not_ready": (503, "服务尚未就绪", "The service is not ready"),
     "queue_full": (503, "排队任务已满，请稍后重试", "The queue is full; try again later"),
     "server_busy": (503, "服务器繁忙，请稍后重试", "The server is busy; try again soon"),

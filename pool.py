@@ -85,7 +85,8 @@ UTC_AND_STRICT = """
 # Each statement sees what was committed before it, and no gap between rows is ever locked.
 READ_COMMITTED = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
 
-# Server errors that pass by themselves.
+# Server errors that pass by themselves. Those below are about files and memory of the server.
+FIRST_SERVER_ERROR = 1000
 MYSQL_PASSING = {
     ER.CON_COUNT_ERROR,
     ER.HANDSHAKE_ERROR,
@@ -99,9 +100,23 @@ MYSQL_PASSING = {
     ER.LOCK_DEADLOCK,
     ER.OPTION_PREVENTS_STATEMENT,  # read-only during a failover
     ER.QUERY_INTERRUPTED,
+    ER.ERROR_ON_WRITE,
+    ER.GET_ERRNO,  # of the storage engine
+    ER.OUTOFMEMORY,
+    ER.OUT_OF_SORTMEMORY,
+    ER.OUT_OF_RESOURCES,
+    ER.CANT_OPEN_FILE,
+    ER.CHECKREAD,
+    ER.KEY_NOT_FOUND,  # a row that another statement has just deleted
+    ER.LOCK_TABLE_FULL,
+    ER.ERROR_DURING_COMMIT,
+    ER.USER_LIMIT_REACHED,
+    ER.CANT_CREATE_THREAD,
     1047,  # a Galera node without a quorum
     1836,  # read-only mode
+    1792,  # a read-only transaction
     1927,  # the connection was killed
+    1969,  # MariaDB's limit of time for a statement
 }
 # Unlike select(), poll() has no limit on descriptor numbers; Windows lacks it.
 Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
@@ -119,7 +134,8 @@ def raise_ours(error: pymysql.MySQLError) -> NoReturn:
     number = error.args[0] if error.args else 0
     if number == ER.DUP_ENTRY:
         raise Duplicate(error.args[1]) from None
-    is_passing = not number or number >= CR.CR_ERROR_FIRST or number in MYSQL_PASSING
+    is_about_server = number < FIRST_SERVER_ERROR or number >= CR.CR_ERROR_FIRST
+    is_passing = is_about_server or number in MYSQL_PASSING
     if is_passing and isinstance(error, OUTAGES):
         raise Unavailable from error
     if number in (ER.NO_SUCH_TABLE, ER.BAD_FIELD_ERROR):
@@ -235,6 +251,8 @@ SQLITE_PASSING = {
     sqlite3.SQLITE_IOERR,
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_PROTOCOL,  # others were faster, too often
 }
 SQLITE_UNIQUE = {sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY}
 

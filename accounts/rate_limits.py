@@ -34,10 +34,14 @@ class RateLimit(NamedTuple):
         sql, values = self._select()
         self._refuse(db.all(sql, **values), spare=1)
 
-    def hit(self) -> None:
-        """Count one hit of each counter. Raises ApiError if that is one too many."""
+    def hit(self) -> dict[str, int]:
+        """Count one hit of each counter, and return all hits of each.
+
+        Raises ApiError if that is one too many.
+        """
         _, found = db.run_transaction(self._upsert(), self._select())
         self._refuse(found.rows, spare=0)
+        return {row["name"]: row["hits"] for row in found.rows}
 
     def refund(self) -> None:
         """Take a hit of each counter back, after an attempt that turned out to be a good one.

@@ -1,5 +1,7 @@
 """Accounts opened and deleted, with their avatars."""
 
+from contextlib import suppress
+
 import db
 import heavy
 from accounts import passwords, users
@@ -26,8 +28,8 @@ def register(wanted: RegisterInput, avatar: bytes | None = None, address: str = 
     """Add an account and return it.
 
     What is cheap to check comes first: no picture is decoded and no password hashed for an account
-    that cannot be. Raises Taken, BadPicture, and ApiError when too many accounts came from this
-    address.
+    that cannot be. Raises Taken, BadPicture, storage.Unavailable, and ApiError when too many
+    accounts came from this address.
     """
     here = network(address)
     limit = RateLimit(
@@ -46,8 +48,9 @@ def register(wanted: RegisterInput, avatar: bytes | None = None, address: str = 
     limit.hit()
     try:
         user_id = add_account(wanted, password_hash, avatar_key)
-    except Taken:
-        limit.refund()
+    except (Taken, db.Unavailable):
+        with suppress(db.Unavailable):
+            limit.refund()
         raise
     return users.get_user(user_id)
 

@@ -4,8 +4,17 @@ A file is entered before it is written, and kept in the transaction that records
 the row goes, it is entered again. So whatever process is killed, no file is left that nobody has.
 """
 
+import logging
+
 import db
 from files import storage
+
+# After this, a file that could not be deleted is tried again.
+RETRY_SECONDS = 3600
+# Nothing is entered for later than this; if it seems so, the database's clock was wrong.
+MAX_SECONDS = 86400
+
+log = logging.getLogger("cleanup")
 
 TABLE = "pending_deletions"
 # While machines are upgraded one by one, those of the release before enter files here.
@@ -35,7 +44,16 @@ def keep(key: str) -> bool:
 def delete_expired() -> None:
     """Delete the files whose time has come; any number of workers may do so at the same time."""
     for table in (TABLE, TABLE_BEFORE):
-        rows = db.all(f"SELECT file_key FROM {table} WHERE due_at <= UNIX_TIMESTAMP() LIMIT 200")
+        rows = db.all(
+            f"""
+              SELECT file_key
+                FROM {table}
+               WHERE due_at <= UNIX_TIMESTAMP() OR due_at > UNIX_TIMESTAMP() + %s
+            ORDER BY due_at
+               LIMIT 200
+            """,
+            MAX_SECONDS,
+        )
         for row in rows:
             _delete(row["file_key"], table)
 
@@ -47,8 +65,16 @@ def delete_files(keys: list[str]) -> None:
 
 
 def _delete(key: str, table: str) -> None:
-    if key.endswith("/"):
-        storage.delete_folder(key)
+    """Delete a file or folder; one that cannot be is tried again later, and stops nothing else."""
+    try:
+        if key.endswith("/"):
+            storage.delete_folder(key)
+        else:
+            storage.delete(key)
+    except OSError as error:
+        details = {"key": key, "cause": str(error)}
+        log.warning("a file cannot be deleted", extra={"details": details})
+        sql = f"UPDATE {table} SET due_at = UNIX_TIMESTAMP() + %s WHERE file_key = %s"
+        db.execute(sql, RETRY_SECONDS, key)
     else:
-        storage.delete(key)
-    db.execute(f"DELETE FROM {table} WHERE file_key = %s", key)
+        db.execute(f"DELETE FROM {table} WHERE file_key = %s", key)

@@ -3,17 +3,23 @@
 Keys are what the service passes around. A URL is made from one where an answer or a row is made.
 """
 
+import errno
 import os
 import secrets
 import shutil
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from werkzeug.security import safe_join
 
 from config import settings
+from errors import ApiError
 
 URL_PREFIX = "/api/uploads/"
 MAX_KEY_LENGTH = 190  # what the column of cleanup.py holds
+# As much as the files of a picture usually take.
+CHECK_BYTES = 1024 * 1024
 
 
 def url(key: str) -> str:
@@ -30,19 +36,38 @@ def new_key(folder: str, extension: str) -> str:
     return f"{folder}/{secrets.token_hex(16)}.{extension}"
 
 
+class Unavailable(ApiError):
+    """Files cannot be written now: the disk is full, read-only, away, or refuses us."""
+
+    code = "storage_unavailable"
+
+    def __init__(self):
+        super().__init__(retry_after=30)
+
+
+# What unlink() says where there is no such file.
+NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
+
+
 def put(key: str, data: bytes) -> None:
-    """Store bytes under a key. Never leaves a half-written file under that name. Raises OSError."""
+    """Store bytes under a key. Never leaves a half-written file under that name.
+
+    Raises Unavailable.
+    """
     path = settings.uploads_dir / key
-    path.parent.mkdir(parents=True, exist_ok=True)
     draft = _draft_of(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(draft, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise Unavailable from error
         raise
 
 
@@ -69,24 +94,42 @@ def find(key: str) -> Path | None:
 
 
 def delete(key: str) -> None:
-    """Delete a file, and what a crash while writing it left; nothing happens if there is none."""
+    """Delete a file, and what a crash while writing it left; nothing happens if there is none.
+
+    Raises OSError.
+    """
     path = _path_of(key)
     if not path:
         return
     for file in (path, _draft_of(path)):
-        if os.path.isfile(file):
-            file.unlink(missing_ok=True)
+        try:
+            file.unlink()
+        except ValueError:  # a NUL in the name, of which there is no file
+            pass
+        except OSError as error:
+            if error.errno not in NOT_THERE:
+                raise
 
 
 def delete_folder(key: str) -> None:
-    """Delete a folder with all that is in it, but never uploads/ itself or anything above it."""
+    """Delete a folder with all that is in it, but never uploads/ itself or anything above it.
+
+    What can be deleted is. Raises OSError if something is left.
+    """
     path = _path_of(key)
-    if path and os.path.normpath(path) != os.path.normpath(settings.uploads_dir):
-        shutil.rmtree(path, ignore_errors=True)
+    if not path or os.path.normpath(path) == os.path.normpath(settings.uploads_dir):
+        return
+    shutil.rmtree(path, ignore_errors=True)
+    if os.path.isdir(path):
+        raise OSError(f"{key} is not empty")
 
 
 def check() -> None:
-    """Write and delete a file. Raises OSError if that fails."""
-    key = f"check-{secrets.token_hex(8)}"
-    put(key, b"")
-    delete(key)
+    """Write to a file without a name, which no kill can leave behind. Raises Unavailable."""
+    try:
+        settings.uploads_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=settings.uploads_dir) as file:
+            file.write(bytes(CHECK_BYTES))
+            file.flush()
+    except OSError as error:
+        raise Unavailable from error

@@ -8,8 +8,8 @@ import heavy
 import validation
 from accounts.tokens import Session
 from errors import ApiError
-from files import cleanup
-from images import PROCESSING, blocklist, history, jobs, parameters, queue
+from files import cleanup, storage
+from images import PENDING, PROCESSING, blocklist, history, jobs, parameters, queue
 from images.history import Generation
 from images.schemas import GenerateInput, GenerateTestInput, TestParams
 from images.submit import UsedKey, submit, submit_rows
@@ -25,9 +25,10 @@ def generate_test(
     """Submit a generation and make it at once, in this process; return its record.
 
     Should this process be killed meanwhile, a worker makes the image a little later. The same key
-    and request again return the first record, as soon as it is finished. Raises heavy.Busy before
-    anything is written, and as submit() does.
+    and request again return the first record, as soon as it is finished. Raises heavy.Busy and
+    storage.Unavailable before anything is written, and as submit() does.
     """
+    storage.check()
     blocklist.check(wanted.prompt)
     rows = _test_rows(wanted)
     used_key = UsedKey(key, f"generate-test {wanted.model_dump_json()}") if key else None
@@ -56,7 +57,11 @@ def _make_now(session: Session, rows: list[db.Row], used_key: UsedKey | None) ->
     if job := jobs.claim(record["id"]):
         with suppress(jobs.ClaimLost):  # canceled or deleted meanwhile: the record tells
             jobs.run(job)
-    return _read_again(session.user_id, record)
+    generation = _read_again(session.user_id, record)
+    if generation["status"] == PENDING:  # its files could not be written after all
+        delete(session.user_id, [generation["id"]])
+        raise storage.Unavailable
+    return generation
 
 
 def _wait_while_processing(user_id: int, record: Generation) -> Generation:

@@ -204,6 +204,6 @@ def readiness() -> tuple[dict[str, str], dict[str, str]]:
         state["models"] = "no_model"
     try:
         storage.check()
-    except OSError:
+    except storage.Unavailable:
         state["storage"] = "unavailable"
     return state, found

@@ -150,7 +150,7 @@ def store(job: Job, result: Result, keep_seconds: int) -> tuple[db.Row, list[str
     """Store the files of a result; return the columns of the completed row, and the files' keys.
 
     They are deleted again unless queue.complete() keeps them within these seconds. Raises
-    EngineError if the disk is full.
+    EngineError if the files cannot be written.
     """
     folder = f"generated_images/{job['user_id']}"
     name = f"{job['claim']}.{result.extension}"
@@ -161,10 +161,10 @@ def store(job: Job, result: Result, keep_seconds: int) -> tuple[db.Row, list[str
     try:
         storage.put(image_key, result.image)
         storage.put(thumbnail_key, result.thumbnail)
-    except OSError as error:
+    except (OSError, storage.Unavailable) as error:
         # The next attempt may find room, but what may be charged is never repeated on a guess.
         kind = PermanentError if job["may_be_charged"] else TransientError
-        raise kind("storage_unavailable", str(error)) from error
+        raise kind("storage_unavailable", str(error.__cause__ or error)) from error
     columns = {
         "image_filename": name,
         "image_url": storage.url(image_key),

@@ -1,9 +1,12 @@
 """Connections and transactions: one behaviour on both engines, whatever happens to the server."""
 
+import secrets
 import threading
 
+import pymysql
 import pytest
 
+import config
 import db
 import pool as pools
 from accounts import rate_limits, users
@@ -284,3 +287,95 @@ def test_a_lenient_server_is_made_strict(killable):
 
     with pytest.raises(Exception, match="too long"):
         add_user("x" * 65)
+
+
+def test_counters_that_a_sweep_deletes_meanwhile_are_counted_anew(database):
+    failures = []
+
+    def hit() -> None:
+        for _ in range(30):
+            try:
+                RateLimit({"login:a": 1000, "login:b": 1000}, 60, "x").hit()
+            except Exception as error:
+                failures.append(repr(error))
+
+    def sweep() -> None:
+        for _ in range(30):
+            try:
+                db.execute("UPDATE rate_limits SET expires_at = 1")
+                rate_limits.delete_expired()
+            except Exception as error:
+                failures.append(repr(error))
+
+    threads = [threading.Thread(target=target) for target in (hit, hit, hit, sweep, sweep)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert failures == []
+
+
+# -- What a database says for a while -------------------------------------------------------------
+
+PASSING = [
+    3, 20, 23, 1021, 1026, 1030, 1037, 1040, 1041, 1047, 1053, 1114, 1135, 1180, 1203, 1205, 1206,
+    1213, 1226, 1290, 1317, 1792, 1836, 1927, 1969, 2006, 2013, 3024, 3101, 4031,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", PASSING)
+def test_what_mysql_says_for_a_while_is_unavailable(number):
+    packet = b"\xff" + number.to_bytes(2, "little") + b"#HY000it says so"
+
+    with pytest.raises(pools.Unavailable):
+        try:
+            pymysql.err.raise_mysql_exception(packet)
+        except pymysql.MySQLError as error:
+            pools.raise_ours(error)
+
+
+@pytest.mark.parametrize("number", [1054, 1064, 1146, 1264, 1406])
+def test_what_mysql_says_of_a_bug_goes_up(number):
+    packet = b"\xff" + number.to_bytes(2, "little") + b"#HY000it says so"
+
+    with pytest.raises(pymysql.MySQLError):
+        try:
+            pymysql.err.raise_mysql_exception(packet)
+        except pymysql.MySQLError as error:
+            pools.raise_ours(error)
+
+
+@pytest.mark.parametrize("empty_database", ["mariadb"], indirect=True)
+def test_a_read_only_server_is_unavailable(alice, mariadb):
+    mariadb.run(
+        "CREATE USER IF NOT EXISTS plain@'127.0.0.1'", "GRANT ALL ON service.* TO plain@'127.0.0.1'"
+    )
+    config.settings.MYSQL_USER = "plain"
+    pool.close()
+    mariadb.run("SET GLOBAL read_only = 1")
+    try:
+        response = alice.generate()
+    finally:
+        mariadb.run("SET GLOBAL read_only = 0")
+
+    assert (response.status_code, response.json["code"]) == (503, "database_unavailable")
+
+
+@pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("pragma", ["query_only = ON", "max_page_count = 1"])
+def test_a_sqlite_that_cannot_write_is_unavailable(alice, monkeypatch, pragma):
+    connect = pools.SQLite.__init__
+
+    def connect_to_refusing(self, *arguments):
+        connect(self, *arguments)
+        self.driver.execute(f"PRAGMA {pragma}")
+
+    monkeypatch.setattr(pools.SQLite, "__init__", connect_to_refusing)
+    pool.close()
+
+    with pytest.raises(db.Unavailable):
+        while True:  # until the file is full
+            db.insert(
+                "workers", name=secrets.token_hex(8), models="x" * 9000, run_seconds=1, seen_at=1
+            )

@@ -1,6 +1,11 @@
+import errno
+import io
+import tempfile
+
 import pytest
 
-from files import storage
+import db
+from files import cleanup, storage
 from tests.conftest import form
 from tests.pictures import picture
 
@@ -234,3 +239,193 @@ def test_a_folder_outside_or_all_of_uploads_is_never_deleted(settings, key):
     storage.delete_folder(key)
 
     assert storage.find("generated_images/1/x.png")
+
+
+# -- Files that cannot be deleted -----------------------------------------------------------------
+
+
+def refuse(monkeypatch, name: str, number: int) -> None:
+    """Let the system refuse to delete one file."""
+    unlink = storage.Path.unlink
+
+    def unlink_others(path, missing_ok=False):
+        if path.name == name:
+            raise OSError(number, "refused", str(path))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(storage.Path, "unlink", unlink_others)
+
+
+def listed() -> list[str]:
+    return [row["file_key"] for row in db.all("SELECT file_key FROM pending_deletions")]
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EACCES, errno.EROFS, errno.EBUSY, errno.EIO])
+def test_a_file_that_cannot_be_deleted_stops_no_other(database, monkeypatch, number):
+    keys = [f"avatars/{name}.png" for name in "abc"]
+    for key in keys:
+        storage.put(key, b"x")
+    cleanup.schedule_deletion(keys, after_seconds=0)
+    refuse(monkeypatch, "b.png", number)
+
+    cleanup.delete_expired()
+
+    assert [bool(storage.find(key)) for key in keys] == [False, True, False]
+    assert listed() == ["avatars/b.png"]
+    monkeypatch.undo()
+    db.execute("UPDATE pending_deletions SET due_at = 1")
+    cleanup.delete_expired()
+    assert (storage.find("avatars/b.png"), listed()) == (None, [])
+
+
+def test_many_files_that_cannot_be_deleted_stop_no_other(database, monkeypatch):
+    stuck = [f"avatars/{number:03}/x.png" for number in range(250)]
+    cleanup.schedule_deletion(stuck, after_seconds=-10)
+    storage.put("avatars/z.png", b"x")
+    cleanup.schedule_deletion(["avatars/z.png"], after_seconds=0)
+    refuse(monkeypatch, "x.png", errno.EPERM)
+
+    for _ in range(2):
+        cleanup.delete_expired()
+
+    assert storage.find("avatars/z.png") is None
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["avatars/folder.png", "avatars/a.png/b.png", "avatars/" + "é" * 150, "avatars/a\0b", "x/"],
+)
+def test_what_is_no_file_is_taken_off_the_list(database, settings, key):
+    (settings.uploads_dir / "avatars" / "folder.png").mkdir(parents=True)
+    storage.put("avatars/a.png", b"x")
+    cleanup.schedule_deletion([key], after_seconds=0)
+
+    cleanup.delete_expired()
+
+    assert listed() == []
+
+
+def test_a_folder_with_something_that_cannot_be_deleted_is_tried_again(database, monkeypatch):
+    storage.put("generated_images/7/a.png", b"x")
+    cleanup.schedule_deletion(["generated_images/7/"], after_seconds=0)
+    monkeypatch.setattr(storage.shutil, "rmtree", lambda path, ignore_errors: None)
+
+    cleanup.delete_expired()
+
+    assert listed() == ["generated_images/7/"]
+
+
+def test_a_deleted_image_is_gone_though_its_file_stays(alice, image, monkeypatch):
+    refuse(monkeypatch, image.rpartition("/")[2], errno.EPERM)
+    number = alice.history()["records"][0]["id"]
+
+    response = alice.open("DELETE", f"/api/v1/images/{number}")
+
+    assert (response.status_code, response.json["data"]) == (200, {"deleted": [number]})
+    assert alice.get(f"/api/v1/images/{number}").status_code == 410
+    assert len(listed()) == 1
+
+
+def test_a_file_that_seems_to_be_due_in_a_year_is_deleted(database):
+    storage.put("avatars/a.png", b"x")
+    cleanup.schedule_deletion(["avatars/a.png"], after_seconds=365 * 86400)
+
+    cleanup.delete_expired()
+
+    assert (storage.find("avatars/a.png"), listed()) == (None, [])
+
+
+# -- A disk that takes nothing --------------------------------------------------------------------
+
+REFUSALS = [
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EIO,
+]  # fmt: skip
+
+
+@pytest.fixture(params=REFUSALS, ids=errno.errorcode.get)
+def full_disk(request, settings, monkeypatch):
+    """Let every file under uploads/ be refused when it is written; return how to end that."""
+
+    def refuse_all(*arguments, **options):
+        raise OSError(request.param, "refused")
+
+    monkeypatch.setattr(storage, "open", refuse_all, raising=False)
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse_all)
+    return monkeypatch.undo
+
+
+def assert_unavailable(response) -> None:
+    assert (response.status_code, response.json["code"]) == (503, "storage_unavailable")
+    assert int(response.headers["Retry-After"]) > 0
+
+
+def files_in(folder) -> list:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def test_an_avatar_that_cannot_be_stored_leaves_nothing(client, full_disk, settings):
+    settings.REGISTRATIONS_PER_ADDRESS = 1
+
+    def register():
+        data = form("carol", avatar=(io.BytesIO(picture("PNG")), "a.png"))
+        return client.post("/api/auth/register", data=data)
+
+    assert_unavailable(register())
+    assert_unavailable(register())
+    assert db.value("SELECT COUNT(*) FROM users") == 0
+    assert files_in(settings.uploads_dir) == []
+    full_disk()
+    assert register().status_code == 200
+
+
+def test_a_test_image_that_cannot_be_stored_leaves_nothing(alice, full_disk, settings):
+    assert_unavailable(alice.generate())
+
+    assert alice.history()["records"] == []
+    assert alice.get("/api/v1/images/quota").json["data"]["used"] == 0
+    assert files_in(settings.uploads_dir) == []
+    full_disk()
+    assert alice.generate().status_code == 200
+
+
+def test_a_disk_that_fills_while_a_test_image_is_drawn_leaves_nothing(
+    alice, full_disk, monkeypatch
+):
+    monkeypatch.setattr(storage, "check", lambda: None)
+
+    assert_unavailable(alice.generate())
+
+    assert alice.history()["records"] == []
+    state = alice.get("/api/v1/images/quota").json["data"]
+    assert (state["used"], state["active"]) == (0, 0)
+
+
+def test_readiness_names_a_storage_that_takes_nothing(client, full_disk):
+    response = client.get("/api/health/ready")
+
+    assert response.status_code == 503
+    assert "storage" in response.json["fields"]
+
+
+def test_a_check_of_the_storage_has_no_name_that_a_kill_could_leave(settings, monkeypatch):
+    seen = []
+    written = storage.tempfile.TemporaryFile
+
+    def watch(**options):
+        file = written(**options)
+        seen.extend(settings.uploads_dir.rglob("*"))
+        return file
+
+    monkeypatch.setattr(storage.tempfile, "TemporaryFile", watch)
+    storage.check()
+
+    assert seen == []
+
+
+def test_a_stored_file_that_cannot_be_opened_now_is_503(alice, image, monkeypatch):
+    def refuse_all(*arguments, **options):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("web.files.send_file", refuse_all)
+
+    assert_unavailable(alice.get(image))

@@ -232,7 +232,7 @@ def test_a_zero_date_is_shown_as_none(alice, settings, text):
     with db.transaction():
         if settings.uses_mysql:
             db.execute("SET sql_mode = ''")
-            db.execute("ALTER TABLE image_generations MODIFY created_at DATETIME NULL")
+            db.execute("ALTER TABLE image_generations MODIFY created_at DATETIME DEFAULT NOW()")
         db.execute("UPDATE image_generations SET created_at = %s, started_at = %s", text, text)
     pool.close()
 

@@ -56,7 +56,9 @@ def test_everything_that_is_unavailable_is_named(client, monkeypatch):
 
     monkeypatch.setattr(queue, "list_live_workers", unavailable)
     monkeypatch.setattr(
-        storage, "put", lambda key, data: storage.Path("/no/such/folder/file").write_bytes(b"")
+        storage.tempfile,
+        "TemporaryFile",
+        lambda dir: storage.Path("/no/such/folder/file").open("wb"),
     )
 
     assert set(client.get("/api/health/ready").json["fields"]) == {"database", "storage", "queue"}

@@ -1,5 +1,6 @@
 """The two shapes of an answer, success and error, each made here alone; and its language."""
 
+import errno
 import hashlib
 import logging
 from functools import lru_cache
@@ -13,6 +14,7 @@ from werkzeug.http import parse_accept_header
 import errors
 import messages
 from errors import ApiError
+from files import storage
 
 # What Flask and Werkzeug refuse by themselves.
 HTTP_CODES = {
@@ -20,6 +22,19 @@ HTTP_CODES = {
     405: "method_not_allowed",
     413: "payload_too_large",
     416: "range_not_satisfiable",
+}
+# What the system says when a disk or its table of files is full, read-only or away.
+PASSING = {
+    errno.EACCES,
+    errno.EDQUOT,
+    errno.EIO,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.ENOSPC,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ESTALE,
 }
 KEPT_HEADERS = ("Allow", "Content-Range", "Retry-After")
 
@@ -61,6 +76,10 @@ def error_response(error: Exception) -> tuple[dict, int, dict]:
             if name in KEPT_HEADERS:
                 headers[name] = value
         error = api_error(error)
+    elif isinstance(error, OSError) and error.errno in PASSING:
+        passing = storage.Unavailable()
+        passing.__cause__ = error
+        error = passing
     elif not isinstance(error, ApiError):
         if propagates():
             raise error
