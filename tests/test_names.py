@@ -4,7 +4,9 @@ import pytest
 
 import db
 from accounts import users
+from accounts.schemas import RegisterInput
 from tests.conftest import Person, form
+from validation import InvalidInput, parse
 
 DIFFERENT = [
     ("josé", "jose"),
@@ -43,30 +45,39 @@ def name_after_log_in(name: str, password: str = "secret1") -> str:
     return log_in(name, password).json["data"]["user"]["username"]
 
 
-@pytest.mark.parametrize(("one", "other"), DIFFERENT)
-def test_different_names_are_two_accounts(database, one, other):
-    register(one, password="of the one")
-
-    assert register(other, password="of the other").status_code == 200
-    assert name_after_log_in(one, "of the one") == one
-    assert name_after_log_in(other, "of the other") == other
-
-
-@pytest.mark.parametrize(("one", "other"), SAME)
-def test_spellings_of_one_name_are_one_account(database, one, other):
-    shown = register(one).status_code == 200 and users.list_users()[0]["username"]
-
-    refused = register(other)
-
-    assert (refused.status_code, refused.json["code"]) == (409, "username_taken")
-    assert name_after_log_in(other) == shown
+def refused(**changes: str) -> dict:
+    """Return what is wrong with a registration; {} if nothing is."""
+    try:
+        parse(RegisterInput, form("alice", **changes))
+    except InvalidInput as error:
+        return {name: kind for name, (kind, _) in error.fields.items()}
+    return {}
 
 
-@pytest.mark.parametrize(("one", "other"), [("josé", "jose"), ("ё", "е"), ("は", "ハ")])
-def test_different_emails_are_two_accounts(database, one, other):
-    register("alice", email=f"{one}@example.com")
+def test_different_names_are_two_accounts(database):
+    for one, other in DIFFERENT:
+        register(one, password="of the one")
+        register(other, password="of the other")
 
-    assert register("bob", email=f"{other}@example.com").status_code == 200
+        assert name_after_log_in(one, "of the one") == one
+        assert name_after_log_in(other, "of the other") == other
+
+
+def test_spellings_of_one_name_are_one_account(database):
+    for one, other in SAME:
+        register(one)
+        shown = users.list_users()[-1]["username"]
+
+        assert register(other).json["code"] == "username_taken"
+        assert name_after_log_in(other) == shown
+
+
+def test_different_emails_are_two_accounts(database):
+    emails = ["josé@x.de", "jose@x.de", "ё@x.de", "е@x.de", "は@x.de", "ハ@x.de"]
+
+    answers = [register(f"user{n}", email=email) for n, email in enumerate(emails)]
+
+    assert [answer.status_code for answer in answers] == [200] * len(emails)
 
 
 # -- Names that look like others ----------------------------------------------------------------
@@ -79,32 +90,36 @@ INVISIBLE = (
 
 @pytest.mark.parametrize("character", INVISIBLE)
 @pytest.mark.parametrize("name", ["ali{}ce", "{}alice", "alice{}"])
-def test_invisible_characters_make_no_new_name(database, name, character):
-    register("alice")
+def test_invisible_characters_make_no_new_name(name, character):
+    name = name.format(character)
 
-    assert register(name.format(character)).status_code in (400, 409)
+    assert refused(username=name) or users.identity_key(name) == "alice"
 
 
 @pytest.mark.parametrize("character", INVISIBLE)
-def test_a_name_that_cannot_be_seen_is_refused(database, character):
-    assert register(character * 4).status_code == 400
+def test_a_name_that_cannot_be_seen_is_refused(character):
+    assert refused(username=character * 4)
 
 
-@pytest.mark.parametrize("name", ["I ❤\ufe0f you", "葛\U000e0100城", "ᠨ\u180bᠠᠨ"])
-def test_characters_that_choose_a_form_are_kept_in_a_name(database, name):
-    register(name)
+def test_characters_that_choose_a_form_are_kept_in_a_name_and_make_no_other(database):
+    for name in ["I ❤\ufe0f you", "葛\U000e0100城市", "ᠨ\u180bᠠᠨ"]:
+        register(name)
 
-    assert name_after_log_in(name) == name
+        assert name_after_log_in(name) == name
+        assert register(name.translate(dict.fromkeys([0xFE0F, 0xE0100, 0x180B]))).status_code == 409
 
 
 @pytest.mark.parametrize(
     "name",
     ["аlice", "alicе", "аррle", "Ρeter", "pαypal", "Вob", "αдмин", "Ꭺlice", "ꓐob", "ⲟscar"],
 )
-def test_a_name_of_letters_that_look_alike_is_refused(database, name):
-    response = register(name)
+def test_a_name_of_letters_that_look_alike_is_refused(name):
+    assert refused(username=name) == {"username": "mixed_scripts"}
 
-    assert response.status_code == 400
+
+def test_a_name_of_letters_that_look_alike_is_told_so(database):
+    response = register("аlice")
+
     assert response.json["fields"] == {"username": "用户名不能混用形似的拉丁、西里尔或希腊字母"}
 
 
@@ -129,23 +144,20 @@ def test_a_name_of_letters_that_look_alike_is_refused(database, name):
         "한국 русский",
     ],
 )
-def test_other_scripts_may_be_mixed(database, name):
-    assert register(name).status_code == 200
+def test_other_scripts_may_be_mixed(name):
+    assert refused(username=name) == {}
 
 
 # -- Names that nobody may have -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["admin", "ADMIN", "ａdmin", "ad\ufe0fmin", "客服"])
-def test_a_reserved_name_counts_as_taken(database, settings, name):
-    settings.RESERVED_NAMES = ["Admin", "root", "客服"]
+def test_a_reserved_name_counts_as_taken(database, settings):
+    settings.RESERVED_NAMES = ["Admin", "root", "客服1"]
+    names = ["admin", "ADMIN", "ａdmin", "ad\ufe0fmin", "客服1"]
 
-    response = register(name)
+    codes = [register(name).json["code"] for name in names]
 
-    assert (response.status_code, response.json["code"]) in [
-        (409, "username_taken"),
-        (400, "invalid_input"),
-    ]
+    assert codes == ["username_taken"] * len(names)
     assert register("administrator").status_code == 200
 
 
@@ -196,10 +208,8 @@ def test_an_old_account_logs_in_by_the_name_it_has(database, name):
         "jörg@bücher.example",
     ],
 )
-def test_an_email_is_taken_as_it_is(database, email):
-    register("alice", email=email)
-
-    assert log_in("alice").json["data"]["user"]["email"] == email
+def test_an_email_is_taken_as_it_is(email):
+    assert parse(RegisterInput, form("alice", email=email)).email == email
 
 
 @pytest.mark.parametrize(
@@ -232,11 +242,8 @@ def test_an_email_is_taken_as_it_is(database, email):
         "a\ufffd@example.com",
     ],
 )
-def test_what_is_no_email_is_refused(database, email):
-    response = register("alice", email=email)
-
-    assert response.status_code == 400
-    assert set(response.json["fields"]) == {"email"}
+def test_what_is_no_email_is_refused(email):
+    assert set(refused(email=email)) == {"email"}
 
 
 @pytest.mark.parametrize(
@@ -255,10 +262,16 @@ def test_what_is_no_email_is_refused(database, email):
         ("a@例子.中国", "a@xn--fsqu00a.xn--fiqs8s"),
     ],
 )
-def test_other_spellings_make_no_new_email(database, one, other):
-    register("alice", email=one)
+def test_other_spellings_make_no_new_email(one, other):
+    assert refused(email=other) or users.email_key(other) == users.email_key(one)
 
-    assert register("bob", email=other).status_code in (400, 409)
+
+def test_an_email_in_another_spelling_is_taken(database):
+    register("alice", email="a@bücher.example")
+
+    response = register("bob", email="A@xn--bcher-kva.example")
+
+    assert (response.status_code, response.json["code"]) == (409, "email_taken")
 
 
 def test_emails_of_old_get_keys_in_one_form(database):
