@@ -6,8 +6,7 @@ fewest in processing, then of the one served longest ago, then the oldest.
 
 import math
 from bisect import bisect_left
-from collections import Counter
-from itertools import accumulate
+from collections import Counter, defaultdict
 from typing import NamedTuple
 
 import db
@@ -27,17 +26,25 @@ class Line:
 
     def __init__(self, waiting: list[db.Row], working: Counter, seconds: dict[str, float]):
         self._working = working
-        self._served_at = {row["user_id"]: row["served_at"] for row in waiting}
-        self._ids: dict[int, list[int]] = {}
+        self._served_at: dict[int, float] = {}
+        self._ids: dict[int, list[int]] = defaultdict(list)
         for row in waiting:
-            self._ids.setdefault(row["user_id"], []).append(row["id"])
-        in_order = sorted((self.turn(row["user_id"], row["id"]), row["model"]) for row in waiting)
-        self._turns = [turn for turn, _ in in_order]
+            user_id = row["user_id"]
+            self._served_at[user_id] = row["served_at"]
+            self._ids[user_id].append(row["id"])
+        in_order = []
+        for row in waiting:
+            turn = self.turn(row["user_id"], row["id"])
+            in_order.append((turn, row["model"]))
+        in_order.sort()
+        self._turns: list[Turn] = []
         # The seconds of all that comes before each turn, and the turns of each model.
-        self._work = list(accumulate((seconds[model] for _, model in in_order), initial=0.0))
-        self._by_model: dict[str, list[Turn]] = {}
+        self._work = [0.0]
+        self._by_model: dict[str, list[Turn]] = defaultdict(list)
         for turn, model in in_order:
-            self._by_model.setdefault(model, []).append(turn)
+            self._turns.append(turn)
+            self._work.append(self._work[-1] + seconds[model])
+            self._by_model[model].append(turn)
 
     def has(self, user_id: int, generation_id: int) -> bool:
         return generation_id in self._ids.get(user_id, [])
@@ -57,11 +64,13 @@ class Line:
 
     def position(self, turn: Turn, model: str) -> int:
         """Return the position among what waits for this model."""
-        return bisect_left(self._by_model.get(model, []), turn) + 1
+        turns = self._by_model.get(model, [])
+        return bisect_left(turns, turn) + 1
 
     def seconds_before(self, turn: Turn) -> float:
         """Return how long all that comes before this turn takes one worker."""
-        return self._work[bisect_left(self._turns, turn)]
+        number = bisect_left(self._turns, turn)
+        return self._work[number]
 
 
 def seconds_left(usual_seconds: float, progress: int, elapsed_seconds: float) -> float:

@@ -104,9 +104,12 @@ class QueueStatus:
         models = frozenset.intersection(*workers) if workers else frozenset([model])
         line = self._line(models)
         # Those that were submitted less than a second ago are not in the line yet.
-        new = [row for row in own if row["model"] in models and not line.has(user_id, row["id"])]
-        new_before = [row["model"] for row in new if row["id"] < generation["id"]]
-        turn = line.turn(user_id, generation["id"], [row["id"] for row in new])
+        new = {}
+        for row in own:
+            if row["model"] in models and not line.has(user_id, row["id"]):
+                new[row["id"]] = row["model"]
+        new_before = [name for number, name in new.items() if number < generation["id"]]
+        turn = line.turn(user_id, generation["id"], list(new))
         position = line.position(turn, model) + new_before.count(model)
         if not workers:
             return position, None
@@ -134,8 +137,10 @@ class QueueStatus:
         return left
 
     def _rest(self, generation: Generation) -> int:
-        started = time.strptime(generation["started_at"], "%Y-%m-%d %H:%M:%S")
-        elapsed = self.now() - calendar.timegm(started)
+        elapsed = 0
+        if generation["started_at"]:
+            started = time.strptime(generation["started_at"], "%Y-%m-%d %H:%M:%S")
+            elapsed = self.now() - calendar.timegm(started)
         usual = self._seconds(generation["model"])
         return _whole(positions.seconds_left(usual, generation["progress"], elapsed))
 

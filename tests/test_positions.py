@@ -189,6 +189,14 @@ def test_without_progress_it_follows_the_clock(alice, two_models, started, left)
     assert position is None and left - 2 <= seconds <= left + 1
 
 
+def test_a_start_that_nobody_noted_is_now(alice, two_models):
+    [number] = ask(alice, "slow")
+    jobs.acquire(["slow"])
+    db.execute("UPDATE image_generations SET started_at = NULL")
+
+    assert told(alice, number) == (None, 60)
+
+
 def test_what_waits_counts_the_rest_of_what_is_made(alice, two_models):
     queue.note_worker("gpu", '{"slow": ""}', 60.0)
     _, second = ask(alice, "slow", n=2)
