@@ -141,9 +141,18 @@ def ascii_host(host: str) -> str:
 
 def networks(text: str) -> list[Any]:
     try:
-        return [ipaddress.ip_network(address, strict=False) for address in words(text)]
+        return [network(address) for address in words(text)]
     except ValueError:
         raise ValueError("must be addresses or networks like 127.0.0.1,10.0.0.0/8") from None
+
+
+def network(text: str) -> Any:
+    """Return a network; one of IPv4 addresses written as IPv6 (::ffff:10.0.0.1) is one of IPv4."""
+    found = ipaddress.ip_network(text, strict=False)
+    mapped = getattr(found.network_address, "ipv4_mapped", None)
+    if mapped and found.prefixlen >= 96:
+        return ipaddress.ip_network((mapped, found.prefixlen - 96))
+    return found
 
 
 def on_or_off(text: str) -> bool:

@@ -349,3 +349,11 @@ def test_the_list_of_common_passwords_is_a_switch_or_a_file(load, tmp_path, text
     chosen = [load(PASSWORD_BLOCKLIST=one).PASSWORD_BLOCKLIST for one in (text, str(own))]
 
     assert chosen == [file, str(own)]
+
+
+@pytest.mark.parametrize(
+    ("text", "network"),
+    [("::ffff:10.0.0.0/104", "10.0.0.0/8"), ("::ffff:10.1.2.3", "10.1.2.3/32"), ("::/0", "::/0")],
+)
+def test_networks_of_ipv4_addresses_may_be_written_as_ipv6(settings, text, network):
+    assert [str(found) for found in config.networks(text)] == [network]
