@@ -87,6 +87,31 @@ def test_settings_are_read_from_the_env_file(copy):
     process.communicate(timeout=40)
 
 
+def test_nothing_outside_the_folder_is_run(copy, tmp_path):
+    port = free_port()
+    evil = f"open({str(tmp_path / 'ran')!r}, 'w')"
+    (tmp_path / ".flaskenv").write_text("FLASK_APP=../evil.py\n")
+    (tmp_path / ".env").write_text("FLASK_APP=../evil.py\nWEB_THREADS=wrong\n")
+    for path in ("evil.py", "lib/flask.py", "lib/sitecustomize.py", "cd/a folder/app.py"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(evil)
+    around = {"PYTHONPATH": str(tmp_path / "lib"), "CDPATH": str(tmp_path / "cd")}
+    names = ("DATA_DIR", "WEB_THREADS")
+    environment = {name: text for name, text in os.environ.items() if name not in names}
+    process = subprocess.Popen(
+        ["sh", "a folder/start.sh"],
+        cwd=tmp_path,
+        env={**environment, **around, "FLASK_APP": "../evil.py", "PORT": str(port)},
+    )
+
+    wait_until(lambda: answers(port))
+
+    process.terminate()
+    process.wait(40)
+    assert not (tmp_path / "ran").exists()
+    assert (copy / "instance" / "app.db").exists()
+
+
 def test_a_taken_port_is_said_plainly(copy):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

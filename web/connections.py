@@ -282,6 +282,9 @@ class Worker(ThreadWorker):
     # -- The worker ends ------------------------------------------------------------------------
 
     def _cap_keepalive(self, deadline: float) -> None:
+        """Begin the end: gunicorn calls this when it has stopped to accept connections."""
+        for listener in self.sockets:
+            listener.close()  # or the next server would find its port taken until the last answer
         for conn in self.receiving:
             if not conn.received:
                 conn.timeout = min(conn.timeout, deadline)
