@@ -6,6 +6,8 @@ set -eu
 unset CDPATH PYTHONPATH PYTHONHOME FLASK_APP
 export FLASK_SKIP_DOTENV=1
 cd -- "$(dirname -- "$0")"
+# What is written here is for this user and its group, which nginx may be in; for nobody else.
+umask "$(printf '%o' $(($(umask) | 027)))"
 
 python=$(command -v python3 || command -v python) || { echo "Python 3.11 or newer is needed; none was found." >&2; exit 1; }
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {

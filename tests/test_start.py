@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import requests
 
+from tests.conftest import form
+from tests.pictures import picture
 from tests.servers import ROOT, clean_environment, free_port, wait_until
 
 
@@ -62,9 +64,15 @@ def test_start_serves_from_any_folder_and_ends_on_sigterm(copy):
     process = start(copy, PORT=str(port))
     wait_until(lambda: answers(port))
 
+    avatar = {"avatar": ("a.png", picture(), "image/png")}
+    requests.post(f"http://127.0.0.1:{port}/api/auth/register", data=form("alice"), files=avatar)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=40)
 
+    written = [copy / "instance" / "app.db", *(copy / "uploads").rglob("*")]
+    assert len(written) >= 3
+    for path in written:  # for the user and its group, not for others
+        assert path.stat().st_mode & 0o047 == 0o040, path
     assert process.returncode == 0
     assert f"Ready: http://localhost:{port}" in output
     assert (copy / "instance" / "app.db").exists()
