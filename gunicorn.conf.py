@@ -1,5 +1,6 @@
 """How gunicorn serves the API. The values that one may want to change come from config.py."""
 
+import errno
 import json
 import resource
 import socket
@@ -14,6 +15,8 @@ from web.connections import Worker
 
 # For the connections to the database, for files, and for what one process opens besides.
 SPARE_FILES = 200
+# Less than FAILED_START_SECONDS of serve.py, which starts nothing again that fails within them.
+PORT_SECONDS = 2
 
 
 def more_files(wanted: int) -> int:
@@ -63,15 +66,29 @@ class logger_class(glogging.Logger):
 
 
 def on_starting(server) -> None:
-    """Stop with one line if the port is in use; gunicorn itself would try five times first."""
+    """Stop with one line if the port is in use; gunicorn itself would try five times first.
+
+    What a killed supervisor left lets go of the port within a second, so a little patience helps.
+    """
+    deadline = time.monotonic() + PORT_SECONDS
+    while (error := listening_error()) and error.errno == errno.EADDRINUSE:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.1)
+    if error:
+        problem = f"Cannot listen on {bind}: {error.strerror}."
+        sys.exit(f"{problem} Is it running already? Choose another PORT or HOST.")
+
+
+def listening_error() -> OSError | None:
     family = socket.AF_INET6 if is_ipv6 else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((settings.HOST, settings.PORT))
         except OSError as error:
-            problem = f"Cannot listen on {bind}: {error.strerror}."
-            sys.exit(f"{problem} Is it running already? Choose another PORT or HOST.")
+            return error
+    return None
 
 
 def when_ready(server) -> None:

@@ -2,7 +2,12 @@
 # Make what is missing, bring the database up to date, then serve on HOST:PORT (127.0.0.1:8000) and make images.
 # `./start.sh web` and `./start.sh worker` run one of the two alone.
 set -eu
-cd "$(dirname "$0")"
+# Nothing outside this folder is run: Flask would also take .env and .flaskenv of the folders above.
+unset CDPATH PYTHONPATH PYTHONHOME FLASK_APP
+export FLASK_SKIP_DOTENV=1
+cd -- "$(dirname -- "$0")"
+# What is written here is for this user and its group, which nginx may be in; for nobody else.
+umask "$(printf '%o' $(($(umask) | 027)))"
 
 python=$(command -v python3 || command -v python) || { echo "Python 3.11 or newer is needed; none was found." >&2; exit 1; }
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {

@@ -1,7 +1,10 @@
 #!/bin/sh
 # Lint, then the whole suite on SQLite and on a private MariaDB. Arguments go to pytest.
 set -eu
-cd "$(dirname "$0")"
+# Nothing outside this folder is run: Flask would also take .env and .flaskenv of the folders above.
+unset CDPATH PYTHONPATH PYTHONHOME FLASK_APP
+export FLASK_SKIP_DOTENV=1
+cd -- "$(dirname -- "$0")"
 
 python=$(command -v python3 || command -v python) || { echo "Python 3.11 or newer is needed; none was found." >&2; exit 1; }
 stamp=.venv/requirements-test.stamp

@@ -5,6 +5,9 @@ wrong: it counts as one that has run out.
 """
 
 import ipaddress
+import re
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
 import db
@@ -121,10 +124,25 @@ def delete_named(start: str) -> None:
 
 def network(address: str) -> str:
     """Return what counts as one address: an IPv4 address, or the /64 network of an IPv6 one."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
+    parsed = parse_address(address)
+    if not parsed:
         return address[:64]
     if parsed.version == 4:
         return str(parsed)
     return str(ipaddress.ip_network((parsed, 64), strict=False))
+
+
+@lru_cache(maxsize=1024)
+def parse_address(text: str) -> IPv4Address | IPv6Address | None:
+    """Return the address in a text, where proxies write a port, too; None if there is none.
+
+    An IPv4 client of a server that listens on `::` comes from `::ffff:192.0.2.1`: it is an IPv4
+    address all the same.
+    """
+    if found := re.fullmatch(r"\[(.*)\](?::\d*)?|([^:]*):\d*", text.strip()):
+        text = found[1] or found[2] or ""
+    try:
+        address = ipaddress.ip_address(text.strip().partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address

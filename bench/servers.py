@@ -22,7 +22,7 @@ from typing import NamedTuple
 import pymysql
 
 ROOT = Path(__file__).resolve().parent.parent
-SECRET_KEY = "0123456789abcdef" * 4
+SECRET_KEY = "7f1c09e2b85d4a36c0e9f47a1d2b6835"
 
 
 class Server(NamedTuple):

@@ -1,7 +1,11 @@
+import base64
 import os
+import secrets
 import stat
 import subprocess
 import sys
+import uuid
+from contextlib import nullcontext
 from dataclasses import fields
 
 import pytest
@@ -11,7 +15,7 @@ import config
 from engines import catalog
 from tests.servers import ROOT, clean_environment
 
-GOOD_KEY = "0123456789abcdef0123456789abcdef"
+GOOD_KEY = "7f1c09e2b85d4a36c0e9f47a1d2b6835"
 PRODUCTION = {"FLASK_ENV": "production", "SECRET_KEY": GOOD_KEY, "DATABASE": "sqlite"}
 MYSQL = {"MYSQL_HOST": "db", "MYSQL_USER": "u", "MYSQL_DB": "d"}
 
@@ -349,3 +353,65 @@ def test_the_list_of_common_passwords_is_a_switch_or_a_file(load, tmp_path, text
     chosen = [load(PASSWORD_BLOCKLIST=one).PASSWORD_BLOCKLIST for one in (text, str(own))]
 
     assert chosen == [file, str(own)]
+
+
+@pytest.mark.parametrize(
+    ("text", "network"),
+    [("::ffff:10.0.0.0/104", "10.0.0.0/8"), ("::ffff:10.1.2.3", "10.1.2.3/32"), ("::/0", "::/0")],
+)
+def test_networks_of_ipv4_addresses_may_be_written_as_ipv6(settings, text, network):
+    assert [str(found) for found in config.networks(text)] == [network]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "abc" * 20,
+        "0123456789" * 4,
+        "0123456789abcdef" * 2,
+        "abcdefghijklmnopqrstuvwxyz0123456789",
+        "zyxwvutsrqponmlkjihgfedcba9876543210",
+        "correcthorsebattery" * 3,
+        "CorrectHorse" + "correcthorse" * 2 + "CORRECTHORSE",
+        "mysite2024!mysite2025!mysite2026!mysite2027!",
+        "a1b2c3d4e5f6g7h8i9j0k1l2m3n4o5p6",
+        "abcdefghijklmnop" + "ponmlkjihgfedcba",
+        "aaaabbbbccccddddeeeeffffgggghhhhiiiijjjj",
+        "QwErTyUiOpAsDfGhJkLzXcVbNm1234567890",
+    ],
+)
+def test_a_key_with_a_pattern_is_weak(key):
+    assert config.is_weak(key)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: secrets.token_hex(16),
+        lambda: secrets.token_hex(32),
+        lambda: secrets.token_hex(64),
+        lambda: secrets.token_urlsafe(24),
+        lambda: secrets.token_urlsafe(32),
+        lambda: base64.b64encode(secrets.token_bytes(48)).decode(),
+        lambda: f"{uuid.uuid4()}",
+        lambda: f"{uuid.uuid4()}{uuid.uuid4()}",
+        lambda: uuid.uuid4().hex,
+    ],
+)
+def test_random_keys_are_strong(make):
+    assert not any(config.is_weak(make()) for _ in range(3000))
+
+
+@pytest.mark.parametrize(("mode", "is_refused"), [(0o600, False), (0o640, False), (0o644, True)])
+def test_production_refuses_an_env_file_that_everyone_can_read(
+    settings, monkeypatch, tmp_path, mode, is_refused
+):
+    file = tmp_path / ".env"
+    monkeypatch.setattr(config, "ENV_FILE", file)
+    file.write_text("A=b")
+    file.chmod(mode)
+    environ = {"SECRET_KEY": secrets.token_hex(32), "DATABASE": "sqlite"}
+
+    config.load({**environ, "FLASK_ENV": "development"})
+    with pytest.raises(config.SettingError, match="chmod 600") if is_refused else nullcontext():
+        config.load({**environ, "FLASK_ENV": "production"})

@@ -262,3 +262,23 @@ def test_a_body_that_is_not_in_chunks_is_refused_at_once(service, body):
         status, _, _ = read_answer(stream)
 
     assert status == 400
+
+
+def test_a_server_of_both_protocols_tells_its_ipv4_clients_apart(tmp_path):
+    with socket.socket(socket.AF_INET6) as probe:
+        try:
+            probe.bind(("::", 0))
+        except OSError:
+            pytest.skip("this machine has no IPv6")
+    limits = {"LOGIN_FAILURES_PER_ADDRESS": "1", "TRUSTED_PROXIES": "127.0.0.1"}
+    server = Service(tmp_path, HOST="::", PASSWORD_HASH="pbkdf2:sha256:1000", **limits).start()
+    body = {"username": "nobody", "password": "secret1"}
+
+    statuses = []
+    for client in ("1.1.1.1", "1.1.1.1:99", "2.2.2.2"):
+        headers = {"X-Forwarded-For": client}
+        response = requests.post(f"{server.url}/api/auth/login", json=body, headers=headers)
+        statuses.append(response.status_code)
+
+    server.stop()
+    assert statuses == [401, 429, 401]

@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -26,10 +27,10 @@ user {user};
 worker_processes 1;
 pid {folder}/nginx.pid;
 error_log {folder}/error.log;
-events {{ worker_connections 256; }}
+worker_rlimit_nofile 20000;
+events {{ worker_connections 8192; }}
 http {{
     include mime.types;
-    access_log off;
     client_body_temp_path {folder}/body;
     proxy_temp_path {folder}/proxy;
     fastcgi_temp_path {folder}/fastcgi;
@@ -67,6 +68,7 @@ class Nginx:
                     certificate.with_name("key.pem")
                 ),
                 "/var/lib/image-generator/uploads/": f"{data_dir}/uploads/",
+                "/var/log/nginx/image-generator.log": f"{folder}/access.log",
                 **changes,
             },
         )
@@ -223,7 +225,7 @@ def test_http_leads_to_https(site):
     response = requests.post(plain, allow_redirects=False, timeout=30)
 
     assert response.status_code == 308
-    assert response.headers["Location"] == "https://localhost/api/health?x=1"
+    assert response.headers["Location"] == "https://api.example.com/api/health?x=1"
 
 
 def test_errors_of_the_service_pass_unchanged(site):
@@ -329,6 +331,16 @@ def test_service_that_never_answers_is_a_504(start_nginx):
     assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
 
 
+@pytest.mark.parametrize("path", ["/api/health", "/metrics"])
+def test_errors_of_nginx_have_the_headers_of_the_service(site_alone, path):
+    response = site_alone.get(path)
+
+    names = {name for name, _ in hooks.DEFAULT_HEADERS} - {"Vary"}
+    assert {name: response.headers[name] for name in names} == {
+        name: value for name, value in hooks.DEFAULT_HEADERS if name in names
+    }
+
+
 @pytest.mark.parametrize("path", ["/api/" + "a" * 4000, "/api/" + "a" * 9000])
 def test_too_long_an_address_is_refused_in_the_shape_of_the_api(site, path):
     response = site.get(path)
@@ -344,6 +356,48 @@ def test_flood_of_logins_is_refused(site_alone):
 
     assert refused.json()["code"] == "too_many_attempts"
     assert "Retry-After" in refused.headers
+
+
+# -- Requests that never end --------------------------------------------------------------------
+
+
+def test_half_requests_do_not_use_up_the_connections(site):
+    connections = [
+        socket.create_connection(("127.0.0.1", port)) for port in [site.plain_port, site.port] * 800
+    ]
+    for number, connection in enumerate(connections):
+        # Half a head, or half of what begins TLS.
+        connection.sendall([b"GET / HTTP/1.1\r\nHost: x\r\nX: ", b"\x16\x03\x01\x02"][number % 2])
+
+    response = site.get("/api/health")
+
+    assert response.status_code == 200
+    for connection in connections:
+        connection.close()
+
+
+def test_half_a_head_is_ended(start_nginx):
+    site = start_nginx(free_port(), **{"client_header_timeout 10s;": "client_header_timeout 1s;"})
+    for port, half in ((site.plain_port, b"GET / HTTP/1.1\r\n"), (site.port, b"\x16\x03\x01")):
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+            connection.sendall(half)
+            with suppress(ConnectionResetError):
+                assert connection.recv(1) == b""
+
+
+def test_guide_says_how_many_connections_nginx_needs():
+    for name in ("DEPLOYMENT_GUIDE.md", "DEPLOYMENT_GUIDE.zh-CN.md"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert "worker_connections 8192;" in text and "worker_rlimit_nofile 20000;" in text
+
+
+def test_log_has_no_query_strings(site):
+    site.get("/api/health?sig=secret-signature", headers={"Referer": "https://x.test/?q=secret"})
+    requests.get(f"http://localhost:{site.plain_port}/api/none?q=secret", allow_redirects=False)
+
+    log = (site.folder / "access.log").read_text()
+    assert '"GET /api/health HTTP/1.1" 200' in log and '"GET /api/none HTTP/1.1" 308' in log
+    assert "secret" not in log
 
 
 # -- Files --------------------------------------------------------------------------------------
@@ -385,7 +439,25 @@ def test_part_beyond_the_end_is_refused_in_the_shape_of_the_api(site, alice, ima
 
     assert response.status_code == 416
     assert response.json()["code"] == "range_not_satisfiable"
+    assert response.headers["Content-Type"] == "application/json"
+    assert response.headers["Cache-Control"] == "no-store"
     assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
+
+
+@pytest.mark.parametrize("wanted", ["bytes=99999999-", "bytes=x", "bytes=9-2"])
+def test_no_range_that_nginx_refuses_reaches_it(site, alice, image, wanted):
+    response = site.get(image, headers={**alice, "Range": wanted})
+
+    assert response.status_code == 416
+    assert response.headers["Content-Type"] == "application/json"
+    assert response.headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "status"), [("bytes=-5", 206), ("x=1", 200), ("bytes=0-1,4-5", 200)]
+)
+def test_other_ranges_do(site, alice, image, wanted, status):
+    assert site.get(image, headers={**alice, "Range": wanted}).status_code == status
 
 
 def test_nobody_gets_no_image(site, image):

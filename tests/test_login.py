@@ -185,6 +185,8 @@ def test_what_was_typed_as_a_name_is_not_stored(client):
 def test_ipv6_addresses_of_one_customer_count_as_one():
     assert rate_limits.network("2001:db8:1:2::1") == rate_limits.network("2001:db8:1:2:ffff::9")
     assert rate_limits.network("2001:db8:1:2::1") != rate_limits.network("2001:db8:1:3::1")
+    assert rate_limits.network("::ffff:1.2.3.4") == rate_limits.network("1.2.3.4:56") == "1.2.3.4"
+    assert rate_limits.network("::ffff:1.2.3.4") != rate_limits.network("::ffff:1.2.3.5")
 
 
 def test_a_hash_of_older_parameters_is_renewed_at_log_in(alice, settings):

@@ -228,6 +228,18 @@ def test_a_log_line_is_one_line_whatever_is_in_the_path(client, caplog):
         (["127.0.0.1", "10.0.0.0/8"], "6.6.6.6, 10.1.2.3", "6.6.6.6"),
         (["127.0.0.1"], "6.6.6.6, 10.1.2.3", "10.1.2.3"),
         (["127.0.0.1"], "", "127.0.0.1"),
+        (["127.0.0.1"], "6.6.6.6, ", "6.6.6.6"),
+        (["127.0.0.1"], "6.6.6.6:5678", "6.6.6.6"),
+        (["127.0.0.1"], "::ffff:6.6.6.6", "6.6.6.6"),
+        (["127.0.0.1"], "[::ffff:6.6.6.6]:5678", "6.6.6.6"),
+        (["127.0.0.1"], "[2001:DB8::1]:99", "2001:db8::1"),
+        (["127.0.0.1"], "[2001:db8::1]", "2001:db8::1"),
+        (["127.0.0.1"], "2001:db8:0::1", "2001:db8::1"),
+        (["127.0.0.1"], "6.6.6.6, 127.0.0.1:80", "6.6.6.6"),
+        (["127.0.0.1"], "6.6.6.6, unknown", "127.0.0.1"),
+        (["127.0.0.1"], "6.6.6.6, _hidden", "127.0.0.1"),
+        (["127.0.0.1"], "6.6.6.6, 1.2.3.4.5", "127.0.0.1"),
+        (["127.0.0.1"], "[", "127.0.0.1"),
     ],
 )
 def test_forwarded_addresses_count_only_from_trusted_proxies(
@@ -238,6 +250,17 @@ def test_forwarded_addresses_count_only_from_trusted_proxies(
     client.get("/api/health", headers={"X-Forwarded-For": forwarded})
 
     assert last_line(caplog)["address"] == address
+
+
+def test_an_ipv4_client_of_an_ipv6_server_keeps_its_address(client, settings, caplog):
+    mapped = {"REMOTE_ADDR": "::ffff:127.0.0.1"}
+
+    client.get("/api/health", environ_base=mapped)
+    direct = last_line(caplog)["address"]
+    settings.TRUSTED_PROXIES = [ipaddress.ip_network("127.0.0.1")]
+    client.get("/api/health", environ_base=mapped, headers={"X-Forwarded-For": "6.6.6.6"})
+
+    assert (direct, last_line(caplog)["address"]) == ("127.0.0.1", "6.6.6.6")
 
 
 def test_the_address_of_the_service_leads_to_its_documentation(client):

@@ -191,6 +191,20 @@ def test_a_killed_supervisor_leaves_nothing_running(serve):
     wait_until(lambda: are_gone(family), 40, "the end of the orphans")
 
 
+def test_a_killed_supervisor_can_be_started_again_at_once(serve):
+    first = started_both(serve)
+    slow = socket.create_connection(("127.0.0.1", first.port))
+    slow.sendall(b"POST /api/auth/login HTTP/1.1\r\nHost: a\r\nContent-Length: 20\r\n\r\n{")
+    first.process.kill()
+    first.process.wait()
+
+    second = serve(PORT=str(first.port))
+
+    wait_until(lambda: second.pids("gunicorn") and second.answers() and "Ready" in second.said())
+    assert second.process.poll() is None
+    slow.close()
+
+
 # -- One kind alone -----------------------------------------------------------------------------
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import requests
 
+from tests.conftest import form
+from tests.pictures import picture
 from tests.servers import ROOT, clean_environment, free_port, wait_until
 
 
@@ -62,9 +64,15 @@ def test_start_serves_from_any_folder_and_ends_on_sigterm(copy):
     process = start(copy, PORT=str(port))
     wait_until(lambda: answers(port))
 
+    avatar = {"avatar": ("a.png", picture(), "image/png")}
+    requests.post(f"http://127.0.0.1:{port}/api/auth/register", data=form("alice"), files=avatar)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=40)
 
+    written = [copy / "instance" / "app.db", *(copy / "uploads").rglob("*")]
+    assert len(written) >= 3
+    for path in written:  # for the user and its group, not for others
+        assert path.stat().st_mode & 0o047 == 0o040, path
     assert process.returncode == 0
     assert f"Ready: http://localhost:{port}" in output
     assert (copy / "instance" / "app.db").exists()
@@ -85,6 +93,31 @@ def test_settings_are_read_from_the_env_file(copy):
 
     process.terminate()
     process.communicate(timeout=40)
+
+
+def test_nothing_outside_the_folder_is_run(copy, tmp_path):
+    port = free_port()
+    evil = f"open({str(tmp_path / 'ran')!r}, 'w')"
+    (tmp_path / ".flaskenv").write_text("FLASK_APP=../evil.py\n")
+    (tmp_path / ".env").write_text("FLASK_APP=../evil.py\nWEB_THREADS=wrong\n")
+    for path in ("evil.py", "lib/flask.py", "lib/sitecustomize.py", "cd/a folder/app.py"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(evil)
+    around = {"PYTHONPATH": str(tmp_path / "lib"), "CDPATH": str(tmp_path / "cd")}
+    names = ("DATA_DIR", "WEB_THREADS")
+    environment = {name: text for name, text in os.environ.items() if name not in names}
+    process = subprocess.Popen(
+        ["sh", "a folder/start.sh"],
+        cwd=tmp_path,
+        env={**environment, **around, "FLASK_APP": "../evil.py", "PORT": str(port)},
+    )
+
+    wait_until(lambda: answers(port))
+
+    process.terminate()
+    process.wait(40)
+    assert not (tmp_path / "ran").exists()
+    assert (copy / "instance" / "app.db").exists()
 
 
 def test_a_taken_port_is_said_plainly(copy):

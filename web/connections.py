@@ -26,8 +26,7 @@ from gunicorn.http.unreader import IterUnreader
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 
 IDLE_SECONDS = 10
-# deploy/nginx-site.conf has the same ones.
-HEAD_SECONDS = 15
+HEAD_SECONDS = 10
 BODY_SECONDS = 60
 # How long a client that was refused, or said goodbye to, may take to end what it is sending.
 LINGER_SECONDS = 5
@@ -283,6 +282,9 @@ class Worker(ThreadWorker):
     # -- The worker ends ------------------------------------------------------------------------
 
     def _cap_keepalive(self, deadline: float) -> None:
+        """Begin the end: gunicorn calls this when it has stopped to accept connections."""
+        for listener in self.sockets:
+            listener.close()  # or the next server would find its port taken until the last answer
         for conn in self.receiving:
             if not conn.received:
                 conn.timeout = min(conn.timeout, deadline)

@@ -34,6 +34,7 @@ def stored_file(key: str, cache_control: str) -> Response:
     """Answer with a stored file, whose bytes nginx sends if X_ACCEL_PREFIX says so."""
     path = find(key)
     if settings.X_ACCEL_PREFIX:
+        refuse_wrong_range(path.stat().st_size)
         mimetype = IMAGE_TYPES.get(path.suffix.lower(), DOWNLOAD_TYPE)
         response = Response(mimetype=mimetype)
         response.headers["X-Accel-Redirect"] = settings.X_ACCEL_PREFIX + quote(key)
@@ -41,6 +42,16 @@ def stored_file(key: str, cache_control: str) -> Response:
         response = send(path, path.name)
     response.headers["Cache-Control"] = cache_control
     return response
+
+
+def refuse_wrong_range(size: int) -> None:
+    """Raise for a range that nginx would refuse: it keeps the file's type and time in caches."""
+    text = request.headers.get("Range", "")
+    if not text.lower().startswith("bytes=") or "If-Range" in request.headers:
+        return
+    wanted = parse_range_header(text)
+    if not wanted or (len(wanted.ranges) == 1 and wanted.ranges[0][0] >= size):
+        raise RequestedRangeNotSatisfiable(size)
 
 
 def stripped_file(key: str, cache_control: str) -> Response:

@@ -1,6 +1,5 @@
 """What a request says: its body, query, upload, headers and address, checked by validation.py."""
 
-import ipaddress
 import json
 import re
 from collections import Counter
@@ -13,6 +12,7 @@ from flask import request
 from flask.json.provider import DefaultJSONProvider
 from werkzeug.formparser import FormDataParser
 
+from accounts.rate_limits import parse_address
 from config import settings
 from errors import ApiError
 from files import pictures
@@ -181,16 +181,19 @@ def idempotency_key() -> str | None:
 def client_address() -> str:
     """Return the address of the client.
 
-    X-Forwarded-For counts only as far as TRUSTED_PROXIES wrote it.
+    X-Forwarded-For counts only as far as TRUSTED_PROXIES wrote it, and what is no address there
+    stands for none.
     """
-    address = request.remote_addr or ""
-    if not settings.TRUSTED_PROXIES:
-        return address
-    forwarded = request.headers.get("X-Forwarded-For", "").split(",")
-    hops = [hop.strip() for hop in forwarded if hop.strip()]
-    while hops and is_trusted_proxy(address):
-        address = hops.pop()
-    return address
+    address = parse_address(request.remote_addr or "")
+    if settings.TRUSTED_PROXIES:
+        forwarded_for = request.headers.get("X-Forwarded-For", "")
+        hops = [hop for hop in forwarded_for.split(",") if hop.strip()]
+        while hops and is_trusted_proxy(str(address)):
+            hop = hops.pop()
+            if not parse_address(hop):
+                break
+            address = parse_address(hop)
+    return str(address or "")
 
 
 def service_path() -> str:
@@ -217,8 +220,5 @@ def forwarded(name: str) -> str:
 
 
 def is_trusted_proxy(address: str) -> bool:
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    return any(parsed in network for network in settings.TRUSTED_PROXIES)
+    parsed = parse_address(address)
+    return bool(parsed) and any(parsed in network for network in settings.TRUSTED_PROXIES)
