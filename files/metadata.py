@@ -19,6 +19,7 @@ from xml.parsers import expat
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
+PNG_READ_CHUNKS = (*PNG_TEXT_CHUNKS, b"iCCP")
 PNG_CHUNK_START = struct.Struct(">I4s")
 PNG_PIXEL_CHUNKS = (b"IDAT", b"fdAT")
 # Readers fail on shorter ones.
@@ -40,7 +41,7 @@ WEBP_XMP = 0x04
 WEBP_OTHER_FLAGS = 0xFF - WEBP_EXIF - WEBP_XMP
 # Texts by keyword, and the fields of a label by name.
 Texts = Mapping[str, str]
-# Compressed texts are not read any further.
+# Compressed texts, and XMP, are not read any further.
 MAX_TEXT_BYTES = 1024 * 1024
 # Of all texts together. Some readers refuse a file with more than 64 MB.
 MAX_TEXTS_BYTES = 32 * 1024 * 1024
@@ -300,7 +301,7 @@ class PictureFile:
         """The XMP packet; parsed when it is used for the first time."""
         if self._xmp is None:
             data = self.find_text("xmp")
-            self._xmp = XmpPacket(data)
+            self._xmp = XmpPacket(data[:MAX_TEXT_BYTES])
         return self._xmp
 
     def put_xmp(self, packet: bytes) -> None:
@@ -389,11 +390,14 @@ class PngFile(PictureFile):
         kept = []
         text_bytes = 0
         for chunk in self.chunks:
-            size = png_text_size(chunk)
-            if size is None or text_bytes + size > MAX_TEXTS_BYTES:
+            # Once there were too many, further ones are not even looked at.
+            kind = read_kind(chunk.raw, 4, 4)
+            if text_bytes > MAX_TEXTS_BYTES and kind in PNG_READ_CHUNKS:
                 continue
-            text_bytes += size
-            kept.append(chunk)
+            size = png_text_size(chunk)
+            text_bytes += MAX_TEXT_BYTES if size is None else size
+            if size is not None and size <= MAX_TEXTS_BYTES:
+                kept.append(chunk)
         if len(kept) < len(self.chunks):
             self.chunks = kept
             self.mark_changed()
@@ -512,7 +516,7 @@ def png_text_size(chunk: Chunk) -> int | None:
     checksum = zlib.crc32(chunk.raw[4:-4])
     if checksum != int.from_bytes(chunk.raw[-4:]):
         return None
-    if kind not in (*PNG_TEXT_CHUNKS, b"iCCP"):
+    if kind not in PNG_READ_CHUNKS:
         is_whole = len(chunk.body) >= PNG_MIN_BYTES.get(kind, 0)
         return 0 if is_whole else None
     body = bytes(chunk.body)

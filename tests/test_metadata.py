@@ -575,6 +575,52 @@ def test_broken_file_raises_value_error_or_nothing(kind, name):
             assert len(str(error)) < 80
 
 
+@pytest.mark.parametrize("name", [b"zTXt", b"iCCP"])
+def test_of_endless_compressed_texts_few_are_read(name, monkeypatch):
+    read = []
+    monkeypatch.setattr("files.metadata.decompress", lambda data: read.append(data) or b"")
+    bombs = chunk(name, b"a\0\0bomb") * 1000
+    picture = parse(pictures()["png"][:33] + bombs + pictures()["png"][33:])
+
+    picture.drop_unreadable()
+
+    assert len(read) < 100
+    assert picture.to_bytes() == pictures()["png"]
+
+
+def test_what_is_readable_is_not_dropped():
+    texts = PngInfo()
+    texts.add_text("workflow", SECRET, zip=True)
+    texts.add_itxt("prompt", "狐" * 300_000, zip=True)
+    texts.add_text("empty", "")
+    picture = parse(made("PNG", pnginfo=texts, dpi=(72, 72), exif=Image.Exif()))
+
+    picture.drop_unreadable()
+
+    assert picture.to_bytes() is picture.original
+
+
+@pytest.mark.parametrize("data", [pictures()["png-animated"], pictures()["png"]])
+@pytest.mark.parametrize("cut", [1, 5, 11, 12, 13, 15])
+def test_png_without_its_end_gets_one(data, cut):
+    assert frames(parse(data[:-cut]).to_bytes()) == frames(data)
+
+
+@pytest.mark.parametrize("end", [b"", b"\xff"])
+@pytest.mark.parametrize("kind", ["jpeg", "jpeg-progressive", "jpeg-cmyk"])
+def test_jpeg_without_its_end_gets_one(kind, end):
+    assert frames(parse(pictures()[kind][:-2] + end).to_bytes()) == frames(pictures()[kind])
+
+
+def test_file_of_too_many_chunks_is_refused():
+    with pytest.raises(ValueError, match="too many chunks"):
+        parse(pictures()["png"][:33] + chunk(b"tEXt", b"") * 120_001)
+
+
+def test_xmp_of_many_megabytes_gives_way_to_the_label():
+    assert label_of(with_label(with_xmp("png", XMP.format("<a/>" * 500_000)), LABEL)) == LABEL
+
+
 @pytest.mark.parametrize("name", ["with_label", "label_of", "stripped", "has_credentials"])
 @pytest.mark.parametrize(
     "data", [b"", b"GIF89a", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF\0\0\0\0WEBP", b"RIFF"]

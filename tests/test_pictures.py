@@ -450,6 +450,13 @@ def test_no_picture_whose_lines_are_cut_is_taken(kind, options):
         pictures.check_generated(whole[:-200])
 
 
+def test_a_jpeg_that_lacks_a_byte_of_its_lines_is_refused():
+    whole = saved(noise((60, 45)), "JPEG")
+
+    for cut in range(3, 80):
+        assert problem(whole[:-cut]) == "picture_broken"
+
+
 def test_a_jpeg_cut_between_two_lines_is_refused():
     whole = saved(noise((200, 200)), "JPEG", restart_marker_rows=1)
     last = max(whole.rindex(bytes([0xFF, 0xD0 + number])) for number in range(8))
