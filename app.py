@@ -266,10 +266,10 @@ def quota():
 def history(session: Session):
     """Show one page of the caller's generations, newest first, filtered if asked for."""
     query = read_query(HistoryQuery)
-    found, total = generations.list_generations(
+    found = generations.list_generations(
         session, query.per_page, query.offset, query.cursor, query.filters
     )
-    page = records.history_page(found, total, query)
+    page = records.history_page(found, query)
     return *success(page), records.next_link(page)
 
 

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pool import Connection, Duplicate, Result, Unavailable, Values, pool
+from pool import Connection, Duplicate, Result, TooSlow, Unavailable, Values, pool
 
-__all__ = ["Duplicate", "Unavailable"]  # what callers catch
+__all__ = ["Duplicate", "TooSlow", "Unavailable"]  # what callers catch
 
 Row = dict[str, Any]
 
@@ -80,13 +80,17 @@ def run_transaction(*statements: tuple[str, Values]) -> list[Result]:
 
 def execute(sql: str, *values: Any, **named: Any) -> Result:
     """Run one statement, in the open transaction if there is one. Raises Duplicate, Unavailable."""
+    return _run(sql, named or values)
+
+
+def _run(sql: str, values: Values, seconds: int = 0) -> Result:
     connection = getattr(_thread, "connection", None)
     if connection:
-        return connection.run(sql, named or values)
+        return connection.run(sql, values, seconds)
     connection = pool.take()
     try:
-        result = connection.run(sql, named or values)
-    except Duplicate:
+        result = connection.run(sql, values, seconds)
+    except (Duplicate, TooSlow):
         pool.give_back(connection)
         raise
     except BaseException:
@@ -98,6 +102,11 @@ def execute(sql: str, *values: Any, **named: Any) -> Result:
 
 def all(sql: str, *values: Any, **named: Any) -> list[Row]:
     return execute(sql, *values, **named).rows
+
+
+def all_within(seconds: int, sql: str, **named: Any) -> list[Row]:
+    """Return the rows of a SELECT that may take only so many seconds. Raises TooSlow."""
+    return _run(sql, named, seconds).rows
 
 
 def one(sql: str, *values: Any, **named: Any) -> Row | None:

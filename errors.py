@@ -60,6 +60,11 @@ ERRORS = {
         "提交过于频繁，请稍后再试",
         "Too many images submitted within a minute; try again later",
     ),
+    "too_many_searches": (
+        429,
+        "同时进行的搜索过多，请稍后再试",
+        "Too many searches at a time; wait for one to end",
+    ),
     "internal_error": (500, "服务器内部错误", "Something went wrong on our side"),
     "generation_failed": (500, "图像生成失败", "The image could not be made"),
     "database_unavailable": (
@@ -71,6 +76,11 @@ ERRORS = {
         503,
         "存储暂时不可用，请稍后重试",
         "The storage is unavailable; try again soon",
+    ),
+    "query_too_slow": (
+        503,
+        "查询耗时过长，请缩小范围（如 since、until）后重试",
+        "The query takes too long; narrow it, for example by since and until",
     ),
     "not_ready": (503, "服务尚未就绪", "The service is not ready"),
     "queue_full": (503, "排队任务已满，请稍后重试", "The queue is full; try again later"),

@@ -133,6 +133,8 @@ def _be_nice() -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
 
-# A quarter of the request threads never waits here.
+# An eighth of the request threads never waits here.
 passwords = Pool("passwords", cores=1, slots=1 / 2)
 pictures = Pool("pictures", cores=1 / 2, slots=1 / 4)
+# On SQLite they take a core here; elsewhere they keep the database server as busy.
+searches = Pool("searches", cores=1 / 2, slots=1 / 8)

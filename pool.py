@@ -44,6 +44,15 @@ class Unavailable(ApiError):
         super().__init__(retry_after=5)
 
 
+class TooSlow(ApiError):
+    """A statement took longer than it may, and was stopped."""
+
+    code = "query_too_slow"
+
+    def __init__(self):
+        super().__init__(retry_after=5)
+
+
 class Duplicate(Exception):
     """A row with this unique value exists already; `key` names the index or the columns."""
 
@@ -118,6 +127,8 @@ MYSQL_PASSING = {
     1927,  # the connection was killed
     1969,  # MariaDB's limit of time for a statement
 }
+# What a statement that took too long ends with, on MariaDB and on MySQL.
+MYSQL_TOO_SLOW = {1969, 3024}
 # Unlike select(), poll() has no limit on descriptor numbers; Windows lacks it.
 Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
 OUTAGES = (pymysql.OperationalError, pymysql.InternalError, pymysql.InterfaceError)
@@ -134,6 +145,8 @@ def raise_ours(error: pymysql.MySQLError) -> NoReturn:
     number = error.args[0] if error.args else 0
     if number == ER.DUP_ENTRY:
         raise Duplicate(error.args[1]) from None
+    if number in MYSQL_TOO_SLOW:
+        raise TooSlow from error
     is_about_server = number < FIRST_SERVER_ERROR or number >= CR.CR_ERROR_FIRST
     is_passing = is_about_server or number in MYSQL_PASSING
     if is_passing and isinstance(error, OUTAGES):
@@ -202,12 +215,21 @@ class MySQL:
     def begin(self) -> None:
         """Open a transaction; a transactional connection needs no statement for that."""
 
-    def run(self, sql: str, values: Values = ()) -> Result:
+    def run(self, sql: str, values: Values = (), seconds: int = 0) -> Result:
+        """Run one statement; a SELECT may be given so many seconds at most. Raises TooSlow then."""
+        if seconds:
+            sql = self._limited(sql, seconds)
         try:
             self.cursor.execute(sql, values or None)
             return result_of(self.cursor)
         except pymysql.MySQLError as error:
             raise_ours(error)
+
+    def _limited(self, select: str, seconds: int) -> str:
+        if "MariaDB" in self.driver.get_server_info():
+            return f"SET STATEMENT max_statement_time = {seconds} FOR {select}"
+        hint = f"SELECT /*+ MAX_EXECUTION_TIME({seconds * 1000}) */"
+        return select.replace("SELECT", hint, 1)
 
     def run_all(self, statements: Iterable[tuple[str, Values]]) -> list[Result]:
         """Run statements in one round trip; the server stops at the first that fails.
@@ -254,6 +276,8 @@ SQLITE_PASSING = {
     sqlite3.SQLITE_PERM,
     sqlite3.SQLITE_PROTOCOL,  # others were faster, too often
 }
+# Steps of its machine between two looks at the clock, about a millisecond.
+CHECK_STEPS = 10_000
 SQLITE_UNIQUE = {sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY}
 
 # What MySQL says, and what SQLite says instead.
@@ -317,7 +341,11 @@ class SQLite:
     def begin(self) -> None:
         self.run(self.BEGIN)
 
-    def run(self, sql: str, values: Values = ()) -> Result:
+    def run(self, sql: str, values: Values = (), seconds: int = 0) -> Result:
+        """Run one statement, for so many seconds at most if there are any. Raises TooSlow then."""
+        if seconds:
+            deadline = time.monotonic() + seconds
+            self.driver.set_progress_handler(lambda: time.monotonic() > deadline, CHECK_STEPS)
         try:
             return result_of(self.driver.execute(as_sqlite(sql), values))
         except sqlite3.IntegrityError as error:
@@ -325,12 +353,17 @@ class SQLite:
                 raise Duplicate(str(error)) from None
             raise
         except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
+                raise TooSlow from error
             # The low byte is the primary code; the rest only says more about it.
             if error.sqlite_errorcode & 0xFF in SQLITE_PASSING:
                 raise Unavailable from error
             if re.search("no such (table|column)|has no column", str(error)):
                 error.add_note(OUTDATED)
             raise
+        finally:
+            if seconds:
+                self.driver.set_progress_handler(None, 0)
 
     def run_all(self, statements: Iterable[tuple[str, Values]]) -> list[Result]:
         return [self.run(sql, values) for sql, values in statements]

@@ -372,7 +372,7 @@ def account_findings(rows: list[dict], deleted_rows: list[dict]) -> Iterator[Fin
         own = [row for row in rows if row["user_id"] == user_id]
         ever = own + [row for row in deleted_rows if row["user_id"] == user_id]
         used = [row for row in ever if row["status"] == "completed" and row["quota_day"] == day]
-        _, total = history.list_generations(Session(user_id, user["token_version"]), limit=1)
+        total = history.list_generations(Session(user_id, user["token_version"]), limit=1).total
         kept = {"used": user["quota_used"], "images": user["image_count"], "total": total}
         real = {"used": len(used), "images": len(own), "total": len(own)}
         broken = [f"kept {kept}, real {real}"] if kept != real else []

@@ -3,12 +3,14 @@
 Ownership is in each WHERE: what is another's is as if it were not there.
 """
 
-from typing import Any, TypedDict
+from collections.abc import Iterable
+from typing import Any, NamedTuple, TypedDict
 
 import db
+from accounts import users
 from accounts.tokens import BadToken, Session
 from files import cleanup, storage
-from images import UNFINISHED, quota
+from images import UNFINISHED, quota, search
 
 
 class Generation(TypedDict):
@@ -45,13 +47,35 @@ FILTERS = {
     "model": "model = %(model)s",
     "since": "created_at >= %(since)s",
     "until": "created_at <= %(until)s",
-    "q": "prompt_text LIKE %(q)s ESCAPE '!'",
+    # Rows that the release before adds, while machines are upgraded, have no search_text yet.
+    "q": "INSTR(COALESCE(search_text, LOWER(prompt_text)), %(q)s) > 0",
 }
+# Each has an index of its own, in the order of time.
+INDEXED = {"status", "favorite", "model"}
+TIMES = {"since", "until"}
 AFTER_CURSOR = """
     created_at <= %(after_time)s AND (created_at < %(after_time)s OR id < %(after_id)s)
 """
+UP_TO_END = "created_at >= %(end_time)s AND (created_at > %(end_time)s OR id >= %(end_id)s)"
 # A filtered history is counted up to here; beyond, a client learns only that there are more.
 MAX_COUNT = 1000
+# Where no index helps, a page looks through this many generations, which takes about 0.1 s; it is
+# stopped after so many seconds if the disk is slow, or the prompts are made to be searched slowly.
+MAX_LOOKED_THROUGH = 20_000
+MAX_SECONDS = 2
+# To read an index up to a page so deep takes as long.
+DEEP_OFFSET = 50_000
+
+
+class Page(NamedTuple):
+    """Generations, the newest first; how many are on all pages; and where this page ends.
+
+    That is a (created_at, id), after which the next page begins, or None if there is none.
+    """
+
+    generations: list[Generation]
+    total: int
+    end: tuple[str, int] | None
 
 
 def list_generations(
@@ -60,27 +84,54 @@ def list_generations(
     offset: int = 0,
     after: tuple[str, int] | None = None,
     filters: dict[str, Any] | None = None,
-) -> tuple[list[Generation], int]:
-    """Return one page of the user's generations, newest first, and how many are on all pages.
+) -> Page:
+    """Return one page of the user's generations, from the offset or after a (created_at, id).
 
-    The page begins at the offset, or after a (created_at, id). With filters the count ends at
-    MAX_COUNT. The statement also makes the check that every request makes: raises BadToken.
+    Raises BadToken; and TooManySearches, Busy or TooSlow if more than the near end of an index has
+    to be read.
     """
     filters = filters or {}
     values = {**session._asdict(), **filters, "limit": limit, "offset": offset}
-    if "q" in filters:
-        values["q"] = contains(filters["q"])
-    conditions = ["user_id = %(user_id)s"]
-    conditions += [FILTERS[name] for name in filters]
-    total = _count_some(conditions) if filters else "image_count"
     if after:
         values["after_time"], values["after_id"] = after
+    if "q" not in filters and len(INDEXED & filters.keys()) <= 1:
+        if offset <= DEEP_OFFSET:
+            return _page(filters, values)
+        return search.run(session.user_id, _page, filters, values, MAX_SECONDS)
+    if not users.get_profile(*session):
+        raise BadToken
+    return search.run(session.user_id, _search, filters, values)
+
+
+def _page(filters: db.Row, values: db.Row, seconds: int = 0) -> Page:
+    """Return a page that an index serves; with filters the total ends at MAX_COUNT.
+
+    The statement also makes the check that every request makes: raises BadToken.
+    """
+    conditions = _conditions(filters)
+    total = _count_some(conditions) if filters else "image_count"
+    if "after_id" in values:
         conditions.append(AFTER_CURSOR)
-    rows = db.all(_select_page(total, conditions), **values)
+    rows = db.all_within(seconds, _select_page(total, conditions), **values)
     if not rows:
         raise BadToken
-    generations = [row for row in rows if row["id"]]
-    return generations, rows[0]["total"]
+    generations = _newest_first([row for row in rows if row["id"]])
+    is_full = len(generations) == values["limit"]
+    return Page(generations, rows[0]["total"], _place(generations[-1]) if is_full else None)
+
+
+def _conditions(names: Iterable[str]) -> list[str]:
+    return ["user_id = %(user_id)s", *(FILTERS[name] for name in names)]
+
+
+def _newest_first(rows: list[db.Row]) -> list[db.Row]:
+    # Sorted by the database, their texts would go to a temporary table on disk.
+    return sorted(rows, key=lambda row: (row["created_at"] or "", row["id"]), reverse=True)
+
+
+def _place(row: db.Row) -> tuple[str, int] | None:
+    # What has no time comes last, and no cursor leads there.
+    return (row["created_at"], row["id"]) if row["created_at"] else None
 
 
 def _count_some(conditions: list[str]) -> str:
@@ -96,8 +147,7 @@ def _count_some(conditions: list[str]) -> str:
 def _select_page(total: str, conditions: list[str]) -> str:
     """Return the statement for a page, which has a row without a generation if there is none.
 
-    The inner query reads an index alone, so that a deep page costs little. To order by its columns,
-    not by those of the rows, spares MySQL a temporary table on disk for their texts.
+    The inner query reads an index alone, so that a deep page costs little.
     """
     return f"""
            SELECT account.total, {COLUMNS}
@@ -105,24 +155,62 @@ def _select_page(total: str, conditions: list[str]) -> str:
                      FROM users
                     WHERE id = %(user_id)s AND token_version = %(token_version)s
                       AND is_disabled = 0) AS account
-        LEFT JOIN (SELECT id, created_at
+        LEFT JOIN (SELECT id
                      FROM image_generations
                     WHERE {" AND ".join(conditions)}
                  ORDER BY created_at DESC, id DESC
                     LIMIT %(limit)s OFFSET %(offset)s) AS page ON 1 = 1
         LEFT JOIN image_generations AS g ON g.id = page.id
-         ORDER BY page.created_at DESC, page.id DESC
     """
 
 
-def contains(text: str) -> str:
-    """Return a LIKE pattern, with `!` as its escape, for texts that contain this one."""
-    escaped = text.replace("!", "!!").replace("%", "!%").replace("_", "!_")
-    return f"%{escaped}%"
+def _search(filters: db.Row, values: db.Row) -> Page:
+    """Return a page that no index serves, out of the next MAX_LOOKED_THROUGH generations.
+
+    The total counts what was found up to the end of the page, and one if there is more.
+    """
+    within = _conditions(TIMES & filters.keys())
+    conditions = _conditions(filters)
+    if "after_id" in values:
+        within.append(AFTER_CURSOR)
+        conditions.append(AFTER_CURSOR)
+    if "q" in filters:
+        values["q"] = search.fold(filters["q"])
+    last = _newest(within, values, 1, MAX_LOOKED_THROUGH - 1)
+    end = _place(last[0]) if last else None
+    if end:
+        values["end_time"], values["end_id"] = end
+        conditions.append(UP_TO_END)
+    first = values["offset"]
+    past = min(first + values["limit"], MAX_COUNT)
+    found = _newest(conditions, values, past + 1)
+    shown = found[first:past]
+    if len(shown) == values["limit"]:
+        end = _place(shown[-1])
+    generations = list_owned(values["user_id"], [row["id"] for row in shown])
+    return Page(_newest_first(generations), min(len(found), MAX_COUNT), end)
+
+
+def _newest(conditions: list[str], values: db.Row, most: int, skipped: int = 0) -> list[db.Row]:
+    return db.all_within(
+        MAX_SECONDS,
+        f"""
+          SELECT id, created_at
+            FROM image_generations
+           WHERE {" AND ".join(conditions)}
+        ORDER BY created_at DESC, id DESC
+           LIMIT %(most)s OFFSET %(skipped)s
+        """,
+        **values,
+        most=most,
+        skipped=skipped,
+    )
 
 
 def list_owned(user_id: int, ids: list[int]) -> list[Generation]:
     """Return those of the generations that are the user's."""
+    if not ids:
+        return []
     return db.all(
         f"""
           SELECT {COLUMNS}
@@ -133,6 +221,58 @@ def list_owned(user_id: int, ids: list[int]) -> list[Generation]:
         user_id,
         *ids,
     )
+
+
+# -- Search texts -------------------------------------------------------------------------------
+
+# So many rows are looked through at once, and so many get their text in one transaction, which the
+# longest prompts keep below the server's limit of a packet.
+LOOK_ROWS = 1000
+FILL_ROWS = 100
+
+
+def fill_search_texts() -> None:
+    """Give rows without a search_text theirs; may be stopped and go on, and run many at once."""
+    done = 0
+    while last := db.retry_while_unavailable(_last_of_next, done):
+        rows = db.retry_while_unavailable(_list_without_search_text, done, last)
+        for first in range(0, len(rows), FILL_ROWS):
+            some = rows[first : first + FILL_ROWS]
+            db.retry_while_unavailable(db.run_transaction, *map(_fill, some))
+        done = last
+
+
+def _last_of_next(after_id: int) -> int | None:
+    return db.value(
+        """
+        SELECT MAX(id)
+          FROM (SELECT id FROM image_generations WHERE id > %s ORDER BY id LIMIT %s) AS next
+        """,
+        after_id,
+        LOOK_ROWS,
+    )
+
+
+def _list_without_search_text(after_id: int, last_id: int) -> list[db.Row]:
+    return db.all(
+        """
+          SELECT id, prompt_text
+            FROM image_generations
+           WHERE id > %s AND id <= %s AND search_text IS NULL
+        ORDER BY id
+        """,
+        after_id,
+        last_id,
+    )
+
+
+def _fill(row: db.Row) -> tuple[str, db.Row]:
+    sql = """
+        UPDATE image_generations
+           SET search_text = %(text)s, updated_at = updated_at
+         WHERE id = %(id)s AND search_text IS NULL
+    """
+    return sql, {"id": row["id"], "text": search.fold(str(row["prompt_text"] or ""))}
 
 
 # -- One generation -----------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import db
 import engines
 from engines import catalog
 from engines.catalog import CHOICES, RANGES, Model, Range
-from images import blocklist
+from images import blocklist, search
 from images.history import Generation
 from images.queue import Job
 from images.schemas import GenerateInput, depth
@@ -150,10 +150,12 @@ def new_rows(wanted: GenerateInput, extra: dict[str, Any]) -> list[db.Row]:
     `extra` are more params for the record.
     """
     model = find_model(wanted.model)
+    search_text = search.fold(wanted.prompt)
     rows = []
     for seed in seeds(wanted, model):
         row = {
             "prompt_text": wanted.prompt,
+            "search_text": search_text,
             "model": wanted.model,
             "width": wanted.width,
             "height": wanted.height,

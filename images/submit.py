@@ -109,9 +109,10 @@ def new_record(row: db.Row, now: str, generation_id: int) -> history.Generation:
 # Each statement changes something only if the one before it did.
 INSERT = """
     INSERT INTO image_generations
-           (user_id, prompt_text, status, progress, favorite, model, width, height,
+           (user_id, prompt_text, search_text, status, progress, favorite, model, width, height,
             generation_params_json, created_at, updated_at, not_before, quota_day)
-    SELECT %(user_id)s, %(prompt_text)s, 'pending', 0, 0, %(model)s, %(width)s, %(height)s,
+    SELECT %(user_id)s, %(prompt_text)s, %(search_text)s, 'pending', 0, 0, %(model)s,
+           %(width)s, %(height)s,
            %(generation_params_json)s, %(now)s, %(now)s, %(not_before)s, %(today)s
       FROM DUAL
      WHERE ROW_COUNT() = 1

@@ -19,14 +19,16 @@ from pymysql.constants import ER
 
 from accounts import users
 from config import settings
-from images import quota
+from images import history, quota
 from pool import Connection, Duplicate, connect
 
 FOLDER = Path(__file__).parent
 
-# Processes of the release before this migration do not keep its counter. While there may still be
-# some, on machines that are upgraded one by one, every start counts anew.
+# Processes of the release before one of these migrations do not keep its counter, or its texts for
+# searches. While there may still be some, on machines that are upgraded one by one, every start
+# counts anew, and fills in what they left out.
 COUNTER_MIGRATION = "0007_names"
+SEARCH_MIGRATION = "0009_search"
 UPGRADE_DAYS = 7
 
 # A lock older than this belonged to a process that was killed. Should its owner only be slow, two
@@ -40,7 +42,6 @@ MYSQL_WORDS = {
     "{MYSQL}": "",
     "{ID}": "INT AUTO_INCREMENT PRIMARY KEY",
     "{KEY}": "VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NULL",
-    "{FOLDED}": "MEDIUMTEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NULL",
     "{TABLE}": "ENGINE=InnoDB DEFAULT CHARSET=utf8mb4",
     "{ON_UPDATE_NOW}": "ON UPDATE CURRENT_TIMESTAMP",
 }
@@ -48,7 +49,6 @@ SQLITE_WORDS = {
     "{MYSQL}": "--",
     "{ID}": "INTEGER PRIMARY KEY AUTOINCREMENT",
     "{KEY}": "VARCHAR(255)",
-    "{FOLDED}": "TEXT",
     "{TABLE}": "",
     "{ON_UPDATE_NOW}": "",
 }
@@ -73,11 +73,14 @@ def upgrade() -> list[str]:
                     apply(connection, path)
                     applied.append(path.stem)
         is_upgrading = days_since(connection, COUNTER_MIGRATION) < UPGRADE_DAYS
+        is_filling = days_since(connection, SEARCH_MIGRATION) < UPGRADE_DAYS
     finally:
         connection.close()
     users.fill_keys()
     if is_upgrading:
         quota.recount_images()
+    if is_filling:
+        history.fill_search_texts()
     return applied
 
 
@@ -105,7 +108,7 @@ def applied_at(connection: Connection) -> dict[str, str]:
 
 
 def days_since(connection: Connection, version: str) -> float:
-    """Return how many days ago a migration was applied."""
+    """Return how many days ago a migration was applied, more than there are if it was not."""
     rows = connection.run(
         """
         SELECT UNIX_TIMESTAMP() - UNIX_TIMESTAMP(applied_at) AS seconds
@@ -114,7 +117,7 @@ def days_since(connection: Connection, version: str) -> float:
         """,
         (version,),
     ).rows
-    return rows[0]["seconds"] / 86400
+    return rows[0]["seconds"] / 86400 if rows else float("inf")
 
 
 def create_own_tables(connection: Connection) -> None:

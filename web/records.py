@@ -13,7 +13,7 @@ from accounts import tokens
 from accounts.users import Account
 from engines.catalog import CHOICES, RANGES, Model, read_size
 from images import COMPLETED, FAILED, UNFINISHED, parameters, queue_status
-from images.history import Generation
+from images.history import Generation, Page
 from images.schemas import MAX_IMAGES, HistoryQuery, make_cursor
 from web.inputs import service_path
 from web.responses import language, success, with_etag
@@ -150,20 +150,15 @@ def watched(generations: list[Generation], data: Any) -> Response:
     return response
 
 
-def history_page(generations: list[Generation], total: int, query: HistoryQuery) -> dict[str, Any]:
-    next_cursor = None
-    last = generations[-1] if generations else None
-    # A page that is not full is the last, and what has no time comes last.
-    if len(generations) == query.per_page and last["created_at"]:
-        next_cursor = make_cursor(last["created_at"], last["id"])
+def history_page(page: Page, query: HistoryQuery) -> dict[str, Any]:
     pagination = {
-        "total": total,
+        "total": page.total,
         "page": query.page,
         "perPage": query.per_page,
-        "totalPages": -(-total // query.per_page),
-        "nextCursor": next_cursor,
+        "totalPages": -(-page.total // query.per_page),
+        "nextCursor": make_cursor(*page.end) if page.end else None,
     }
-    return {"records": public_records(generations), "pagination": pagination}
+    return {"records": public_records(page.generations), "pagination": pagination}
 
 
 def next_link(page: dict[str, Any]) -> dict[str, str]:
