@@ -54,11 +54,12 @@ def _make_now(session: Session, rows: list[db.Row], used_key: UsedKey | None) ->
     if not submitted:  # deleted since the first request with this key
         raise ApiError("image_deleted")
     [record] = submitted
-    if job := jobs.claim(record["id"]):
+    job = jobs.claim(record["id"])
+    if job:
         with suppress(jobs.ClaimLost):  # canceled or deleted meanwhile: the record tells
             jobs.run(job)
     generation = _read_again(session.user_id, record)
-    if generation["status"] == PENDING:  # its files could not be written after all
+    if job and generation["status"] == PENDING:  # its files could not be written after all
         delete(session.user_id, [generation["id"]])
         raise storage.Unavailable
     return generation
