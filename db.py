@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from config import settings
 from pool import Connection, Duplicate, Result, TooSlow, Unavailable, Values, pool
 
 __all__ = ["Duplicate", "TooSlow", "Unavailable"]  # what callers catch
@@ -125,6 +126,12 @@ def insert(table: str, **columns: Any) -> int:
     names = ", ".join(columns)
     sql = f"INSERT INTO {table} ({names}) VALUES ({placeholders(columns)})"
     return execute(sql, *columns.values()).new_id
+
+
+def erase_deleted() -> None:
+    """Leave nothing that was deleted readable in SQLite's files; a server sees to its own."""
+    if not settings.uses_mysql:
+        execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def placeholders(values: Any) -> str:

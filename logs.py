@@ -38,7 +38,14 @@ class JsonFormatter(logging.Formatter):
         line.update(getattr(record, "details", {}))
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return to_json(line)
+        return printable(to_json(line))
+
+
+def printable(text: str) -> str:
+    r"""Return a JSON text with \\uXXXX for what a terminal or viewer would obey, not show."""
+    if text.isascii() and "\x7f" not in text:
+        return text
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 def dict_config() -> dict:

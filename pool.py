@@ -331,6 +331,7 @@ class SQLite:
             )
             self.driver.execute("PRAGMA journal_mode = WAL")
             self.driver.execute("PRAGMA foreign_keys = ON")
+            self.driver.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
         except (sqlite3.OperationalError, OSError) as error:
             raise Unavailable from error
         # Rows of other programs may hold bytes that are no UTF-8.

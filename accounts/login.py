@@ -1,6 +1,7 @@
 """Log-in: a name and a password for an account; too many failures are refused."""
 
 import hashlib
+import logging
 
 import heavy
 from accounts import passwords, users
@@ -12,6 +13,9 @@ from errors import ApiError
 
 # So many times the failures that one network may have are allowed to all of them together.
 FACTOR_OF_ALL_NETWORKS = 10
+
+
+log = logging.getLogger("login")
 
 
 class WrongCredentials(ApiError):
@@ -73,6 +77,9 @@ def verify(user: Account | None, password: str, limit: RateLimit) -> None:
     limit.hit()
     password_hash = user["password_hash"] if user else None
     if not passwords.is_password_right(password_hash, password):
+        log.warning(
+            "failed log-in", extra={"details": {"account": limit.wide.removeprefix("login:")}}
+        )
         raise WrongCredentials
     limit.refund()
     if passwords.needs_rehash(password_hash, password):

@@ -4,7 +4,8 @@ from contextlib import suppress
 
 import db
 import heavy
-from accounts import passwords, users
+from accounts import passwords, rate_limits, users
+from accounts.login import account_hash
 from accounts.rate_limits import RateLimit, network
 from accounts.schemas import RegisterInput
 from accounts.users import Account, email_key, identity_key
@@ -32,16 +33,12 @@ def register(wanted: RegisterInput, avatar: bytes | None = None, address: str = 
     accounts came from this address.
     """
     here = network(address)
-    limit = RateLimit(
-        {f"register:{here}": settings.REGISTRATIONS_PER_ADDRESS},
-        window_seconds=3600,
-        code="too_many_registrations",
-    )
-    refuse_taken(wanted)
-    # The operator's command has no address.
-    if address and identity_key(wanted.username) in map(identity_key, settings.RESERVED_NAMES):
-        raise Taken("username")
+    limit = hourly_limit("register", here, settings.REGISTRATIONS_PER_ADDRESS)
+    conflicts = hourly_limit("taken", here, settings.TAKEN_NAMES_PER_ADDRESS)
     limit.check()
+    conflicts.check()
+    # The operator's command has no address.
+    refuse_taken(wanted, conflicts, reserved=settings.RESERVED_NAMES if address else [])
     picture = heavy.pictures.run(pictures.make_avatar, avatar, owner=here) if avatar else None
     password_hash = heavy.passwords.run(passwords.hash_password, wanted.password, owner=here)
     avatar_key = store_avatar(picture) if picture else None
@@ -55,9 +52,18 @@ def register(wanted: RegisterInput, avatar: bytes | None = None, address: str = 
     return users.get_user(user_id)
 
 
-def refuse_taken(wanted: RegisterInput) -> None:
-    taken = users.list_taken(identity_key(wanted.username), email_key(wanted.email))
+def hourly_limit(name: str, here: str, most: int) -> RateLimit:
+    return RateLimit({f"{name}:{here}": most}, window_seconds=3600, code="too_many_registrations")
+
+
+def refuse_taken(wanted: RegisterInput, conflicts: RateLimit, reserved: list[str]) -> None:
+    """Raise Taken, but not so often that one could find out who has an account."""
+    name = identity_key(wanted.username)
+    taken = users.list_taken(name, email_key(wanted.email))
+    if not taken and name in map(identity_key, reserved):
+        taken = ["username"]
     if taken:
+        conflicts.hit()
         raise Taken(*taken)
 
 
@@ -96,4 +102,6 @@ def delete_account(user: Account) -> None:
     if user["avatar_url"]:
         keys.append(storage.key_of(user["avatar_url"]))
     users.delete_user(user["id"], keys)
+    rate_limits.delete_named(f"login:{account_hash(user['username'])}")
     cleanup.delete_files(keys)
+    db.erase_deleted()

@@ -1,6 +1,6 @@
 """SQL of `users`: who has an account. Its columns of quota belong to `images/quota.py`.
 
-Deleting an account also deletes its rows of `image_generations`.
+Deleting an account also deletes its rows in other tables.
 """
 
 import unicodedata
@@ -13,6 +13,8 @@ from email_validator import EmailNotValidError
 import db
 from files import cleanup
 from validation import INVISIBLE, read_email
+
+TABLES_OF_USERS = ("image_generations", "idempotency_keys", "deleted_generations")
 
 
 class Account(TypedDict):
@@ -145,7 +147,8 @@ def delete_user(user_id: int, file_keys: list[str]) -> bool:
     """Delete the account with its whole history, and schedule the deletion of these files."""
     with db.transaction():
         db.one("SELECT id FROM users WHERE id = %s FOR UPDATE", user_id)
-        db.execute("DELETE FROM image_generations WHERE user_id = %s", user_id)
+        for table in TABLES_OF_USERS:
+            db.execute(f"DELETE FROM {table} WHERE user_id = %s", user_id)
         cleanup.schedule_deletion(file_keys, after_seconds=0)
         return db.execute("DELETE FROM users WHERE id = %s", user_id).count > 0
 

@@ -24,7 +24,7 @@ from images.queue import Job
 LEASE_SECONDS = 30
 MAX_ATTEMPTS = 3
 BACKOFF_SECONDS = (5, 30)
-MAX_BACKOFF_SECONDS = 3600
+MAX_BACKOFF_SECONDS = queue.MAX_WAIT_SECONDS
 
 log = logging.getLogger("jobs")
 
@@ -139,6 +139,7 @@ def release(job: Job) -> None:
 
 def sweep() -> None:
     """Repair what processes that died left; any number of workers may do so at the same time."""
+    queue.forget_wrong_clock()
     queue.cancel_of_disabled()
     for job in queue.list_abandoned():
         if job["is_late"]:

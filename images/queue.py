@@ -32,6 +32,10 @@ class Job(TypedDict):
 # `is_sent` for this: both are written, and either counts.
 MAY_BE_CHARGED = "CASE WHEN is_sent = 1 THEN 1 ELSE may_be_charged END AS may_be_charged"
 
+# Nothing is put off further than this, and no lease is longer; if it seems so, the database's clock
+# was wrong.
+MAX_WAIT_SECONDS = 3600
+
 # What is being made for an account that is disabled meanwhile stops at the next heartbeat.
 OF_ENABLED_USER = """
     EXISTS (SELECT 1 FROM users AS u WHERE u.id = user_id AND u.is_disabled = 0)
@@ -69,7 +73,8 @@ def next_generation(models: list[str]) -> int | None:
             WHERE g.status = 'pending' AND g.not_before <= UNIX_TIMESTAMP()
               AND g.model IN ({db.placeholders(models)})
          GROUP BY g.user_id + 0, u.served_at, working.number
-         ORDER BY COALESCE(working.number, 0), u.served_at, id
+         ORDER BY COALESCE(working.number, 0),
+                  CASE WHEN u.served_at > UNIX_TIMESTAMP() + 60 THEN 0 ELSE u.served_at END, id
             LIMIT 1
         """,
         *models,
@@ -234,6 +239,32 @@ def list_abandoned() -> list[db.Row]:
            AND (lease_until < UNIX_TIMESTAMP() OR deadline_at <= UNIX_TIMESTAMP())
          LIMIT 100
         """
+    )
+
+
+def forget_wrong_clock() -> None:
+    """Bring times back that were written while the database's clock was wrong by hours or years.
+
+    What is being made goes on: its next heartbeat renews the lease.
+    """
+    db.execute(
+        """
+        UPDATE image_generations
+           SET lease_until = UNIX_TIMESTAMP() + %(seconds)s,
+               deadline_at = UNIX_TIMESTAMP() + %(seconds)s
+         WHERE status = 'processing' AND model IS NOT NULL
+           AND lease_until > UNIX_TIMESTAMP() + %(seconds)s
+        """,
+        seconds=MAX_WAIT_SECONDS,
+    )
+    db.execute(
+        """
+        UPDATE image_generations
+           SET not_before = 0
+         WHERE status = 'pending' AND model IS NOT NULL
+           AND not_before > UNIX_TIMESTAMP() + %s
+        """,
+        MAX_WAIT_SECONDS,
     )
 
 
@@ -421,14 +452,23 @@ def forget_worker(name: str) -> None:
 
 
 def delete_old_workers() -> int:
-    return db.execute("DELETE FROM workers WHERE seen_at < UNIX_TIMESTAMP() - 3600").count
+    sql = """
+        DELETE FROM workers
+         WHERE seen_at < UNIX_TIMESTAMP() - 3600 OR seen_at > UNIX_TIMESTAMP() + 3600
+    """
+    return db.execute(sql).count
 
 
 def list_live_workers(seen_seconds: int) -> list[db.Row]:
     """List the workers seen in the last seconds: {models, run_seconds}, as note_worker() wrote."""
     return db.all(
-        "SELECT models, run_seconds FROM workers WHERE seen_at > UNIX_TIMESTAMP() - %s",
-        seen_seconds,
+        """
+        SELECT models, run_seconds
+          FROM workers
+         WHERE seen_at > UNIX_TIMESTAMP() - %(seconds)s
+           AND seen_at <= UNIX_TIMESTAMP() + %(seconds)s
+        """,
+        seconds=seen_seconds,
     )
 
 

@@ -169,9 +169,9 @@ def take_lock(connection: Connection, owner: str) -> bool:
         """
         UPDATE schema_lock
            SET owner = %s, taken = UNIX_TIMESTAMP()
-         WHERE taken < UNIX_TIMESTAMP() - %s
+         WHERE taken < UNIX_TIMESTAMP() - %s OR taken > UNIX_TIMESTAMP() + %s
         """,
-        (owner, LOCK_SECONDS),
+        (owner, LOCK_SECONDS, LOCK_SECONDS),
     )
     return taken_over.count == 1
 

@@ -111,6 +111,33 @@ def test_user_delete_leaves_nothing_behind(flask, alice, bob, settings):
     assert len(bob.history()["records"]) == 1
 
 
+def test_user_delete_leaves_no_row_in_any_table(flask, alice):
+    submit(alice, key="k")
+    number = alice.generate().json["data"]["id"]
+    alice.open("DELETE", f"/api/v1/images/{number}")
+    alice.post("/api/auth/login", json={"username": "alice", "password": "wrong1"})
+
+    flask("user", "delete", "alice", "--yes")
+
+    tables = ("users", "image_generations", "idempotency_keys", "deleted_generations")
+    assert [db.value(f"SELECT COUNT(*) FROM {table}") for table in tables] == [0] * 4
+    names = [row["name"] for row in db.all("SELECT name FROM rate_limits")]
+    assert sorted(names) == ["login:127.0.0.1", "register:127.0.0.1"]
+
+
+@pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
+def test_user_delete_leaves_nothing_readable_in_the_files_of_sqlite(flask, alice, settings):
+    submit(alice, "a very private prompt")
+    files = [settings.instance_dir / name for name in ("app.db", "app.db-wal")]
+    assert any(b"very private" in file.read_bytes() for file in files)
+
+    flask("user", "delete", "alice", "--yes")
+
+    for file in files:
+        data = file.read_bytes()
+        assert b"very private" not in data and b"alice@example.com" not in data
+
+
 def test_files_of_a_user_delete_that_was_killed_half_way_are_deleted(
     flask, alice, bob, settings, monkeypatch
 ):

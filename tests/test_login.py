@@ -247,9 +247,9 @@ def test_a_good_login_takes_six_statements(alice, database, monkeypatch):
 
 
 def noting(sent: list, run):
-    def run_and_note(self, sql, values=()):
+    def run_and_note(self, sql, *values):
         sent.append(sql)
-        return run(self, sql, values)
+        return run(self, sql, *values)
 
     return run_and_note
 

@@ -1129,3 +1129,67 @@ def test_an_account_that_is_enabled_again_may_submit_again(alice):
     work()
 
     assert record(alice, number)["status"] == "completed"
+
+
+# -- A database clock that was wrong by a year ----------------------------------------------------
+
+YEAR = 365 * 86400
+
+
+def test_a_dead_worker_of_next_year_lets_its_job_go(alice):
+    number = submit_one(alice)
+    jobs.acquire(["test_model"])
+    db.execute(
+        f"""
+        UPDATE image_generations
+           SET lease_until = lease_until + {YEAR}, deadline_at = deadline_at + {YEAR}
+        """
+    )
+    jobs.sweep()
+    row = db.one("SELECT lease_until - UNIX_TIMESTAMP() AS seconds FROM image_generations")
+    assert row["seconds"] <= 3600
+
+    db.execute("UPDATE image_generations SET lease_until = 1")
+    jobs.sweep()
+    work()
+
+    assert record(alice, number)["status"] == "completed"
+
+
+def test_a_living_worker_of_next_year_keeps_its_job(alice):
+    number = submit_one(alice)
+    job = jobs.acquire(["test_model"])
+    db.execute("UPDATE image_generations SET lease_until = lease_until + %s", YEAR)
+    jobs.sweep()
+
+    jobs.run(job)
+
+    assert record(alice, number)["status"] == "completed"
+
+
+def test_a_job_put_off_to_next_year_is_made(alice):
+    number = submit_one(alice)
+    db.execute("UPDATE image_generations SET not_before = UNIX_TIMESTAMP() + %s", YEAR)
+    jobs.sweep()
+
+    work()
+
+    assert record(alice, number)["status"] == "completed"
+
+
+def test_a_user_served_next_year_takes_turns(alice, bob):
+    first = submit_one(alice)
+    submit_one(bob)
+    db.execute("UPDATE users SET served_at = UNIX_TIMESTAMP() + %s WHERE id = %s", YEAR, alice.id)
+    db.execute("UPDATE users SET served_at = 5 WHERE id = %s", bob.id)
+
+    assert queue.next_generation(["test_model"]) == first
+
+
+def test_a_worker_seen_next_year_is_not_alive(database):
+    queue.note_worker("w1", "{}", 1.0)
+    db.execute("UPDATE workers SET seen_at = seen_at + %s", YEAR)
+
+    assert queue.list_live_workers(30) == []
+    queue.delete_old_workers()
+    assert db.value("SELECT COUNT(*) FROM workers") == 0

@@ -218,6 +218,21 @@ def test_too_many_registrations_from_one_address_are_refused(client, settings):
     assert 0 < int(response.headers["Retry-After"]) <= 3600
 
 
+@pytest.mark.parametrize("field", ["username", "email"])
+def test_nobody_finds_out_by_the_thousand_who_has_an_account(alice, settings, field):
+    settings.TAKEN_NAMES_PER_ADDRESS = 2
+    taken = {field: form("alice")[field]}
+
+    def register(name, **options):
+        return alice.http.post("/api/auth/register", data={**form(name), **taken}, **options)
+
+    statuses = [register(f"user{number}").status_code for number in range(4)]
+
+    assert statuses == [409, 409, 429, 429]
+    response = register("user5", environ_base={"REMOTE_ADDR": "10.9.9.9"})
+    assert response.status_code == 409
+
+
 def test_twenty_registrations_of_one_name_at_once_make_one_account(live):
     service = live(WEB_WORKERS="2")
 

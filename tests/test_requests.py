@@ -2,6 +2,8 @@
 
 import ipaddress
 import json
+import logging
+import re
 
 import pytest
 from flask import Flask
@@ -308,3 +310,37 @@ def test_the_service_may_lie_below_a_path(alice):
     assert alice.get("/", **below).headers["Location"] == "/studio/api/docs"
     assert record["imageUrl"].startswith("/api/uploads/")
     assert Person().get(record["signedImageUrl"], **below).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "character", ["\0", "\x1b", "\x7f", "\x85", "\x9b", "\u2028", "\u2029", "\u202e", "\u2066",
+                  "\u200f", "\u061c", "\ufeff", "\xad", "\ud800", "\U000e0041"],
+)  # fmt: skip
+def test_a_log_line_holds_nothing_that_a_terminal_obeys(caplog, character):
+    caplog.set_level("INFO")
+    logging.getLogger("api").info("a%sb", character, extra={"details": {"x": f"é猫{character}"}})
+
+    line = JsonFormatter().format(caplog.records[-1])
+
+    assert character not in line and "é猫" in line
+    assert json.loads(line)["message"] == f"a{character}b"
+
+
+def test_a_log_line_names_the_error_code(client, caplog):
+    caplog.set_level("INFO")
+    client.get("/api/none")
+
+    assert json.loads(JsonFormatter().format(caplog.records[-1]))["code"] == "not_found"
+
+
+def test_a_failed_log_in_names_the_hash_of_the_account(alice, caplog):
+    def failed(name: str) -> str:
+        alice.post("/api/auth/login", json={"username": name, "password": "wrong1"})
+        [record] = [one for one in caplog.records if one.message == "failed log-in"]
+        caplog.clear()
+        return record.details["account"]
+
+    first, again, other = failed("alice"), failed("ALICE"), failed("my-secret-password")
+
+    assert first == again != other
+    assert re.fullmatch("[0-9a-f]{32}", first)

@@ -179,6 +179,8 @@ def log_request(method: str, status: int) -> None:
         "ms": round(seconds * 1000, 1),
         "address": client_address(),
     }
+    if code := g.get("error_code"):
+        details["code"] = code
     if session := g.get("session"):
         details["user_id"] = session.user_id
     log.info("request", extra={"details": details})

@@ -6,7 +6,7 @@ import logging
 from functools import lru_cache
 from typing import Any
 
-from flask import Response, current_app, request
+from flask import Response, current_app, g, request
 from werkzeug.datastructures import LanguageAccept
 from werkzeug.exceptions import HTTPException
 from werkzeug.http import parse_accept_header
@@ -85,6 +85,7 @@ def error_response(error: Exception) -> tuple[dict, int, dict]:
             raise error
         log.error("unexpected error", exc_info=error)
         error = ApiError("internal_error")
+    g.error_code = error.code
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
     status, *_ = errors.ERRORS[error.code]
