@@ -26,6 +26,7 @@ from images import quota as quotas
 from images.history import Generation
 from images.schemas import (
     DeleteInput,
+    DownloadQuery,
     FavoriteInput,
     FileQuery,
     GenerateInput,
@@ -281,7 +282,8 @@ def history(session: Session):
 @app.get("/api/uploads/avatars/<filename>")
 def avatar_file(filename: str):
     """Serve an avatar to anyone."""
-    return files.stored_file(f"avatars/{filename}", files.PUBLIC)
+    is_download = bool(read_query(DownloadQuery).download)
+    return files.stored_file(f"avatars/{filename}", files.PUBLIC, is_download)
 
 
 @app.get("/api/uploads/generated_images/<user_id>/<filename>")
@@ -292,6 +294,6 @@ def generated_file(user_id: str, filename: str):
     `?metadata=strip` leaves out prompt and parameters.
     """
     key = f"generated_images/{user_id}/{filename}"
-    if read_query(FileQuery).metadata == "strip":
-        return files.stripped_file(key, files.PRIVATE)
-    return files.stored_file(key, files.PRIVATE)
+    query = read_query(FileQuery)
+    send = files.stripped_file if query.metadata else files.stored_file
+    return send(key, files.private(), bool(query.download))

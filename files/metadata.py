@@ -211,6 +211,10 @@ class PictureFile:
     def has_text(self, keyword: str) -> bool:
         return False
 
+    def text(self, keyword: str) -> str:
+        """Return the text of that keyword in a PNG file; "" if there is none."""
+        return ""
+
     def put_texts(self, values: Texts) -> None:
         """Write texts into a PNG file, and replace those with the same keywords.
 
@@ -385,6 +389,13 @@ class PngFile(PictureFile):
 
     def has_text(self, keyword: str) -> bool:
         return any(png_text_keyword(chunk) == keyword.encode() for chunk in self.chunks)
+
+    def text(self, keyword: str) -> str:
+        for chunk in self.chunks:
+            if png_text_keyword(chunk) == keyword.encode():
+                is_latin = read_kind(chunk.raw, 4, 4) != b"iTXt"
+                return self.text_of(chunk).decode("latin-1" if is_latin else "utf-8", "replace")
+        return ""
 
     def drop_unreadable(self) -> None:
         kept = []

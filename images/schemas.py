@@ -214,5 +214,9 @@ class IdsQuery(BaseModel):
     ids: Annotated[IdList, WithJsonSchema(QUERY_IDS)]
 
 
-class FileQuery(BaseModel):
+class DownloadQuery(BaseModel):
+    download: Literal["1"] | None = None
+
+
+class FileQuery(DownloadQuery):
     metadata: Literal["strip"] | None = None

@@ -1,8 +1,11 @@
 import errno
 import io
+import re
 import tempfile
+import time
 
 import pytest
+from werkzeug.http import parse_options_header
 
 import db
 from files import cleanup, storage
@@ -429,3 +432,99 @@ def test_a_stored_file_that_cannot_be_opened_now_is_503(alice, image, monkeypatc
     monkeypatch.setattr("web.files.send_file", refuse_all)
 
     assert_unavailable(alice.get(image))
+
+
+# -- Downloads, and what a link shows -------------------------------------------------------------
+
+
+def name_of(response) -> str:
+    """Return the name that an attachment suggests, after a look at its plain form."""
+    kind, options = parse_options_header(response.headers["Content-Disposition"])
+    assert kind == "attachment"
+    plain = re.search('filename="([^"]*)"', response.headers["Content-Disposition"]).group(1)
+    assert re.fullmatch(r"[A-Za-z0-9_.-]{1,100}", plain)
+    return options["filename"]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "name"),
+    [
+        ("a fox in the snow", "a-fox-in-the-snow"),
+        ("雪中的狐狸，油画", "雪中的狐狸-油画"),
+        ("../../etc/passwd", "etc-passwd"),
+        ('x"; filename="y.exe', "x-filename-y-exe"),
+        ("a\r\nSet-Cookie: b=c", "a"),
+        ("नमस्ते", "नमस्ते"),
+        ("🦊🦊", "image"),
+        ("CON", "CON"),
+        ("x" * 2000, "x" * 40),
+    ],
+)
+def test_a_download_has_a_name_for_people(alice, client, prompt, name):
+    alice.generate(prompt)
+    record = alice.history()["records"][0]
+    mark = record["imageUrl"].rpartition("/")[2][:8]
+
+    answers = [alice.get(record["imageUrl"] + "?download=1")]
+    answers.append(client.get(record["signedImageUrl"] + "&download=1"))
+
+    assert [name_of(answer) for answer in answers] == [f"{name}-{mark}.png"] * 2
+    assert answers[0].data == alice.get(record["imageUrl"]).data
+
+
+def test_a_download_without_metadata_does_not_name_the_prompt(alice, client):
+    alice.generate("a secret fox")
+    record = alice.history()["records"][0]
+
+    for link in ("signedStrippedUrl", "signedThumbnailUrl"):
+        assert "fox" not in name_of(client.get(record[link] + "&download=1"))
+
+
+def test_a_download_behind_nginx_has_a_name_too(alice, image, settings):
+    settings.X_ACCEL_PREFIX = "/protected-uploads/"
+
+    assert name_of(alice.get(image + "?download=1")).startswith("a-fox-")
+
+
+def test_an_avatar_can_be_downloaded(client):
+    storage.put("avatars/0123456789.png", picture("PNG"))
+
+    assert name_of(client.get("/api/uploads/avatars/0123456789.png?download=1")).startswith(
+        "image-"
+    )
+    assert client.get("/api/uploads/avatars/0123456789.png?download=x").status_code == 400
+
+
+def test_a_link_without_metadata_cannot_be_made_to_show_it(alice, client):
+    alice.generate("a secret fox")
+    record = alice.history()["records"][0]
+    stripped = record["signedStrippedUrl"]
+    path, _, query = stripped.partition("?")
+    first, *others = query.split("&")
+
+    assert b"secret fox" not in client.get(stripped).data
+    tries = [
+        "&".join(others),
+        "&".join([*others, first.replace("strip", "keep")]),
+        "&".join([*others, first, "metadata="]),
+        "&".join(["metadata=", *others, first]),
+        "&".join([first, *others, others[-1]]),
+        "&".join([*others, "Metadata=strip"]),
+    ]
+    for changed in tries:
+        assert client.get(f"{path}?{changed}").status_code in (400, 403)
+    reordered = client.get(f"{path}?{'&'.join([*others, first])}")
+    assert reordered.status_code == 200 and b"secret fox" not in reordered.data
+
+
+@pytest.mark.parametrize("name", ["signedImageUrl", "signedThumbnailUrl", "signedStrippedUrl"])
+def test_a_picture_is_cached_no_longer_than_its_link_is_good(alice, client, name):
+    alice.generate()
+    link = alice.history()["records"][0][name]
+    end = int(re.search(r"expires=(\d+)", link).group(1))
+
+    before = time.time()
+    control = client.get(link).headers["Cache-Control"]
+
+    seconds = int(re.search(r"max-age=(\d+)", control).group(1))
+    assert control.startswith("private") and 0 < seconds <= end - before + 1

@@ -106,6 +106,11 @@ def one_argument(name: str) -> str:
     return values[0]
 
 
+def what_is_shown() -> str:
+    """Return the part of the address that leaves something out of the picture."""
+    return f"?metadata={one_argument('metadata')}" if "metadata" in request.args else ""
+
+
 def read_link(user_id: str) -> Session:
     """Return the session that the signed link stands for, as `g.session` too. Raises ApiError."""
     owner = users.get_user(int(user_id)) if re.fullmatch(r"[0-9]{1,9}", user_id) else None
@@ -113,7 +118,10 @@ def read_link(user_id: str) -> Session:
         raise ApiError("link_invalid")
     expires, signature = one_argument("expires"), one_argument("sig")
     version = owner["token_version"]
-    if not tokens.is_link_valid(request.path, expires, signature, version):
+    # Who may see all of a picture may see less, but not the other way round.
+    shown = {request.path, request.path + what_is_shown()}
+    if not any(tokens.is_link_valid(url, expires, signature, version) for url in shown):
         raise ApiError("link_invalid")
+    g.link_expires = int(expires)
     g.session = Session(owner["id"], version)
     return g.session

@@ -3,18 +3,21 @@
 import hashlib
 import io
 import re
+import time
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from flask import Response, request, send_file
+from flask import Response, g, request, send_file
 from werkzeug.exceptions import RequestedRangeNotSatisfiable
 from werkzeug.http import parse_date, parse_range_header
 
 from config import settings
 from errors import ApiError
 from files import metadata, storage
+from images.results import PARAMETERS
 from validation import InvalidInput
 
 # The only types served for display; whatever else lies in uploads/ is offered as a download.
@@ -27,10 +30,21 @@ IMAGE_TYPES = {
 }
 DOWNLOAD_TYPE = "application/octet-stream"
 PUBLIC = "public, max-age=31536000, immutable"
-PRIVATE = "private, max-age=31536000, immutable"
+PRIVATE = "private, max-age={seconds}, immutable"
+YEAR_SECONDS = 31536000
+# Characters of a prompt in the name of a download, and of what tells two downloads apart.
+MAX_NAME = 40
+MAX_MARK = 8
 
 
-def stored_file(key: str, cache_control: str) -> Response:
+def private() -> str:
+    """Return how long a private file may be cached: no longer than the link to it is good."""
+    expires = g.get("link_expires")
+    seconds = YEAR_SECONDS if expires is None else max(0, expires - int(time.time()))
+    return PRIVATE.format(seconds=seconds)
+
+
+def stored_file(key: str, cache_control: str, is_download: bool = False) -> Response:
     """Answer with a stored file, whose bytes nginx sends if X_ACCEL_PREFIX says so."""
     path = find(key)
     if settings.X_ACCEL_PREFIX:
@@ -40,6 +54,8 @@ def stored_file(key: str, cache_control: str) -> Response:
         response.headers["X-Accel-Redirect"] = settings.X_ACCEL_PREFIX + quote(key)
     else:
         response = send(path, path.name)
+    if is_download:
+        offer(response, path, prompt_in(path))
     response.headers["Cache-Control"] = cache_control
     return response
 
@@ -54,7 +70,7 @@ def refuse_wrong_range(size: int) -> None:
         raise RequestedRangeNotSatisfiable(size)
 
 
-def stripped_file(key: str, cache_control: str) -> Response:
+def stripped_file(key: str, cache_control: str, is_download: bool = False) -> Response:
     """Answer with a stored picture that says nothing of how it was made, but for its AI label."""
     path = find(key)
     try:
@@ -65,8 +81,31 @@ def stripped_file(key: str, cache_control: str) -> Response:
     data = picture.to_bytes()
     etag = hashlib.sha1(data, usedforsecurity=False).hexdigest()
     response = send(data, path.name, etag=etag)
+    if is_download:
+        offer(response, path)
     response.headers["Cache-Control"] = cache_control
     return response
+
+
+def offer(response: Response, path: Path, prompt: str = "") -> None:
+    """Offer an answer as a download, with a name that people can read and every system takes."""
+    spaced = "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in prompt[:MAX_NAME])
+    words = "-".join(spaced.split()) or "image"
+    end = f"-{path.stem[:MAX_MARK]}{path.suffix}"
+    plain = words if words.isascii() else "image"
+    response.headers["Content-Disposition"] = (
+        f"attachment; filename=\"{plain}{end}\"; filename*=UTF-8''{quote(words + end)}"
+    )
+
+
+def prompt_in(path: Path) -> str:
+    """Return the prompt that a picture itself says it was made of, if it does."""
+    if path.suffix != ".png":
+        return ""
+    try:
+        return metadata.parse(path.read_bytes()).text(PARAMETERS).partition("\n")[0]
+    except ValueError:
+        return ""
 
 
 def find(key: str) -> Path:

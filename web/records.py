@@ -18,6 +18,8 @@ from images.schemas import MAX_IMAGES, HistoryQuery, make_cursor
 from web.inputs import service_path
 from web.responses import language, success, with_etag
 
+# A link that shows a picture without its prompt and parameters.
+STRIPPED = "?metadata=strip"
 # How often a client may look again while something is unfinished.
 POLL_SECONDS = "2"
 
@@ -90,7 +92,7 @@ def public_record(
     generation: Generation,
     position: int | None,
     eta_seconds: int | None,
-    sign: Callable[[str | None], str | None],
+    sign: Callable[..., str | None],
 ) -> dict[str, Any]:
     status = shown_status(generation)
     image_url = shown_text(generation["image_url"])
@@ -117,6 +119,7 @@ def public_record(
         "finishedAt": iso_time(generation["finished_at"]),
         "signedImageUrl": sign(image_url),
         "signedThumbnailUrl": sign(thumbnail_url),
+        "signedStrippedUrl": sign(image_url, STRIPPED),
     }
 
 
