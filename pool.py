@@ -44,13 +44,10 @@ class Unavailable(ApiError):
         super().__init__(retry_after=5)
 
 
-class TooSlow(ApiError):
+class TooSlow(Unavailable):
     """A statement took longer than it may, and was stopped."""
 
     code = "query_too_slow"
-
-    def __init__(self):
-        super().__init__(retry_after=5)
 
 
 class Duplicate(Exception):
@@ -125,7 +122,6 @@ MYSQL_PASSING = {
     1836,  # read-only mode
     1792,  # a read-only transaction
     1927,  # the connection was killed
-    1969,  # MariaDB's limit of time for a statement
 }
 # What a statement that took too long ends with, on MariaDB and on MySQL.
 MYSQL_TOO_SLOW = {1969, 3024}

@@ -126,7 +126,14 @@ def _conditions(names: Iterable[str]) -> list[str]:
 
 def _newest_first(rows: list[db.Row]) -> list[db.Row]:
     # Sorted by the database, their texts would go to a temporary table on disk.
-    return sorted(rows, key=lambda row: (row["created_at"] or "", row["id"]), reverse=True)
+    return sorted(rows, key=_age, reverse=True)
+
+
+def _age(row: db.Row) -> tuple[int, Any, int]:
+    """Return what sorts as in SQLite, where an old row may have anything for a time."""
+    kinds = (type(None), int | float, str, bytes)
+    [kind] = [number for number, kind in enumerate(kinds) if isinstance(row["created_at"], kind)]
+    return kind, row["created_at"] or 0 if kind < 2 else row["created_at"], row["id"]
 
 
 def _place(row: db.Row) -> tuple[str, int] | None:

@@ -165,6 +165,16 @@ def test_filters_that_no_index_serves_together_look_through_as_much(alice, few_a
     assert [len(page) for page in pages] == [0, 9, 3]
 
 
+@pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("query", ["", "?q=n"])
+def test_times_of_any_kind_are_put_in_one_order(alice, query):
+    for moment in (b"x", None, "2024-01-01 00:00:00", 5.5, 7, "2025-01-01 00:00:00"):
+        add_numbered(alice, 1, created_at=moment, prompt_text=f"n {moment}")
+
+    sorted_by_sqlite = db.all("SELECT prompt_text FROM image_generations ORDER BY created_at DESC")
+    assert prompts(alice.history(query)) == [row["prompt_text"] for row in sorted_by_sqlite]
+
+
 # -- Costs --------------------------------------------------------------------------------------
 
 
