@@ -125,7 +125,8 @@ def test_flask_run_shows_exceptions_while_it_debugs(flask_run):
 
     assert response.headers["Content-Type"].startswith("text/html")
     assert "no such table" in response.text
-    assert "Traceback (most recent call last)" in said()
+    # It is written after the answer.
+    wait_until(lambda: "Traceback (most recent call last)" in said(), what="the traceback")
 
 
 @pytest.mark.parametrize(
