@@ -247,7 +247,20 @@ def test_a_zero_date_is_shown_as_none(alice, settings, text):
 
 @pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(
-    "value", [b"\xff\xfe", "\ud800", 1.5, -(2**63), 2**63 - 1, float("inf"), "", "x" * 5000, None]
+    "value",
+    [
+        b"\xff\xfe",
+        "\ud800",
+        1.5,
+        -(2**63),
+        2**63 - 1,
+        float("inf"),
+        "",
+        "x" * 5000,
+        None,
+        "0001-01-01T00:00:00+14:00",
+        "9999-12-31T23:59:59-14:00",
+    ],
 )
 def test_any_column_of_sqlite_may_hold_anything(alice, value):
     columns = [name for name in history.Generation.__annotations__ if name != "id"]
