@@ -55,11 +55,13 @@ def complete_document() -> Node:
 
     complete_answers(schemas)
     statuses = complete_errors(shared)
-    add_common_header(shared)
+    complete_responses(shared)
+    security = found.pop("security")
     for methods in found["paths"].values():
         for operation in methods.values():
+            operation.setdefault("security", security)
             refer_to_errors(operation, statuses)
-            add_common_header(operation["responses"])
+            complete_responses(operation["responses"])
             complete_body(operation, schemas)
             complete_query(operation, schemas)
     return found
@@ -144,15 +146,16 @@ def refer_to_errors(operation: Node, statuses: dict[str, str]) -> None:
         operation["responses"][status] = reference("responses", name)
 
 
-def add_common_header(answers: Node) -> None:
+def complete_responses(responses: Node) -> None:
+    """Add the schemas of answers, and the header that each of them has."""
     header = reference("headers", COMMON_HEADER)
-    for answer in answers.values():
-        if "$ref" not in answer:
-            others = answer.get("headers", {})
-            answer["headers"] = {
-                COMMON_HEADER: header,
-                **others,
-            }
+    for response in responses.values():
+        if answer := response.pop("x-answer", None):
+            schema = reference("schemas", answer)
+            response["content"] = {"application/json": {"schema": schema}}
+        if "$ref" not in response:
+            others = response.get("headers", {})
+            response["headers"] = {COMMON_HEADER: header, **others}
 
 
 # -- Requests -----------------------------------------------------------------------------------
