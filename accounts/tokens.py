@@ -129,17 +129,18 @@ def link_signer(session: Session) -> Callable[[str | None], str | None]:
     this_hour = int(time.time()) // 3600
     expires = (this_hour + 2) * 3600
 
-    def sign(url: str | None, shows: str = "") -> str | None:
+    def sign(url: str | None) -> str | None:
         if not url:
             return None
-        signature = _signature(secret, url + shows, expires, session.token_version)
-        return f"{url}{shows or '?'}{shows and '&'}expires={expires}&sig={signature}"
+        signature = _signature(secret, url, expires, session.token_version)
+        mark = "&" if "?" in url else "?"
+        return f"{url}{mark}expires={expires}&sig={signature}"
 
     return sign
 
 
 def is_link_valid(url: str, expires: str, signature: str, token_version: int) -> bool:
-    """Tell if the signature is that of this URL, which ends with what the link shows, if less."""
+    """Tell if the signature is that of this URL, with its query if that leaves something out."""
     if not re.fullmatch("[1-9][0-9]{0,11}", expires):
         return False
     expires_at = int(expires)

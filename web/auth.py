@@ -106,9 +106,15 @@ def one_argument(name: str) -> str:
     return values[0]
 
 
-def what_is_shown() -> str:
-    """Return the part of the address that leaves something out of the picture."""
-    return f"?metadata={one_argument('metadata')}" if "metadata" in request.args else ""
+def shown_urls() -> list[str]:
+    """Return the URLs whose signature lets somebody see what the request asks for.
+
+    Who may see all of a picture may see less of it, but not the other way round.
+    """
+    whole = request.path
+    if "metadata" not in request.args:
+        return [whole]
+    return [whole, f"{whole}?metadata={one_argument('metadata')}"]
 
 
 def read_link(user_id: str) -> Session:
@@ -118,9 +124,7 @@ def read_link(user_id: str) -> Session:
         raise ApiError("link_invalid")
     expires, signature = one_argument("expires"), one_argument("sig")
     version = owner["token_version"]
-    # Who may see all of a picture may see less, but not the other way round.
-    shown = {request.path, request.path + what_is_shown()}
-    if not any(tokens.is_link_valid(url, expires, signature, version) for url in shown):
+    if not any(tokens.is_link_valid(url, expires, signature, version) for url in shown_urls()):
         raise ApiError("link_invalid")
     g.link_expires = int(expires)
     g.session = Session(owner["id"], version)

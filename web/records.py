@@ -92,7 +92,7 @@ def public_record(
     generation: Generation,
     position: int | None,
     eta_seconds: int | None,
-    sign: Callable[..., str | None],
+    sign: Callable[[str | None], str | None],
 ) -> dict[str, Any]:
     status = shown_status(generation)
     image_url = shown_text(generation["image_url"])
@@ -119,7 +119,7 @@ def public_record(
         "finishedAt": iso_time(generation["finished_at"]),
         "signedImageUrl": sign(image_url),
         "signedThumbnailUrl": sign(thumbnail_url),
-        "signedStrippedUrl": sign(image_url, STRIPPED),
+        "signedStrippedUrl": sign(image_url and image_url + STRIPPED),
     }
 
 
