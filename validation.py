@@ -9,53 +9,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
-import email_validator
-from email_validator import EmailNotValidError, ValidatedEmail, validate_email
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ValidationError
 from pydantic_core import PydanticCustomError
 
 from errors import ApiError
 
 MAX_WRONG_FIELDS = 20
-# Far more than the longest text that is normalized may have afterwards.
-MAX_NORMALIZED = 200
-# Control, format (zero width, direction), surrogate, private and unassigned characters; line
-# breaks.
-UNPRINTABLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-# They choose the form of the character before them: of an emoji, a Chinese or a Mongolian letter.
-SELECTORS = r"\u180b-\u180d\u180f\ufe00-\ufe0f"
-FAR_SELECTORS = r"\U000e0100-\U000e01ef"
-# Others that show nothing: Unicode's Default_Ignorable_Code_Point, an empty Braille cell and note.
-BLANKS = (
-    r"\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f"
-    r"\u2800\u3164\ufeff\uffa0\ufff0-\ufff8"
-)
-FAR_BLANKS = (
-    r"\U0001bca0-\U0001bca3\U0001d159\U0001d173-\U0001d17a"
-    r"\U000e0000-\U000e00ff\U000e01f0-\U000e0fff"
-)
-INVISIBLE = re.compile(f"[{SELECTORS}{FAR_SELECTORS}{BLANKS}{FAR_BLANKS}]")
-UNSHOWN = re.compile(rf"[{BLANKS}{FAR_BLANKS}\ufffc\ufffd]")
-# White space, and marks of the category Cf that stand at other characters.
-NEAR_NOTHING = rf"\s{SELECTORS}{BLANKS}\u0600-\u0605\u06dd\u070f\u0890\u0891\u08e2\ufff9-\ufffb"
-FAR_NOTHING = rf"{FAR_SELECTORS}{FAR_BLANKS}\U000110bd\U000110cd\U00013430-\U0001343f"
-NOTHING = re.compile(f"[{NEAR_NOTHING}{FAR_NOTHING}]*")
-# Scripts with letters that look like those of another of them. As Unicode's UTS 39 has it, others
-# may be mixed.
-LOOKALIKES = {"LATIN", "CYRILLIC", "GREEK", "CHEROKEE", "COPTIC", "LISU"}
-
-# What the document of the API says of a prompt; patterns of JavaScript know no far characters.
-PROMPT = (
-    rf"^[{NEAR_NOTHING}]*[^{NEAR_NOTHING}\x00-\x1f\x7f-\x9f]"
-    r"[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]*$"
-)
-# And of an email. Others are taken, too, such as those in Chinese.
-ATOM = "[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
-LABEL = "([A-Za-z0-9]{1,63}|([A-Za-z0-9]{1,20}-){1,2}[A-Za-z0-9]{1,20})"
-EMAIL = rf"^{ATOM}(\.{ATOM})*@({LABEL}\.)+[A-Za-z]{{2,63}}$"
-TOP_LEVEL = re.compile(r"^localhost$|\.[^.]*[A-Za-z]$")
-# People develop with addresses under .test and .local.
-email_validator.SPECIAL_USE_DOMAIN_NAMES.clear()
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
@@ -95,42 +54,39 @@ def validate_all(*steps: Callable[[], Any]) -> list[Any]:
     return results
 
 
-# -- Kinds of values: each function takes what pydantic has so far, and returns or refuses it -----
+# -- Texts: each function takes what pydantic has so far, and returns or refuses it -------------
+
+# Characters that show nothing, as ranges of a regular expression. These choose the form of the one
+# before them: of an emoji, a Chinese or a Mongolian letter.
+SELECTORS = r"\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef"
+# The others that Unicode calls ignorable, and what joins or annotates letters.
+IGNORABLE = (
+    r"\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f"
+    r"\u3164\ufeff\uffa0\ufff0-\ufffb\U00013430-\U0001343f\U0001bca0-\U0001bca3"
+    r"\U0001d173-\U0001d17a\U000e0000-\U000e00ff\U000e01f0-\U000e0fff"
+)
+# Blanks that count as letters or signs: of Braille, Egyptian, Khitan and music.
+BLANKS = r"\u2800\U00013441\U00013442\U00016fe4\U0001d159"
+INVISIBLE = re.compile(f"[{SELECTORS}{IGNORABLE}{BLANKS}]")
+# Signs of Arabic and its neighbours, which alone say nothing.
+SIGNS = r"\u0600-\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd"
+NOTHING = rf"\s{SELECTORS}{IGNORABLE}{BLANKS}{SIGNS}"
+IS_NOTHING = re.compile(f"[{NOTHING}]*")
+# What the document of the API says of a prompt. Patterns of JavaScript have no \U.
+NEAR_NOTHING = re.sub(r"\\U\w{8}(-\\U\w{8})?", "", NOTHING)
+PROMPT = (
+    rf"^[{NEAR_NOTHING}]*[^{NEAR_NOTHING}\x00-\x1f\x7f-\x9f]"
+    r"[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]*$"
+)
 
 
 def strip(value: Any) -> Any:
     return value.strip() if isinstance(value, str) else value
 
 
-def normalize(value: Any) -> Any:
-    """Return one Unicode form of a text, without blanks around it."""
-    value = strip(value)
-    # The time grows with the square of the length; what is too long is refused after this.
-    if isinstance(value, str) and len(value) <= MAX_NORMALIZED:
-        value = unicodedata.normalize("NFKC", value).strip()
-    return value
-
-
-def check_printable(text: str) -> str:
-    is_plain = all(unicodedata.category(character) not in UNPRINTABLE for character in text)
-    if not is_plain or UNSHOWN.search(text):
-        raise PydanticCustomError("unprintable", "unprintable")
-    return text
-
-
-def check_name(text: str) -> str:
-    """Refuse a name that cannot be seen, or that is made to look like another."""
-    if not INVISIBLE.sub("", check_printable(text)).strip():
-        raise PydanticCustomError("unprintable", "unprintable")
-    scripts = {unicodedata.name(letter, "").partition(" ")[0] for letter in text}
-    if len(scripts & LOOKALIKES) > 1:
-        raise PydanticCustomError("mixed_scripts", "mixed_scripts")
-    return text
-
-
 def empty_if_invisible(value: Any) -> Any:
     """Return "" for a text that shows nothing, and any other without the blanks around it."""
-    if isinstance(value, str) and NOTHING.fullmatch(value):
+    if isinstance(value, str) and IS_NOTHING.fullmatch(value):
         return ""
     return strip(value)
 
@@ -143,19 +99,7 @@ def check_prompt(text: str) -> str:
     return text
 
 
-def check_email(text: str) -> str:
-    try:
-        domain = read_email(text).ascii_domain
-    except EmailNotValidError:
-        raise PydanticCustomError("email", "email") from None
-    if not TOP_LEVEL.search(domain):
-        raise PydanticCustomError("email", "email")
-    return check_printable(text)
-
-
-def read_email(text: str) -> ValidatedEmail:
-    """Return the parts of an address, its domain in one form. Raises EmailNotValidError."""
-    return validate_email(text, check_deliverability=False, globally_deliverable=False)
+# -- Numbers, switches and times ---------------------------------------------------------------
 
 
 def is_json_number(value: Any) -> bool:

@@ -5,9 +5,10 @@ import logging
 
 import heavy
 from accounts import passwords, users
+from accounts.names import identity_key
 from accounts.rate_limits import RateLimit, network
 from accounts.schemas import LoginInput
-from accounts.users import Account, identity_key
+from accounts.users import Account
 from config import settings
 from errors import ApiError
 

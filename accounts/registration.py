@@ -6,9 +6,10 @@ import db
 import heavy
 from accounts import passwords, rate_limits, users
 from accounts.login import account_hash
+from accounts.names import email_key, identity_key
 from accounts.rate_limits import RateLimit, network
 from accounts.schemas import RegisterInput
-from accounts.users import Account, email_key, identity_key
+from accounts.users import Account
 from config import settings
 from errors import ApiError
 from files import cleanup, pictures, storage

@@ -6,8 +6,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from accounts import passwords
+from accounts.names import EMAIL, check_email, check_name, normalize
 from config import settings
-from validation import EMAIL, check_email, check_name, normalize, strip
+from validation import strip
 
 
 def check_new_password(password: str) -> str:

@@ -3,16 +3,20 @@
 Deleting an account also deletes its rows in other tables.
 """
 
-import unicodedata
 from contextlib import suppress
 from itertools import product
 from typing import Any, TypedDict
 
-from email_validator import EmailNotValidError
-
 import db
+from accounts.names import (
+    email_key,
+    exact_key,
+    former_key,
+    identity_key,
+    legacy_key,
+    possible_keys,
+)
 from files import cleanup
-from validation import INVISIBLE, read_email
 
 TABLES_OF_USERS = ("image_generations", "idempotency_keys", "deleted_generations")
 
@@ -153,44 +157,7 @@ def delete_user(user_id: int, file_keys: list[str]) -> bool:
         return db.execute("DELETE FROM users WHERE id = %s", user_id).count > 0
 
 
-# -- Keys: names and emails are unique without regard to case or Unicode form -------------------
-
-MAX_KEY = 255  # characters; cut before it is normalized, which takes the square of the length
-
-
-def identity_key(text: str) -> str:
-    """Return what the spellings of one name have in common, those that look alike among them."""
-    folded = unicodedata.normalize("NFKC", text[:MAX_KEY]).casefold()
-    visible = INVISIBLE.sub("", folded)
-    return " ".join(unicodedata.normalize("NFKC", visible).split())[:MAX_KEY]
-
-
-def email_key(email: str) -> str:
-    """Return the same for an email, whose domain has several spellings, too."""
-    email = email[:MAX_KEY].strip().rstrip(".")
-    with suppress(EmailNotValidError):
-        email = read_email(email).normalized
-    return identity_key(email)
-
-
-def former_key(name: str) -> str:
-    """Return the key of an account from before invisible characters were passed over."""
-    folded = unicodedata.normalize("NFKC", name[:MAX_KEY]).casefold()
-    return unicodedata.normalize("NFKC", folded).strip()[:MAX_KEY]
-
-
-def legacy_key(text: str) -> str:
-    """Return the key of an old account whose own key is taken; no other key has capitals."""
-    return "LEGACY:" + text[:200]
-
-
-def exact_key(text: str) -> str:
-    """Return the key of one whose legacy key is taken, too.
-
-    MySQL passes over blanks at the end of a key, so that a name with two is told from one with one
-    by what stands behind them.
-    """
-    return legacy_key(text) + "|"
+# -- Keys of accounts that have none: those of a database made by hand --------------------------
 
 
 def fill_keys() -> None:
@@ -224,8 +191,3 @@ def _fill_keys_of(row: db.Row) -> None:
                 row["id"],
             )
             return
-
-
-def possible_keys(key: str, text: str, user_id: int) -> list[str]:
-    """Return the keys that an old account may have, the best one first; the last one is free."""
-    return [key, legacy_key(text), exact_key(text), f"LEGACY {user_id}"]
