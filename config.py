@@ -11,17 +11,19 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, tzinfo
-from functools import partial
+from io import StringIO
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import dotenv
+from dotenv.parser import Binding, parse_stream
 
 HERE = Path(__file__).resolve().parent
 # Scheme, `*.`, host, port. Apps have schemes of their own, such as capacitor://localhost.
-ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://(\*\.)?([\w.-]+|\[[0-9a-f:.]+\])(?::([0-9]{0,5}))?")
+HOST = r"(?!\.\w)[\w.-]+|\[[0-9a-f:.]+\]"
+ORIGIN = re.compile(rf"([a-z][a-z0-9+.-]*)://(\*\.)?({HOST})(?::([0-9]{{0,5}}))?")
 DEFAULT_PORTS = {"http": 80, "https": 443}
 ENV_FILE = HERE / ".env"
 COMMON_PASSWORDS = HERE / "accounts" / "common_passwords.txt"
@@ -46,12 +48,12 @@ class SettingError(SystemExit):
 
 
 def read_text(file: Path) -> str:
-    """Return the text of a file in UTF-8, without the mark that Windows puts before it.
+    """Return the text of a file in UTF-8, without the marks that Windows puts before one.
 
     Raises OSError, and ValueError for another encoding.
     """
     try:
-        text = file.read_bytes().decode("utf-8-sig")
+        text = file.read_bytes().decode().replace("\ufeff", "")
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:  # as in UTF-16
@@ -59,17 +61,32 @@ def read_text(file: Path) -> str:
     return text
 
 
-# `${` in a value is no reference to a variable.
-dotenv_values = partial(dotenv.dotenv_values, encoding="utf-8-sig", interpolate=False)
+def dotenv_values(file: Path) -> dict[str, str]:
+    """Return what `.env` sets; `${` in a value is no reference to a variable.
+
+    Raises SettingError for a file, or a line of it, that cannot be read.
+    """
+    try:
+        text = read_text(file) if file.exists() else ""
+    except (OSError, ValueError) as error:
+        raise SettingError(f"{file.name}: {error}") from None
+    values = {}
+    for found in parse_stream(StringIO(text)):
+        if found.error or (found.key and found.value is None):
+            raise SettingError(f"{file.name}: line {line_number(found)} is not NAME=value")
+        if found.key:
+            values[found.key] = found.value
+    return values
+
+
+def line_number(found: Binding) -> int:
+    text = found.original.string
+    blank_lines = text[: len(text) - len(text.lstrip())].count("\n")
+    return found.original.line + blank_lines
 
 
 def read_environment() -> dict[str, str]:
     """Return what `.env` and the process's environment set; the environment wins."""
-    try:
-        if ENV_FILE.exists():
-            read_text(ENV_FILE)
-    except (OSError, ValueError) as error:
-        raise SettingError(f"{ENV_FILE.name}: {error}") from None
     values = dotenv_values(ENV_FILE)
     # The command `flask` has put these lines there, too, with references replaced.
     replaced = dotenv.dotenv_values(ENV_FILE, encoding="utf-8-sig")
@@ -163,7 +180,8 @@ def on_or_off(text: str) -> bool:
 
 
 def words(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
+    parts = re.split("[,，]", text)  # also the comma that Chinese keyboards write
+    return [part.strip() for part in parts if part.strip()]
 
 
 def path(text: str) -> Path:
@@ -186,7 +204,10 @@ def time_zone(text: str) -> tzinfo:
     try:
         return ZoneInfo(text)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise ValueError("must be UTC or a time zone like Asia/Shanghai") from None
+        raise ValueError(
+            "must be UTC or a time zone like Asia/Shanghai"
+            " (on Windows, these need: pip install tzdata)"
+        ) from None
 
 
 def password_list(text: str) -> str:

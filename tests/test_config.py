@@ -66,6 +66,7 @@ def test_the_published_names_choose_mysql(load):
         ({"CORS_ORIGINS": "https://*.*.example"}, "CORS_ORIGINS"),
         ({"CORS_ORIGINS": "https://a*.example"}, "CORS_ORIGINS"),
         ({"CORS_ORIGINS": "https://a.*"}, "CORS_ORIGINS"),
+        ({"CORS_ORIGINS": "https://.example.com"}, "CORS_ORIGINS"),
         ({"CORS_ORIGINS": "*://a.example"}, "CORS_ORIGINS"),
         ({"CORS_ORIGINS": "http://localhost:*"}, "CORS_ORIGINS"),
         ({"CORS_ORIGINS": ".*"}, "CORS_ORIGINS"),
@@ -258,6 +259,28 @@ def test_a_dollar_in_a_value_is_a_dollar(env_file, monkeypatch, value, quote):
     by_flask = config.load().MYSQL_PASSWORD
 
     assert [alone, by_flask] == [value, value]
+
+
+@pytest.mark.parametrize(
+    "line", ["PORT＝1900", "PORT: 1900", "PORT 1900", "PORT", "MYSQL_USER='a' b", '"a', "=1900"]
+)
+def test_a_line_of_an_env_file_that_is_no_setting_stops_the_start(env_file, line):
+    env_file.write_text(f"# Notes\n\nHOST=127.0.0.1\n\n{line}\n", encoding="utf-8")
+
+    with pytest.raises(config.SettingError) as stopped:
+        config.load()
+
+    assert str(stopped.value) == ".env: line 5 is not NAME=value"
+
+
+def test_marks_within_an_env_file_do_no_harm(env_file):
+    env_file.write_bytes("\ufeff\ufeffHOST=10.0.0.1\r\n\ufeffPORT=1900\r\n".encode())
+
+    assert (config.load().HOST, config.settings.PORT) == ("10.0.0.1", 1900)
+
+
+def test_a_list_may_have_the_commas_of_a_chinese_keyboard(load):
+    assert load(RESERVED_NAMES="admin，客服, root").RESERVED_NAMES == ["admin", "客服", "root"]
 
 
 def test_an_env_file_that_cannot_be_read_is_one_line(env_file):
