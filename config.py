@@ -33,7 +33,10 @@ KEY_ADVICE = "make one with: python3 -c 'import secrets; print(secrets.token_hex
 SECRETS = ("SECRET_KEY", "SECRET_KEY_PREVIOUS", "MYSQL_PASSWORD")
 ON = ("on", "true", "yes", "1")
 OFF = ("off", "false", "no", "0")
-PLACEHOLDERS = ("secret", "change", "your_", "your-", "example", "password", "qwerty")
+PLACEHOLDERS = (
+    *("secret", "change", "replace", "your_", "your-", "example", "default", "insecure"),
+    *("password", "qwerty", "1qaz2wsx", "密钥", "替换"),
+)
 
 
 # os.EX_CONFIG, which Windows lacks: how a worker ends that finds a setting wrong.

@@ -401,6 +401,8 @@ def test_networks_of_ipv4_addresses_may_be_written_as_ipv6(settings, text, netwo
         "abcdefghijklmnop" + "ponmlkjihgfedcba",
         "aaaabbbbccccddddeeeeffffgggghhhhiiiijjjj",
         "QwErTyUiOpAsDfGhJkLzXcVbNm1234567890",
+        "please-replace-me-by-32-random-chars",
+        "django-insecure-#x0k3!hv8w_2zqy9dtbn",
     ],
 )
 def test_a_key_with_a_pattern_is_weak(key):
