@@ -2,7 +2,7 @@
 # Make what is missing, bring the database up to date, then serve on HOST:PORT (127.0.0.1:8000) and make images.
 # `./start.sh web` and `./start.sh worker` run one of the two alone.
 set -eu
-# Nothing outside this folder is run: Flask would also take .env and .flaskenv of the folders above.
+# Nothing outside this folder is run. config.py alone reads .env; Flask would take those of the folders above, too.
 unset CDPATH PYTHONPATH PYTHONHOME FLASK_APP
 export FLASK_SKIP_DOTENV=1
 cd -- "$(dirname -- "$0")"
@@ -32,8 +32,6 @@ if ! contents | cmp -s - "$stamp"; then
     contents > "$stamp"
 fi
 
-# config.py alone reads .env, and says what is wrong with it; Flask would also look in the folders above.
-export FLASK_SKIP_DOTENV=1
 .venv/bin/python -m flask db upgrade
 # Alone, under systemd, gunicorn needs nobody to look after it; serve.py looks after web and workers together.
 [ "${1:-}" = web ] && exec .venv/bin/python -m gunicorn
