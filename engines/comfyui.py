@@ -55,6 +55,7 @@ MAX_POLL_FAILURES = 3
 
 REQUEST_TIMEOUT_SECONDS = 5
 SUBMIT_TIMEOUT_SECONDS = 60
+DOWNLOAD_TIMEOUT_SECONDS = 300
 CHECK_TIMEOUT_SECONDS = 8.0
 WEBSOCKET_TIMEOUT_SECONDS = 3.0
 
@@ -510,7 +511,12 @@ class Prompt:
             "subfolder": image.get("subfolder", ""),
             "type": image.get("type", ""),
         }
-        response = self.send("GET", "/view", params=query)
+        response = self.send(
+            "GET",
+            "/view",
+            params=query,
+            timeout_seconds=DOWNLOAD_TIMEOUT_SECONDS,
+        )
         if response.status == 404:
             raise PermanentError("bad_picture", "/view does not have the picture")
         remote.raise_for_status(response, "/view")
