@@ -33,7 +33,7 @@ from engines.catalog import MAX_SEED
 from engines.options import OpenAIImages
 
 CONNECT_TIMEOUT_SECONDS = 5
-# Of an answer, for each of MAX_RESULT_PIXELS: four channels that compression cannot make smaller, as
+# Of an answer, for each of MAX_RESULT_PIXELS: four channels that no compression makes smaller, as
 # base64 text.
 BYTES_PER_PIXEL = 6
 
