@@ -105,7 +105,12 @@ def prepare_png(file: png.PngFile) -> Decodable:
 
 
 def png_profile(bodies: dict[bytes, memoryview]) -> bytes:
-    """Return the profile of a PNG, made of its gamma and primaries if it has no other."""
+    """Return the profile of a PNG, made of its numbers if it has no other."""
+    codes = bytes(bodies.get(b"cICP", b""))
+    if len(codes) == 4:
+        profile = colours.profile_of_codes(*codes[:2])
+        if profile is not None:
+            return profile
     if b"iCCP" in bodies:
         _, _, packed = bytes(bodies[b"iCCP"]).partition(b"\0")
         profile = png.decompress(packed[1:], MAX_PROFILE_BYTES)
