@@ -42,7 +42,8 @@ CONTENT_ERROR = re.compile(
     re.IGNORECASE,
 )
 BUSY_ERROR = re.compile(
-    r"(rate|request)_?limit|too_?many|throttl|overload|capacity|busy|resource_?exhausted|concurrency",
+    r"(rate|request)_?limit|too_?many|throttl|overload|capacity|busy|resource_?exhausted"
+    r"|concurrency",
     re.IGNORECASE,
 )
 # Codes that say nothing: a status, or that there is none.
