@@ -113,7 +113,12 @@ class Downloader:
         client = self.other_client
         if is_own_origin(target, self.options):
             client = self.own_client
-        return client.send("GET", target.url, DOWNLOAD_TIMEOUT_SECONDS)
+        return client.send(
+            "GET",
+            target.url,
+            DOWNLOAD_TIMEOUT_SECONDS,
+            remote.max_picture_bytes(),
+        )
 
 
 def validate_url(url: str, options: OpenAIImages) -> Url:

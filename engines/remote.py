@@ -33,8 +33,8 @@ from engines.catalog import MAX_SEED
 from engines.options import OpenAIImages
 
 CONNECT_TIMEOUT_SECONDS = 5
-# Of an answer, for each of MAX_RESULT_PIXELS: four channels that no compression makes smaller, as
-# base64 text.
+MAX_RESPONSE_BYTES = 100 * 1024 * 1024
+# Of a picture: four channels that no compression makes smaller, as base64 text.
 BYTES_PER_PIXEL = 6
 
 IDENTIFIER = re.compile(r"[\w.-]{1,64}", re.ASCII)
@@ -93,6 +93,11 @@ class RemoteResponse(NamedTuple):
     def retry_after(self) -> int | None:
         header = self.headers.get("Retry-After", "")
         return parse_retry_after(header)
+
+
+def max_picture_bytes() -> int:
+    """Return how large a response may be that holds a picture: enough for each that is taken."""
+    return BYTES_PER_PIXEL * config.settings.MAX_RESULT_PIXELS
 
 
 def parse_retry_after(value: str) -> int | None:
@@ -222,7 +227,7 @@ class Client:
         method: str,
         path: str,
         timeout_seconds: float = 30,
-        max_bytes: int | None = None,
+        max_bytes: int = MAX_RESPONSE_BYTES,
         **options: Any,
     ) -> RemoteResponse:
         """Send one request and return its response, whatever the status.
@@ -230,9 +235,8 @@ class Client:
         There are no retries, and redirects are not followed. `timeout_seconds` limits the wait
         for the response and then the time until its body is complete. Raises TransientError if
         the request was never sent, NoResponse if it may have arrived, and PermanentError if the
-        response is larger than max_bytes, by default than any picture that is taken.
+        response is larger than max_bytes.
         """
-        max_bytes = max_bytes or BYTES_PER_PIXEL * config.settings.MAX_RESULT_PIXELS
         deadline = time.monotonic() + timeout_seconds
         url = self.base_url + path
         proxy = addresses.proxy_for(url)

@@ -515,6 +515,7 @@ class Prompt:
             "/view",
             params=query,
             timeout_seconds=DOWNLOAD_TIMEOUT_SECONDS,
+            max_bytes=remote.max_picture_bytes(),
         )
         if response.status == 404:
             raise PermanentError("bad_picture", "/view does not have the picture")
