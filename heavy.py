@@ -1,6 +1,6 @@
 """Heavy work of a request (password hashes, decoding pictures, drawing), a few pieces at a time.
 
-Each piece takes a core and up to 100 MB. All processes of this machine together check about one
+Each piece takes a core and up to 200 MB. All processes of this machine together check about one
 password per core, and beside that work on half as many pictures, at low priority: neither a burst
 of log-ins nor one of pictures exhausts memory, keeps light requests waiting, or stops the other.
 """

@@ -13,45 +13,40 @@ from typing import Any, NamedTuple
 from engines import PermanentError, remote
 from engines.remote import RemoteResponse, as_dict, as_list
 
-MAX_DEPTH = 8
+MAX_DEPTH = 12
 MAX_REVISED_PROMPT_LENGTH = 4000
 
-ENCODED_FIELDS = ("b64_json", "b64", "base64", "image_base64", "image_b64", "base64_image")
-LINK_FIELDS = ("url", "image_url", "image_urls", "urls", "uri", "link")
-# Where other objects, lists or the picture itself are.
-CONTAINERS = (
-    "data",
-    "images",
-    "image",
-    "image_url",
-    "output",
-    "outputs",
-    "results",
-    "result",
-    "artifacts",
-    "choices",
-    "message",
-    "content",
-    "candidates",
-    "parts",
-    "inlineData",
-    "inline_data",
+# The first bytes of pictures. BMP, WebP and AVIF have more of them behind a length.
+SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"II*\0", b"MM\0*")
+AVIF_BRANDS = (b"avif", b"avis", b"mif1")
+
+# Names of fields with base64 text, with a link, and with what may be a link.
+ENCODED_NAME = re.compile(r"b64|base_?64|image_?bytes", re.IGNORECASE)
+URL_NAME = re.compile(r"(ur[li]s?|links?|href)$", re.IGNORECASE)
+PICTURE_NAME = re.compile(
+    r"^$|image|img|picture|photo|output|result|sample|artifact|file|data", re.IGNORECASE
 )
-SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8")
-# The same as base64, in both alphabets; or a data: URL.
-ENCODED_PICTURE = re.compile(
-    r"data:|(iVBORw0KGg|[/_]9j[/_-]|R0lGOD|UklGR)[\w+/=\s-]{20}",
+# Those of what is no result; and no prompt may choose what is fetched.
+OTHER_NAME = re.compile(
+    r"prompt|input|mask|thumb|preview|partial|poll|status|cancel|response_?url|call_?back|hook"
+    r"|error|web_?url|html|page|share|icon|logo|doc|help|support",
     re.IGNORECASE,
 )
-LINK = re.compile(r"(https?:/|\.{0,2}/)\S+", re.IGNORECASE)
+LINK = re.compile(r"(https?:/|\.{0,2}/)\S+|\S+\.(png|jpe?g|webp|gif|avif|bmp|tiff?)", re.IGNORECASE)
+DATA_URL = re.compile(r"data:[\w/+.;=-]*,", re.IGNORECASE)
 LINE_END = re.compile(r"\r\n|\r|\n")
 
-TASK_FIELDS = ("task_id", "taskId", "taskID", "job_id", "jobId")
+TASK_NAME = re.compile(r"(task|job|prediction|generation)_?id", re.IGNORECASE)
 # In an answer with one of these, an id is the id of a task.
-STATE_FIELDS = ("task_status", "status", "state", "polling_url", "status_url")
-ID_FIELDS = ("id", "request_id", "requestId")
-# Tasks that have ended.
-ENDED_STATE = re.compile("fail|error|cancel|reject|succe", re.IGNORECASE)
+STATE_FIELDS = ("task_status", "status", "state")
+POLL_FIELDS = ("polling_url", "status_url", "response_url")
+ID_FIELDS = ("id", "request_id", "requestId", "uuid")
+WAITING_STATE = re.compile(
+    "pending|queue|process|progress|running|start|submit|wait", re.IGNORECASE
+)
+ENDED_STATE = re.compile(
+    "fail|error|cancel|reject|succe|complete|finish|done|ready|expire", re.IGNORECASE
+)
 
 
 class Picture(NamedTuple):
@@ -63,12 +58,25 @@ class Picture(NamedTuple):
     params: dict[str, Any] = {}
 
 
-class Found(NamedTuple):
-    """The text of a picture, and the object that it was in."""
+class Text(NamedTuple):
+    """A text in an answer, with the name of its field and the object that this is in."""
 
     text: str
-    is_encoded: bool
+    name: str = ""
     entry: dict[str, Any] = {}
+
+    @property
+    def is_encoded(self) -> bool:
+        """Whether this is a picture as base64 text."""
+        if ENCODED_NAME.search(self.name):
+            return self.text[:4].lower() != "http"
+        return bool(DATA_URL.match(self.text)) or is_picture(first_bytes(self.text))
+
+    @property
+    def is_link(self) -> bool:
+        if URL_NAME.search(self.name):
+            return True
+        return bool(PICTURE_NAME.search(self.name) and LINK.fullmatch(self.text))
 
 
 def picture_of(response: RemoteResponse) -> Picture | None:
@@ -77,7 +85,7 @@ def picture_of(response: RemoteResponse) -> Picture | None:
         return Picture(data=response.body)
     body = parse(response)
     found = find_picture(body)
-    if not found:
+    if not found or (not found.is_encoded and is_waiting(body)):
         return None
     params = used_params(as_dict(body), found.entry)
     if found.is_encoded:
@@ -86,19 +94,28 @@ def picture_of(response: RemoteResponse) -> Picture | None:
 
 
 def is_picture(data: bytes) -> bool:
+    """Tell whether bytes are the beginning of a picture."""
+    is_bmp = data[:2] == b"BM" and data[6:10] == bytes(4)
     is_webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
-    return is_webp or data.startswith(SIGNATURES)
+    is_avif = data[4:8] == b"ftyp" and data[8:12] in AVIF_BRANDS
+    return data.startswith(SIGNATURES) or is_bmp or is_webp or is_avif
 
 
 # -- JSON and events ----------------------------------------------------------------------------
 
 
 def parse(response: RemoteResponse) -> Any:
-    """Return the JSON of an answer, or of the event that counts in a stream of events."""
+    """Return the JSON of an answer, or of the event that counts in a stream of events.
+
+    A link or base64 text that is the whole answer is returned as it is.
+    """
     try:
         return response.json()
     except PermanentError:
-        events = list(read_events(response.text()))
+        text = response.text().strip()
+        events = list(read_events(text))
+        if not events and find_picture(text):
+            return text
         if not events:
             raise
     # Pictures that are not complete yet come first.
@@ -110,10 +127,12 @@ def parse(response: RemoteResponse) -> Any:
 
 
 def read_events(text: str) -> Iterator[Any]:
-    """Yield the JSON of each event of a stream (SSE); `[DONE]` at its end is none."""
+    """Yield the JSON of each event of a stream (SSE), or of each line; `[DONE]` is none."""
     value = ""
     for line in LINE_END.split(text):
         field, _, rest = line.partition(":")
+        if line.startswith("{"):
+            field, rest = "data", line
         if field != "data":
             value = ""
             continue
@@ -133,62 +152,32 @@ def is_preview(event: Any) -> bool:
 # -- Pictures -----------------------------------------------------------------------------------
 
 
-def find_picture(value: Any, depth: int = 0) -> Found | None:
-    """Return the first picture in a JSON value; None if there is none."""
+def find_picture(body: Any) -> Text | None:
+    """Return the first picture in an answer, base64 text before a link; None if there is none."""
+    texts = list(texts_in(body))
+    encoded = (text for text in texts if text.is_encoded)
+    links = (text for text in texts if text.is_link)
+    return next(encoded, None) or next(links, None)
+
+
+def texts_in(value: Any, name: str = "", entry: dict | None = None, depth: int = 0) -> Iterator:
+    """Yield each Text in a JSON value that may be a picture."""
+    if isinstance(value, str) and value.strip():
+        yield Text(value.strip(), name, entry or {})
     if depth > MAX_DEPTH:
-        return None
-    if isinstance(value, str):
-        return picture_in_text(value)
-    parts = as_list(value)
-    if isinstance(value, dict):
-        found = picture_in_fields(value)
-        if found:
-            return found
-        parts = inner_values(value)
-    for part in parts:
-        found = find_picture(part, depth + 1)
-        if found:
-            return found
-    return None
+        return
+    for part in as_list(value):
+        yield from texts_in(part, name, entry, depth + 1)
+    for key, part in as_dict(value).items():
+        if not OTHER_NAME.search(key):
+            yield from texts_in(part, key, value, depth + 1)
 
 
-def picture_in_text(text: str) -> Found | None:
-    if ENCODED_PICTURE.match(text):
-        return Found(text, is_encoded=True)
-    if LINK.fullmatch(text):
-        return Found(text, is_encoded=False)
-    return None
-
-
-def picture_in_fields(entry: dict) -> Found | None:
-    """Return the picture in the fields of an object that are made for it."""
-    for name in (*ENCODED_FIELDS, *LINK_FIELDS):
-        text = first_text(entry.get(name))
-        if not text:
-            continue
-        is_url = text[:4].lower() == "http"
-        is_encoded = name in ENCODED_FIELDS or bool(ENCODED_PICTURE.match(text))
-        return Found(text, is_encoded and not is_url, entry)
-    return None
-
-
-def inner_values(entry: dict) -> list[Any]:
-    """Return the values of an object that may contain a picture."""
-    values = [entry.get(name) for name in CONTAINERS]
-    # Google calls the base64 text itself `data`.
-    is_inline = "mimeType" in entry or "mime_type" in entry
-    data = entry.get("data")
-    if is_inline and isinstance(data, str):
-        values.insert(0, f"data:,{data}")
-    return values
-
-
-def first_text(value: Any) -> str:
-    """Return a text, or the first one in a list; "" if there is none."""
-    for text in as_list(value) or [value]:
-        if isinstance(text, str) and text.strip():
-            return text.strip()
-    return ""
+def first_bytes(text: str) -> bytes:
+    """Return the first bytes of what may be base64 text; b"" if it is not."""
+    with suppress(PermanentError):
+        return remote.decode_base64(text[:24])
+    return b""
 
 
 def used_params(body: dict, entry: dict) -> dict[str, Any]:
@@ -207,25 +196,41 @@ def used_params(body: dict, entry: dict) -> dict[str, Any]:
 # -- Tasks --------------------------------------------------------------------------------------
 
 
+def objects_in(value: Any, depth: int = 0) -> Iterator[dict]:
+    """Yield each object in a JSON value, the outer ones first."""
+    if isinstance(value, dict):
+        yield value
+    if depth <= MAX_DEPTH:
+        for part in as_list(value) or as_dict(value).values():
+            yield from objects_in(part, depth + 1)
+
+
 def find_task(body: Any) -> str:
     """Return the id of the task that an answer names instead of a picture; "" if it names none."""
-    body = as_dict(body)
-    data = body.get("data")
-    values = [body, body.get("output"), body.get("result"), data, *as_list(data)]
-    for entry in map(as_dict, values):
-        states = [str(entry[name]) for name in STATE_FIELDS if entry.get(name)]
-        state = " ".join(states)
+    for entry in objects_in(body):
+        state = state_of(entry)
         if ENDED_STATE.search(state):
             return ""
-        task = first_id(entry, TASK_FIELDS)
-        if state and not task:
-            task = first_id(entry, ID_FIELDS)
+        names = [name for name in entry if TASK_NAME.fullmatch(name)]
+        if state or any(entry.get(name) for name in POLL_FIELDS):
+            names += ID_FIELDS
+        task = first_id(entry, names)
         if task:
             return task
     return ""
 
 
-def first_id(entry: dict, names: tuple[str, ...]) -> str:
+def is_waiting(body: Any) -> bool:
+    """Tell whether an answer says that its picture is yet to be made."""
+    return any(WAITING_STATE.search(state_of(entry)) for entry in objects_in(body))
+
+
+def state_of(entry: dict) -> str:
+    states = [str(entry[name]) for name in STATE_FIELDS if entry.get(name)]
+    return " ".join(states)
+
+
+def first_id(entry: dict, names: list[str]) -> str:
     for name in names:
         value = entry.get(name) or ""
         task = remote.identifier(str(value))

@@ -19,9 +19,8 @@ from engines.options import OpenAIImages
 from engines.remote import RemoteResponse, ReportProgress
 
 # The download of a picture with all its redirects.
-DOWNLOAD_TIMEOUT_SECONDS = 60
+DOWNLOAD_TIMEOUT_SECONDS = 300
 RETRY_DELAYS_SECONDS = (1, 3)
-MAX_IMAGE_BYTES = 50 * 1024 * 1024
 MAX_REDIRECTS = 3
 REDIRECT_STATUSES = (301, 302, 303, 307, 308)
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -118,7 +117,7 @@ class Downloader:
             "GET",
             target.url,
             DOWNLOAD_TIMEOUT_SECONDS,
-            MAX_IMAGE_BYTES,
+            remote.max_picture_bytes(),
         )
 
 

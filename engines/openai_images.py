@@ -165,6 +165,7 @@ def send_request(
         "POST",
         options.path,
         options.timeout_seconds,
+        remote.max_picture_bytes(),
         json=body,
         params=options.query,
     )

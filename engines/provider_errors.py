@@ -3,6 +3,7 @@
 Messages are ignored: they may quote the prompt or the key.
 """
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -28,30 +29,35 @@ GATEWAY_HEADERS = ("x-litellm-", "x-portkey-", "x-oneapi-", "x-new-api-", "cf-ai
 # Parts of error codes of OpenAI, Azure, Google, DashScope, Volcengine, One API and others.
 ACCOUNT_ERROR = re.compile(
     r"billing|insufficient_?(\w+_)?(quota|balance|credit|fund)|credit_balance|balance_?not_?enough"
-    r"|not_?enough_?balance|(spend|usage)_limit|arrear|overdue|deactivated|unpurchased|pre_consume"
+    r"|not_?enough_?(\w+_)?(balance|credit|token)|(spend|usage)_limit|arrear|overdue|deactivated"
+    r"|unpurchased|not_?open|pre_consume|budget_?exceeded|exceeded_current_quota"
     r"|payment_?required|api_?key",
     re.IGNORECASE,
 )
 CONTENT_ERROR = re.compile(
     r"content_?(policy|filter)|policy_?violation|moderat|safety|sensitive|inspection|unsafe"
     r"|prohibited|nsfw|risk_?detect|image_generation_user_error|illegal_?(prompt|image|content)"
-    r"|inappropriate|flagged",
+    r"|(text|image|prompt|content)_?illegal|inappropriate|flagged|censor|infring|copyright"
+    r"|recitation|blocklist",
     re.IGNORECASE,
 )
 BUSY_ERROR = re.compile(
-    r"rate_?limit|too_?many|throttl|overload|capacity|busy|resource_?exhausted|concurrency",
+    r"(rate|request)_?limit|too_?many|throttl|overload|capacity|busy|resource_?exhausted"
+    r"|concurrency",
     re.IGNORECASE,
 )
 # Codes that say nothing: a status, or that there is none.
 EMPTY_CODE = re.compile(r"[1-5][0-9][0-9]|none|null|error|unknown(_error)?", re.IGNORECASE)
+NO_WORD = re.compile(r"\W+")
 STATUS_CODE = re.compile(r"[45][0-9][0-9]")
 
-# The numbers of Zhipu, whose HTTP status for an account in arrears is 429.
-ZHIPU_CODES = {
-    "engine_account": "1000 1001 1002 1003 1004 1110 1111 1112 1113 1120 1121 1304 1308 1309 1310"
-    " 1311",
+# The numbers of Zhipu and Kling, whose HTTP status for an account in arrears is 429; and those of
+# Volcengine's visual API.
+KNOWN_CODES = {
+    "engine_account": "1000 1001 1002 1003 1004 1100 1101 1102 1103 1110 1111 1112 1113 1120 1121"
+    " 1304 1308 1309 1310 1311",
     "engine_refused": "1211 1212 1213 1214 1215 1261",
-    "content_refused": "1300 1301",
+    "content_refused": "1300 1301 50411 50412 50413 50511 50512",
     "engine_busy": "1302 1303 1305 1312",
 }
 # Those of MiniMax, in `base_resp` of an answer with status 200.
@@ -63,10 +69,11 @@ MINIMAX_CODES = {
     "engine_unavailable": "1000 1001 1013 1024 1033",
 }
 
-CODE_FIELDS = ("code", "type", "status_code", "error_code", "errorCode")
+# Names of fields, in lower case.
+CODE_FIELDS = ("code", "type", "status_code", "error_code", "errorcode")
 ERROR_FIELDS = ("error", "errors", "base_resp", "detail", "output")
-# Lists whose entries may each have an error.
-ENTRY_FIELDS = ("data", "images", "results")
+# Fields that say why there is no picture, if not of an error.
+REASON_NAME = re.compile(r"reason|stat(us|e)$", re.IGNORECASE)
 
 
 class ProviderError:
@@ -102,7 +109,7 @@ class ProviderError:
     def known_kind(self) -> str:
         """Return what the codes mean; "" if they are not known."""
         is_minimax = "base_resp" in as_dict(self.body)
-        table = MINIMAX_CODES if is_minimax else ZHIPU_CODES
+        table = MINIMAX_CODES if is_minimax else KNOWN_CODES
         for kind, numbers in table.items():
             if set(self.codes) & set(numbers.split()):
                 return kind
@@ -186,11 +193,11 @@ def error_codes(body: Any, status: int) -> list[str]:
     """Return the codes in an answer, without those for success and the status itself."""
     codes = []
     ignored = ("", "0", str(status))
-    for error in error_objects(body):
-        for value in code_values(error):
-            code = code_text(value)
-            if code not in ignored and code not in codes:
-                codes.append(code)
+    values = [value for error in error_objects(body) for value in code_values(error)]
+    for value in [*values, *refusals(body)]:
+        code = code_text(value)
+        if code not in ignored and code not in codes:
+            codes.append(code)
     return codes
 
 
@@ -201,54 +208,62 @@ def code_text(value: Any) -> str:
 
 def code_values(error: dict) -> Iterator[Any]:
     """Yield what may be a code in the object of an error."""
+    fields = {name.lower(): value for name, value in error.items()}
     for name in CODE_FIELDS:
-        yield error.get(name)
-    message = error.get("message")
+        yield fields.get(name)
+    message = fields.get("message")
     if isinstance(message, str):
         # Google's word for the HTTP status.
-        yield error.get("status")
-        # LiteLLM's only mark in many of its errors.
+        yield fields.get("status")
+        # LiteLLM's only mark in many of its errors, as in "litellm.RateLimitError: …".
         if message.startswith("litellm."):
-            yield "litellm"
-    inner = error.get("inner_error") or error.get("innererror")
+            yield message.partition(":")[0]
+    inner = fields.get("inner_error") or fields.get("innererror")
     yield as_dict(inner).get("code")
-    for detail in as_list(error.get("details")):
+    for detail in as_list(fields.get("details")):
         yield as_dict(detail).get("reason")
-    # OpenRouter refuses prompts with 403, and says why.
-    metadata = as_dict(error.get("metadata"))
-    if metadata.get("reasons"):
-        yield "moderation"
+
+
+def refusals(body: Any) -> Iterator[str]:
+    """Yield a code for each field, of an error or not, that says that the content was refused."""
+    for entry in answers.objects_in(body):
+        # OpenRouter refuses prompts with 403, and says why.
+        if as_dict(entry.get("metadata")).get("reasons") or entry.get("raiFilteredReason"):
+            yield "moderation"
+        for name, value in entry.items():
+            if REASON_NAME.search(name) and CONTENT_ERROR.search(str(value)):
+                yield "moderation"
 
 
 def error_objects(body: Any) -> list[dict]:
-    """Return the objects that describe an error; the body itself if there is none in it."""
+    """Return the objects that describe an error; the outermost if there is none in it."""
     found = []
-    for part in as_list(body) or [body]:
-        part = as_dict(part)
-        inner = [as_error(value) for value in error_values(part)]
-        inner = [error for error in inner if error]
-        found += inner or [part]
-    return found
-
-
-def error_values(body: dict) -> Iterator[Any]:
-    """Yield the values in which a body may describe an error."""
-    for name in ERROR_FIELDS:
-        value = body.get(name)
-        yield from as_list(value) or [value]
-    for name in ENTRY_FIELDS:
-        for entry in as_list(body.get(name)):
-            yield as_dict(entry).get("error")
+    for entry in answers.objects_in(body):
+        for name, value in entry.items():
+            if name.lower() in ERROR_FIELDS:
+                found += map(as_error, as_list(value) or [value])
+    found = [error for error in found if any(error.values())]
+    return found or [as_dict(part) for part in as_list(body) or [body]]
 
 
 def as_error(value: Any) -> dict:
-    """Return an error as an object; some servers have only a word for it.
-
-    Of the words only known ones: any other may be a message, and quote the prompt.
-    """
+    """Return an error as an object; some servers have only words for it, or JSON as text."""
     if isinstance(value, str):
-        known = (ACCOUNT_ERROR, CONTENT_ERROR, BUSY_ERROR)
-        is_known = any(pattern.search(value) for pattern in known)
-        return {"code": value} if is_known else {}
+        with suppress(ValueError, RecursionError):
+            value = json.loads(value)
+    if isinstance(value, str):
+        return {"code": known_words(value)}
     error = as_dict(value)
     return as_dict(error.get("error")) or error
+
+
+def known_words(text: str) -> str:
+    """Return the words of an error that are known; "" if none is, as it may quote the prompt.
+
+    Only a code says that the server is busy: on that word of a message nothing is sent again.
+    """
+    if BUSY_ERROR.search(remote.identifier(text)):
+        return text
+    words = NO_WORD.sub("_", text)
+    match = ACCOUNT_ERROR.search(words) or CONTENT_ERROR.search(words)
+    return match[0] if match else ""

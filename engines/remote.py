@@ -4,6 +4,7 @@ No error message contains a URL or text from a response body: both may hold an A
 """
 
 import base64
+import io
 import json
 import logging
 import math
@@ -33,6 +34,8 @@ from engines.options import OpenAIImages
 
 CONNECT_TIMEOUT_SECONDS = 5
 MAX_RESPONSE_BYTES = 100 * 1024 * 1024
+# Of a picture: four channels that no compression makes smaller, as base64 text.
+BYTES_PER_PIXEL = 6
 
 IDENTIFIER = re.compile(r"[\w.-]{1,64}", re.ASCII)
 CHARSET = re.compile(r"charset=\W*([\w.:-]+)", re.IGNORECASE | re.ASCII)
@@ -90,6 +93,11 @@ class RemoteResponse(NamedTuple):
     def retry_after(self) -> int | None:
         header = self.headers.get("Retry-After", "")
         return parse_retry_after(header)
+
+
+def max_picture_bytes() -> int:
+    """Return how large a response may be that holds a picture: enough for each that is taken."""
+    return BYTES_PER_PIXEL * config.settings.MAX_RESULT_PIXELS
 
 
 def parse_retry_after(value: str) -> int | None:
@@ -152,7 +160,13 @@ def decode_base64(text: Any) -> bytes:
     if isinstance(text, str):
         if text[:5].lower() == "data:":
             text = unquote(text.partition(",")[2])
-        text = LINE_BREAKS.sub("", text.strip()).rstrip("=").translate(BASE64_URL_SAFE)
+        # The text may have hundreds of MB, so it is copied only if it must be.
+        text = text.strip()
+        if "\n" in text or "\r" in text:
+            text = LINE_BREAKS.sub("", text)
+        if "-" in text or "_" in text:
+            text = text.translate(BASE64_URL_SAFE)
+        text = text.rstrip("=")
         padding = "=" * (-len(text) % 4)
         with suppress(ValueError):
             data = base64.b64decode(text + padding, validate=True)
@@ -364,17 +378,15 @@ def tracking_pool(
 
 def read_body(response: requests.Response, deadline: float, max_bytes: int) -> bytes:
     """Read a body of at most max_bytes until the deadline, even if it arrives byte by byte."""
-    chunks = []
-    size = 0
+    body = io.BytesIO()
     # iter_content() would block until a whole chunk has arrived, past the deadline.
     while chunk := response.raw.read1(65536, decode_content=True):
-        chunks.append(chunk)
-        size += len(chunk)
-        if size > max_bytes:
+        body.write(chunk)
+        if body.tell() > max_bytes:
             raise PermanentError("engine_error", f"an answer of more than {max_bytes} bytes")
         if time.monotonic() > deadline:
             raise requests.ReadTimeout
-    return b"".join(chunks)
+    return body.getvalue()
 
 
 def name_of(error: Exception) -> str:

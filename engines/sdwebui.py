@@ -328,7 +328,13 @@ class Task:
         if self.finished.is_set():
             raise TransientError("engine_unavailable", "canceled before it was sent")
         body = {**body, "force_task_id": self.id}
-        response = self.client.send("POST", "/sdapi/v1/txt2img", timeout_seconds, json=body)
+        response = self.client.send(
+            "POST",
+            "/sdapi/v1/txt2img",
+            timeout_seconds,
+            remote.max_picture_bytes(),
+            json=body,
+        )
         # A timeout of a proxy: the server behind it still generates the image.
         if response.status == 504:
             raise NoResponse("engine_unavailable", "504")

@@ -1,4 +1,4 @@
-"""Colours: what a profile, or a PNG's gamma and primaries, make of them is turned into sRGB.
+"""Colours: what a profile, or a PNG's numbers in its place, make of them is turned into sRGB.
 
 A profile that cannot be used never costs the picture: its numbers are then taken for sRGB.
 """
@@ -20,6 +20,16 @@ SRGB_GAMMA = 1 / 2.2
 MIN_GAMMA = 0.1
 MAX_GAMMA = 10
 SRGB_PRIMARIES = (0.3127, 0.3290, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
+# As the standard H.273 numbers them: sRGB, BT.2020, DCI-P3 and Display P3; curves like sRGB's, and
+# gammas. Its curves for high dynamic range have no counterpart in sRGB.
+CODED_PRIMARIES = {
+    1: SRGB_PRIMARIES,
+    9: (0.3127, 0.3290, 0.708, 0.292, 0.170, 0.797, 0.131, 0.046),
+    11: (0.314, 0.351, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),
+    12: (0.3127, 0.3290, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),
+}
+SRGB_CURVES = (1, 6, 13, 14, 15)
+CODED_GAMMAS = {**dict.fromkeys(SRGB_CURVES, SRGB_GAMMA), 4: 1 / 2.2, 5: 1 / 2.8, 8: 1.0}
 # Files round the numbers, and a difference below this cannot be seen.
 TOLERANCE = 0.01
 # The white of profiles, and Bradford's matrix, by which other whites are adapted to it.
@@ -68,7 +78,14 @@ def build_transform(profile: bytes, mode: str) -> Any:
         return None
 
 
-# -- Gamma and primaries as a profile -----------------------------------------------------------
+# -- Numbers as a profile -----------------------------------------------------------------------
+
+
+def profile_of_codes(primaries: int, curve: int) -> bytes | None:
+    """Return a profile for a PNG's cICP; b"" if it is sRGB, None if it has no counterpart."""
+    if primaries not in CODED_PRIMARIES or curve not in CODED_GAMMAS:
+        return None
+    return profile_of(CODED_GAMMAS[curve], CODED_PRIMARIES[primaries])
 
 
 def profile_of(gamma: float | None, primaries: tuple[float, ...] | None) -> bytes:
@@ -100,8 +117,20 @@ def matrix_profile(gamma: float, primaries: tuple[float, ...]) -> bytes:
         cone = times(BRADFORD, [level * value for value in colorant])
         adapted = times(to_d50, [ratio * value for ratio, value in zip(ratios, cone, strict=True)])
         tags[name + b"XYZ"] = xyz_tag(adapted)
-        tags[name + b"TRC"] = b"curv" + struct.pack(">IIHH", 0, 1, round(256 / gamma), 0)
+        tags[name + b"TRC"] = curve_tag(gamma)
     return icc_file(tags)
+
+
+def curve_tag(gamma: float) -> bytes:
+    if abs(gamma - SRGB_GAMMA) > TOLERANCE:
+        return b"curv" + struct.pack(">IIHH", 0, 1, round(256 / gamma), 0)
+    levels = [round(65535 * linear(level / 255)) for level in range(256)]
+    return b"curv" + struct.pack(">II256H", 0, 256, *levels)
+
+
+def linear(level: float) -> float:
+    """Return the light of a level of sRGB, both from 0 to 1."""
+    return level / 12.92 if level <= 0.04045 else ((level + 0.055) / 1.055) ** 2.4
 
 
 def icc_file(tags: dict[bytes, bytes]) -> bytes:

@@ -12,12 +12,14 @@ from itertools import islice
 from typing import NamedTuple
 
 from files import colours, metadata
-from files.metadata import Chunk, JpegFile, PngFile, WebpFile
+from files.metadata import jpeg, png, webp
+from files.metadata.chunks import MAX_CHUNKS, Chunk
 
 Size = tuple[int, int]
 
 PNG_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"acTL", b"fcTL", b"fdAT", b"IDAT", b"IEND")
 JPEG_SIZES = {bytes([0xC0 + kind]) for kind in range(16) if kind not in (4, 8, 12)}
+JPEG_APP2 = b"\xe2"
 JPEG_PROFILE = b"ICC_PROFILE\0"
 MAX_PROFILE_BYTES = 4 * 1024 * 1024
 # A header of more than these is refused; there may be more between the pixels.
@@ -47,15 +49,11 @@ class Decodable(NamedTuple):
     exif: bytes = b""
 
 
-def kind_of(data: bytes) -> str | None:
+def kind_of(data: bytes) -> str:
+    """Return the format of a file by its first bytes; "" for one that nobody may upload."""
     if data.startswith(GIF_SIGNATURES):
         return "GIF"
-    if data.startswith(metadata.PNG_SIGNATURE):
-        return "PNG"
-    if data.startswith(metadata.JPEG_SIGNATURE):
-        return "JPEG"
-    is_webp = data.startswith(b"RIFF") and data[8:12] == b"WEBP"
-    return "WEBP" if is_webp else None
+    return metadata.kind_of(data)
 
 
 def read_size(data: bytes) -> Size:
@@ -63,20 +61,19 @@ def read_size(data: bytes) -> Size:
     kind = kind_of(data)
     if kind == "GIF":
         return struct.unpack_from("<HH", data.ljust(10, b"\0"), 6)
-    file_type = {"PNG": PngFile, "JPEG": JpegFile, "WEBP": WebpFile}[kind]
-    chunks = islice(file_type.split(memoryview(data)), MAX_HEADER_CHUNKS)
+    chunks = islice(metadata.FILES[kind].split(memoryview(data)), MAX_HEADER_CHUNKS)
     return size_in(kind, chunks)
 
 
 def size_in(kind: str, chunks: Iterator[Chunk] | list[Chunk]) -> Size:
     for chunk in chunks:
-        if kind == "PNG" and chunk.raw[4:8] == b"IHDR":
+        if chunk.kind == b"IHDR":
             return struct.unpack(">II", chunk.body[:8].tobytes().ljust(8, b"\0"))
-        if kind == "JPEG" and bytes(chunk.raw[1:2]) in JPEG_SIZES:
+        if kind == "JPEG" and chunk.kind in JPEG_SIZES:
             height, width = struct.unpack(">HH", chunk.body[1:5].tobytes().ljust(4, b"\0"))
             return width, height
         if kind == "WEBP":
-            return metadata.webp_size(chunk)
+            return webp.size_of(chunk)
     raise ValueError("The file has no size")
 
 
@@ -91,26 +88,32 @@ def prepare(data: bytes) -> Decodable:
 # -- PNG, JPEG, WebP ----------------------------------------------------------------------------
 
 
-def prepare_png(file: PngFile) -> Decodable:
+def prepare_png(file: png.PngFile) -> Decodable:
     signature, *others = file.chunks
-    chunks = [(bytes(chunk.raw[4:8]), chunk) for chunk in others if chunk.role != "tail"]
-    file.chunks = [signature, *[chunk for kind, chunk in chunks if kind in PNG_CHUNKS]]
-    first = {kind: chunk.body for kind, chunk in reversed(chunks)}
+    others = [chunk for chunk in others if len(chunk.body) >= png.MIN_BYTES.get(chunk.kind, 0)]
+    first = {chunk.kind: chunk.body for chunk in reversed(others)}
+    frames = sum(chunk.kind == b"fcTL" for chunk in others)
+    file.chunks = [signature, *[chunk for chunk in others if chunk.kind in PNG_CHUNKS]]
     return Decodable(
         "PNG",
         size_in("PNG", file.chunks),
         file.join(),
-        frames=sum(kind == b"fcTL" for kind, _ in chunks) or 1,
+        frames=frames or 1,
         profile=png_profile(first),
         exif=bytes(first.get(b"eXIf", b"")),
     )
 
 
 def png_profile(bodies: dict[bytes, memoryview]) -> bytes:
-    """Return the profile of a PNG, made of its gamma and primaries if it has no other."""
+    """Return the profile of a PNG, made of its numbers if it has no other."""
+    codes = bytes(bodies.get(b"cICP", b""))
+    if len(codes) == 4:
+        profile = colours.profile_of_codes(*codes[:2])
+        if profile is not None:
+            return profile
     if b"iCCP" in bodies:
         _, _, packed = bytes(bodies[b"iCCP"]).partition(b"\0")
-        profile = metadata.decompress(packed[1:], MAX_PROFILE_BYTES)
+        profile = png.decompress(packed[1:], MAX_PROFILE_BYTES)
         if profile:
             return profile
     if b"sRGB" in bodies:
@@ -126,27 +129,27 @@ def fixed_points(body: memoryview | None, count: int) -> tuple[float, ...] | Non
     return tuple(value / 100_000 for value in struct.unpack(f">{count}I", body))
 
 
-def prepare_jpeg(file: JpegFile) -> Decodable:
+def prepare_jpeg(file: jpeg.JpegFile) -> Decodable:
     size = size_in("JPEG", file.chunks)
-    parts = [bytes(chunk.body) for chunk in file.chunks if chunk.raw[:2] == b"\xff\xe2"]
+    parts = [bytes(chunk.body) for chunk in file.chunks if chunk.kind == JPEG_APP2]
     # Profile parts are numbered by the byte after the header.
     parts = sorted(part[len(JPEG_PROFILE) :] for part in parts if part.startswith(JPEG_PROFILE))
     exif = file.find_text("exif")
     is_ended = file.chunks[-1].role == "tail"
     file.chunks = [
-        chunk for chunk in file.chunks if chunk.role == "picture" and chunk.raw[:2] != b"\xff\xe2"
+        chunk for chunk in file.chunks if chunk.role == "picture" and chunk.kind != JPEG_APP2
     ]
-    scans = sum(chunk.raw[:2] == b"\xff" + metadata.JPEG_SOS for chunk in file.chunks)
+    scans = sum(chunk.kind == jpeg.SOS for chunk in file.chunks)
     profile = b"".join(part[2:] for part in parts)
     return Decodable(
         "JPEG", size, file.join(), scans=scans, is_ended=is_ended, profile=profile, exif=exif
     )
 
 
-def prepare_webp(file: WebpFile) -> Decodable:
+def prepare_webp(file: webp.WebpFile) -> Decodable:
     exif = file.find_text("exif")
-    profiles = [bytes(chunk.body) for chunk in file.chunks if chunk.raw[:4] == b"ICCP"]
-    frames = sum(chunk.raw[:4] == b"ANMF" for chunk in file.chunks)
+    profiles = [bytes(chunk.body) for chunk in file.chunks if chunk.kind == b"ICCP"]
+    frames = sum(chunk.kind == b"ANMF" for chunk in file.chunks)
     size = size_in("WEBP", file.chunks)
     file.chunks = [chunk for chunk in file.chunks if chunk.role == "picture"]
     return Decodable(
@@ -184,7 +187,7 @@ def prepare_gif(data: bytes) -> Decodable:
 
 def gif_blocks(data: bytes, position: int) -> Iterator[tuple[int, int]]:
     """Yield start and end of each picture and extension; bytes between them are passed over."""
-    for _ in range(metadata.MAX_CHUNKS):
+    for _ in range(MAX_CHUNKS):
         if position >= len(data) or data[position] == GIF_END:
             return
         start = position

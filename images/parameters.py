@@ -33,7 +33,9 @@ TEST_MODEL = Model(
     height=Range(min=64, max=1024, default=512),
     steps=Range(min=1, max=150, default=20),
 )
-NOT_OFFERED = ("not_offered", {})
+# A key of messages.FIELDS, and the values in that sentence.
+Problem = tuple[str, dict[str, Any]]
+NOT_OFFERED: Problem = ("not_offered", {})
 RANDOM_SEED = (None, -1)
 MAX_DRAWN_SEED = 2**31 - 1
 # Of a marker, as it is shown.
@@ -87,30 +89,42 @@ def fill(wanted: GenerateInput, model: Model | None = None) -> GenerateInput:
     """
     model = model or choose_model(wanted.model)
     values = {"model": model.name}
-    wrong = {}
     for name in (*RANGES, *CHOICES):
-        offer = getattr(model, name)
-        value = getattr(wanted, name)
-        if value is None:
-            values[name] = default_of(name, offer)
-        elif problem := problem_with(offer, value):
-            wrong[name] = problem
-    for name in ("prompt", "negative_prompt"):
-        if marker := find_marker(getattr(wanted, name), model):
-            wrong[name] = ("marker", {"marker": marker})
-    if wanted.negative_prompt and not model.negative_prompt:
-        wrong["negative_prompt"] = NOT_OFFERED
-    if wanted.seed not in RANDOM_SEED:
-        if not model.takes_seed:
-            wrong["seed"] = NOT_OFFERED
-        elif wanted.seed > model.max_seed:
-            wrong["seed"] = ("less_than_equal", {"le": model.max_seed})
+        if getattr(wanted, name) is None:
+            values[name] = default_of(name, getattr(model, name))
     filled = wanted.model_copy(update=values)
-    if model.sizes and not wrong and f"{filled.width}x{filled.height}" not in model.sizes:
-        wrong["width"] = ("size_not_offered", {"sizes": ", ".join(model.sizes)})
+    wrong = wrong_fields(filled, model)
     if wrong:
         raise InvalidInput(fields=wrong)
     return filled
+
+
+def wrong_fields(filled: GenerateInput, model: Model) -> dict[str, Problem]:
+    """Return what is wrong with each field of a request, by the model it is for."""
+    found = {}
+    for name in (*RANGES, *CHOICES):
+        value = getattr(filled, name)
+        if value is not None:
+            found[name] = problem_with(getattr(model, name), value)
+    for name in ("prompt", "negative_prompt"):
+        if marker := find_marker(getattr(filled, name), model):
+            found[name] = ("marker", {"marker": marker})
+    if filled.negative_prompt and not model.negative_prompt:
+        found["negative_prompt"] = NOT_OFFERED
+    found["seed"] = problem_with_seed(filled.seed, model)
+    wrong = {name: problem for name, problem in found.items() if problem}
+    size = f"{filled.width}x{filled.height}"
+    if model.sizes and not wrong and size not in model.sizes:
+        wrong["width"] = ("size_not_offered", {"sizes": ", ".join(model.sizes)})
+    return wrong
+
+
+def problem_with_seed(seed: int | None, model: Model) -> Problem | None:
+    if seed in RANDOM_SEED:
+        return None
+    if not model.takes_seed:
+        return NOT_OFFERED
+    return ("less_than_equal", {"le": model.max_seed}) if seed > model.max_seed else None
 
 
 def find_marker(prompt: str, model: Model) -> str:
@@ -129,10 +143,8 @@ def default_of(name: str, offer: Range | list[str] | None) -> float | int | str 
     return offer[0] if offer else None
 
 
-def problem_with(
-    offer: Range | list[str] | None, value: float | str
-) -> tuple[str, dict[str, Any]] | None:
-    """Return what is wrong with a value, as messages.FIELDS words it; None if nothing is."""
+def problem_with(offer: Range | list[str] | None, value: float | str) -> Problem | None:
+    """Return what is wrong with a value; None if nothing is."""
     if not offer:
         return NOT_OFFERED
     if isinstance(offer, list):

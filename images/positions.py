@@ -7,6 +7,7 @@ fewest in processing, then of the one served longest ago, then the oldest.
 import math
 from bisect import bisect_left
 from collections import Counter, defaultdict
+from itertools import accumulate
 from typing import NamedTuple
 
 import db
@@ -26,25 +27,17 @@ class Line:
 
     def __init__(self, waiting: list[db.Row], working: Counter, seconds: dict[str, float]):
         self._working = working
-        self._served_at: dict[int, float] = {}
+        self._served_at = {row["user_id"]: row["served_at"] for row in waiting}
         self._ids: dict[int, list[int]] = defaultdict(list)
         for row in waiting:
-            user_id = row["user_id"]
-            self._served_at[user_id] = row["served_at"]
-            self._ids[user_id].append(row["id"])
-        in_order = []
-        for row in waiting:
-            turn = self.turn(row["user_id"], row["id"])
-            in_order.append((turn, row["model"]))
-        in_order.sort()
-        self._turns: list[Turn] = []
-        # The seconds of all that comes before each turn, and the turns of each model.
-        self._work = [0.0]
-        self._by_model: dict[str, list[Turn]] = defaultdict(list)
+            self._ids[row["user_id"]].append(row["id"])
+        in_order = sorted((self.turn(row["user_id"], row["id"]), row["model"]) for row in waiting)
+        self._turns = [turn for turn, _ in in_order]
+        # The seconds of all that comes before each turn.
+        self._work = list(accumulate((seconds[model] for _, model in in_order), initial=0.0))
+        self._turns_of: dict[str, list[Turn]] = defaultdict(list)
         for turn, model in in_order:
-            self._turns.append(turn)
-            self._work.append(self._work[-1] + seconds[model])
-            self._by_model[model].append(turn)
+            self._turns_of[model].append(turn)
 
     def has(self, user_id: int, generation_id: int) -> bool:
         return generation_id in self._ids.get(user_id, [])
@@ -64,7 +57,7 @@ class Line:
 
     def position(self, turn: Turn, model: str) -> int:
         """Return the position among what waits for this model."""
-        turns = self._by_model.get(model, [])
+        turns = self._turns_of.get(model, [])
         return bisect_left(turns, turn) + 1
 
     def seconds_before(self, turn: Turn) -> float:

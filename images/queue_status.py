@@ -68,7 +68,7 @@ class QueueStatus:
             self.waiting = queue.count_waiting(settings.MAX_QUEUE)
         live_workers = queue.list_live_workers(LIVE_SECONDS)
         self.problems = problems(live_workers)
-        self._served = [_available(row["models"]) for row in live_workers]
+        self._workers = [_available(row["models"]) for row in live_workers]
         self._lines: dict[frozenset[str], positions.Line] = {}  # by the models that wait in it
         # Of a model that has made no image yet, what its workers need for any.
         run_seconds = [row["run_seconds"] for row in live_workers]
@@ -89,32 +89,30 @@ class QueueStatus:
         found = {}
         waiting = [row for row in generations if row["status"] == PENDING and row["model"]]
         for row in waiting:
-            found[row["id"]] = self._wait(user_id, row, waiting)
+            found[row["id"]] = self._of_waiting(user_id, row, waiting)
         for row in generations:
             if row["status"] == PROCESSING and row["model"]:
-                found[row["id"]] = None, self._rest(row)
+                found[row["id"]] = None, self._rest_of(row)
         return found
 
-    def _wait(
+    def _of_waiting(
         self, user_id: int, generation: Generation, own: list[Generation]
     ) -> tuple[int, int | None]:
         model = generation["model"]
-        workers = [served for served in self._served if model in served]
+        workers = [models for models in self._workers if model in models]
         # What each of its workers makes too is made by turns with it, and holds it up.
         models = frozenset.intersection(*workers) if workers else frozenset([model])
         line = self._line(models)
         # Those that were submitted less than a second ago are not in the line yet.
-        new = {}
-        for row in own:
-            if row["model"] in models and not line.has(user_id, row["id"]):
-                new[row["id"]] = row["model"]
-        new_before = [name for number, name in new.items() if number < generation["id"]]
-        turn = line.turn(user_id, generation["id"], list(new))
-        position = line.position(turn, model) + new_before.count(model)
+        new = [row for row in own if row["model"] in models and not line.has(user_id, row["id"])]
+        new_ids = [row["id"] for row in new]
+        earlier = [row["model"] for row in new if row["id"] < generation["id"]]
+        turn = line.turn(user_id, generation["id"], new_ids)
+        position = line.position(turn, model) + earlier.count(model)
         if not workers:
             return position, None
         before = line.seconds_before(turn) + self._seconds_running(models)
-        before += sum(self._seconds(name) for name in new_before)
+        before += sum(self._seconds(name) for name in earlier)
         return position, _whole(self._seconds(model) + before / len(workers))
 
     def _line(self, models: frozenset[str]) -> positions.Line:
@@ -136,7 +134,7 @@ class QueueStatus:
                 left += positions.seconds_left(usual, row["progress"], row["seconds"] or 0)
         return left
 
-    def _rest(self, generation: Generation) -> int:
+    def _rest_of(self, generation: Generation) -> int:
         elapsed = 0
         if generation["started_at"]:
             started = time.strptime(generation["started_at"], "%Y-%m-%d %H:%M:%S")

@@ -103,7 +103,7 @@ def embed_prompt(job: Job, params: dict[str, Any], picture: metadata.PictureFile
         picture.strip()
         return
     # What the engine says about its picture is more than what is known here.
-    if picture.has_credentials or picture.has_text(PARAMETERS):
+    if picture.has_credentials or picture.text(PARAMETERS):
         return
     picture.put_texts({PARAMETERS: format_parameters(job, params)})
 

@@ -70,6 +70,17 @@ def error_of(server, body, status: int = 200, **changes) -> EngineError:
         {"candidates": [{"content": {"parts": [{"inlineData": {"mimeType": "x", "data": TEXT}}]}}]},
         [{"b64_json": TEXT}],
         {"status": "succeeded", "id": "8", "urls": {"get": "/x"}, "output": [LINK]},
+        {"predictions": [{"mimeType": "image/png", "bytesBase64Encoded": TEXT}]},
+        {"Response": {"ResultImage": TEXT, "RequestId": "1"}},
+        {"code": 10000, "data": {"binary_data_base64": [TEXT], "image_urls": None}},
+        {"status": "Ready", "polling_url": "/x", "result": {"sample": LINK, "prompt": "/y"}},
+        {"data": {"task_status": "succeed", "task_result": {"images": [{"url": LINK}]}}},
+        {"data": [{"imageURL": LINK, "thumbnailURL": "/x"}], "input": {"image": OTHER}},
+        {"output": [{"type": "image_generation_call", "result": TEXT}]},
+        {"documentation_url": "/x", "data": {"0": {"download_url": LINK}}},
+        {"logo_url": "/x", "data": [[{"file": {"href": LINK}}]]},
+        {"data": ["pictures/1.png"]},
+        LINK,
     ],
 )
 def test_picture_is_found(fake, body):
@@ -77,6 +88,29 @@ def test_picture_is_found(fake, body):
 
     assert draw(fake).data == PNG
     assert len(fake.asked()) == 1
+
+
+@pytest.mark.parametrize(
+    "text", [TEXT, f"{TEXT[:60]}\n{TEXT[60:]}\n", f"data:;base64,{TEXT}", LINK]
+)
+def test_whole_answer_may_be_base64_or_a_link(fake, text):
+    reply(fake, text.encode(), content_type="text/plain")
+
+    assert draw(fake).data == PNG
+
+
+@pytest.mark.parametrize("kind", ["BMP", "TIFF", "AVIF"])
+def test_unusual_formats_are_known_by_their_first_bytes(fake, kind):
+    data = picture(kind, (8, 8))
+
+    for body in (data, {"result": [base64.b64encode(data).decode()]}):
+        reply(fake, body)
+        assert draw(fake).data == data
+
+
+@pytest.mark.parametrize("name", ["prompt", "revised_prompt", "text", "description"])
+def test_prompt_that_is_repeated_chooses_no_link(fake, name):
+    assert error_of(fake, {"data": [{name: LINK}]}).code == "engine_error"
 
 
 def test_relative_link_is_fetched_from_the_server_with_the_key(fake):
@@ -143,6 +177,8 @@ def test_picture_may_be_the_whole_answer(fake, data, content_type):
         b"event: x\r\nid: 1\r\ndata: " + json.dumps({"b64_json": TEXT}).encode() + b"\r\n\r\n",
         b': hello\n\ndata: {"data": [\ndata: {"b64_json": "%s"}]}\n\n' % TEXT.encode(),
         json.dumps({"data": [{"b64_json": TEXT}]}).encode().join([b"data:", b"\ndata: [DONE]"]),
+        b'{"progress": 50}\n{"image": "%s"}\n' % TEXT.encode(),
+        events({"type": "response.completed", "response": {"output": [{"result": TEXT}]}}),
     ],
 )
 def test_stream_of_events_gives_its_last_picture(fake, body):
@@ -204,8 +240,9 @@ def test_what_is_no_json_is_said_to_be_none(fake, body):
 FAILED = {"output": {"task_id": "0385dc79", "task_status": "FAILED", "message": "x"}}
 
 
-def test_task_that_failed_is_none_to_wait_for(fake):
-    assert error_of(fake, FAILED).code == "engine_error"
+@pytest.mark.parametrize("body", [FAILED, {"id": "1", "status": "completed", "data": []}])
+def test_task_that_ended_is_none_to_wait_for(fake, body):
+    assert error_of(fake, body).code == "engine_error"
 
 
 TASKS = [
@@ -217,6 +254,10 @@ TASKS = [
     {"data": {"task_id": "0385dc79", "status": "queued"}},
     {"data": [{"task_id": "0385dc79"}]},
     {"request_id": "0385dc79", "status": "IN_QUEUE"},
+    {"request_id": "0385dc79", "response_url": LINK, "status_url": LINK},
+    {"id": "0385dc79", "status": "processing", "output_url": LINK},
+    {"Response": {"JobId": "0385dc79"}},
+    {"prediction": {"uuid": "0385dc79", "state": "submitted"}},
 ]
 
 
@@ -298,6 +339,23 @@ def test_free_task_is_an_error_of_its_own(fake, body):
         (400, {"errors": [{"code": "content_policy_violation"}]}, "content_refused"),
         (400, {"detail": {"error": {"code": "rate_limit_exceeded"}}}, "engine_busy"),
         (400, {"detail": {"code": "rate_limit_exceeded"}}, "engine_busy"),
+        (429, {"code": 1101, "message": "x"}, "engine_account"),
+        (500, {"code": 50511, "message": "x", "data": None}, "content_refused"),
+        (200, {"Response": {"Error": {"Code": "Denied.TextIllegalDetected"}}}, "content_refused"),
+        (200, {"Response": {"Error": {"Code": "RequestLimitExceeded"}}}, "engine_busy"),
+        (200, {"promptFeedback": {"blockReason": "SAFETY"}}, "content_refused"),
+        (200, {"candidates": [{"finishReason": "IMAGE_RECITATION"}]}, "content_refused"),
+        (200, {"predictions": [{"raiFilteredReason": "code 58061214"}]}, "content_refused"),
+        (200, {"id": "1", "status": "Request Moderated", "result": None}, "content_refused"),
+        (200, {"images": [], "error": "blocked by our content filters"}, "content_refused"),
+        (400, {"error": "not enough api tokens", "code": "unexpected"}, "engine_account"),
+        (400, {"error": '{"code": "content_policy_violation"}'}, "content_refused"),
+        (422, {"detail": [{"type": "content_policy_violation"}]}, "content_refused"),
+        (
+            400,
+            {"error": {"message": "litellm.ContentPolicyViolationError: x", "code": "400"}},
+            "content_refused",
+        ),
     ],
 )
 def test_error_is_understood(fake, status, body, code, paid):
@@ -353,6 +411,7 @@ def test_late_error_of_a_paid_model_is_doubtful(fake, monkeypatch, status, body)
         (500, {"error": {"code": "server_error"}}, "X-LiteLLM-Version"),
         (503, {"error": {"code": "service_unavailable"}}, ""),
         (500, {"error": "x"}, ""),
+        (500, {"error": "no, a busy street"}, ""),
         (500, {}, ""),
         (200, {"error": {"code": 502, "message": "x"}}, ""),
         (200, {"error": {"code": 500, "message": "x"}}, ""),

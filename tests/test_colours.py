@@ -159,10 +159,34 @@ def test_gamma_alone_counts():
     assert is_close(shown(pictures.make_avatar(data).data), (128, 128, 128))
 
 
+def test_dark_colours_keep_their_brightness():
+    data = png_with(saved("PNG", (12, 12, 12)), {b"cHRM": numbers(*P3)})
+
+    assert is_close(shown(pictures.make_avatar(data).data), (12, 12, 12), by=1)
+
+
+@pytest.mark.parametrize(
+    ("codes", "colour", "expected"),
+    [
+        (b"\x0c\x0d\0\1", IN_P3, IN_SRGB),
+        (b"\x09\x0d\0\1", (200, 150, 100), (227, 142, 90)),
+        (b"\x01\x08\0\1", (55, 55, 55), (128, 128, 128)),
+        (b"\x01\x0d\0\1", IN_P3, IN_P3),
+        (b"\x0c\x10\0\1", IN_P3, IN_P3),
+        (b"\x0c", IN_P3, IN_P3),
+    ],
+)
+def test_coded_colours_of_a_png_count(codes, colour, expected):
+    data = png_with(saved("PNG", colour), {b"cICP": codes})
+
+    assert is_close(shown(pictures.make_avatar(data).data), expected)
+
+
 @pytest.mark.parametrize(
     "chunks",
     [
         {b"gAMA": numbers(0.45455)},
+        {b"cICP": b"\x01\x0d\0\1", b"cHRM": numbers(*P3)},
         {b"sRGB": b"\0", b"gAMA": numbers(1), b"cHRM": numbers(*P3)},
         {b"gAMA": numbers(0)},
         {b"gAMA": numbers(0.00001)},

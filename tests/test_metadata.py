@@ -447,6 +447,12 @@ def test_stripped_jpeg_lost_the_segment_whole(marker, body):
     assert stripped(with_segment(pictures()["jpeg"], marker, body)) == stripped(pictures()["jpeg"])
 
 
+def test_bytes_between_the_segments_of_a_jpeg_go_too():
+    plain = stripped(pictures()["jpeg"])
+
+    assert stripped(plain[:20] + SECRET.encode() + plain[20:]) == plain
+
+
 def test_comment_between_the_scans_of_a_jpeg_goes_too():
     progressive = pictures()["jpeg-progressive"]
     at = progressive.rindex(b"\xff\xda")
@@ -578,7 +584,7 @@ def test_broken_file_raises_value_error_or_nothing(kind, name):
 @pytest.mark.parametrize("name", [b"zTXt", b"iCCP"])
 def test_of_endless_compressed_texts_few_are_read(name, monkeypatch):
     read = []
-    monkeypatch.setattr("files.metadata.decompress", lambda data: read.append(data) or b"")
+    monkeypatch.setattr("files.metadata.png.decompress", lambda data: read.append(data) or b"")
     bombs = chunk(name, b"a\0\0bomb") * 1000
     picture = parse(pictures()["png"][:33] + bombs + pictures()["png"][33:])
 

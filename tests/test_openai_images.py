@@ -8,6 +8,7 @@ import time
 import pytest
 from pydantic import ValidationError
 
+import config
 from engines import (
     EngineError,
     ImageRequest,
@@ -726,14 +727,15 @@ def test_picture_that_cannot_be_fetched(fake, monkeypatch, how, paid, kind, code
     assert wait_until(lambda: len(fake.asked("/pictures/1.png")) == 3)
 
 
-def test_picture_beyond_all_measure_is_refused(fake, monkeypatch):
-    monkeypatch.setattr(downloads, "MAX_IMAGE_BYTES", 10_000)
-    fake.mode, fake.result = "url", b"x" * 300_000
+@pytest.mark.parametrize("mode", ["b64", "url"])
+def test_picture_beyond_all_measure_is_refused(fake, monkeypatch, mode):
+    monkeypatch.setattr(config.settings, "MAX_RESULT_PIXELS", 1000)
+    fake.mode, fake.result = mode, b"x" * 300_000
 
     error = failure(fake)
 
-    assert str(error) == "engine_error: an answer of more than 10000 bytes"
-    assert len(fake.asked("/pictures/1.png")) == 1
+    assert str(error) == "engine_error: an answer of more than 6000 bytes"
+    assert len(fake.asked("/pictures/1.png")) == (mode == "url")
 
 
 # -- What errors and logs say -------------------------------------------------------------------

@@ -362,6 +362,8 @@ UNREADABLE_PNG = [
     (b"pHYs", b"\1"),
     (b"gAMA", b""),
     (b"sRGB", b""),
+    (b"acTL", b"\0\0\0\3"),
+    (b"fcTL", b""),
 ]
 
 

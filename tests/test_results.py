@@ -220,6 +220,16 @@ def test_a_text_that_readers_stumble_over_is_left_out(made, kind, body):
     assert kind not in data or kind == b"iTXt"
 
 
+@pytest.mark.parametrize("segment", [b"\xff\xe0\0\7JFIF\0", b"\xff\xee\0\7Adobe"])
+def test_a_segment_that_readers_fail_at_is_left_out(made, segment):
+    given = picture("JPEG")
+
+    data, _ = made(given[:2] + segment + given[2:])
+
+    assert opened(data).size == (40, 30)
+    assert segment not in data
+
+
 def test_so_many_texts_that_readers_stumble_over_them_are_left_out(made):
     text = png_chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(1_000_000)))
 

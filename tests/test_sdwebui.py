@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+import config
 from engines import (
     EngineError,
     ImageRequest,
@@ -187,6 +188,12 @@ def test_takes_a_picture_in_a_data_url(webui):
     )
 
     assert sdwebui.make(request(webui), ignore).data == picture()
+
+
+def test_a_picture_beyond_all_measure_is_refused(webui, monkeypatch):
+    monkeypatch.setattr(config.settings, "MAX_RESULT_PIXELS", 10)
+
+    assert str(failure(request(webui))) == "engine_error: an answer of more than 60 bytes"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from engines import TransientError, addresses, remote
-from engines.comfyui_workflow import Workflow
+from engines.comfyui.workflow import Workflow
 
 WEBSOCKET_TIMEOUT_SECONDS = 3.0
 

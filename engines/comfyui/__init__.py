@@ -30,9 +30,9 @@ from engines import (
     no_progress,
     remote,
 )
-from engines.comfyui_errors import execution_failed, validation_failed
-from engines.comfyui_progress import Listener, Progress
-from engines.comfyui_workflow import (
+from engines.comfyui.errors import execution_failed, validation_failed
+from engines.comfyui.progress import WEBSOCKET_TIMEOUT_SECONDS, Listener, Progress
+from engines.comfyui.workflow import (
     MUST_END,
     PLACEHOLDERS,
     Workflow,
@@ -55,8 +55,8 @@ MAX_POLL_FAILURES = 3
 
 REQUEST_TIMEOUT_SECONDS = 5
 SUBMIT_TIMEOUT_SECONDS = 60
+DOWNLOAD_TIMEOUT_SECONDS = 300
 CHECK_TIMEOUT_SECONDS = 8.0
-WEBSOCKET_TIMEOUT_SECONDS = 3.0
 
 # How long a job waits until its canceled prompt is removed from the server, because a worker is
 # killed if a cancel takes more than 5 seconds; and how long the removal is retried in all.
@@ -510,7 +510,13 @@ class Prompt:
             "subfolder": image.get("subfolder", ""),
             "type": image.get("type", ""),
         }
-        response = self.send("GET", "/view", params=query)
+        response = self.send(
+            "GET",
+            "/view",
+            params=query,
+            timeout_seconds=DOWNLOAD_TIMEOUT_SECONDS,
+            max_bytes=remote.max_picture_bytes(),
+        )
         if response.status == 404:
             raise PermanentError("bad_picture", "/view does not have the picture")
         remote.raise_for_status(response, "/view")

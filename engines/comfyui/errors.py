@@ -7,7 +7,7 @@ import re
 from typing import Any, NamedTuple
 
 from engines import EngineError, ImageRequest, PermanentError, TransientError, remote
-from engines.comfyui_workflow import Workflow
+from engines.comfyui.workflow import Workflow
 from engines.remote import as_dict, as_list
 
 # Limits of what is shown of the server's error messages.
