@@ -2,7 +2,9 @@
 
 import hashlib
 import logging
+from contextlib import suppress
 
+import db
 import heavy
 from accounts import passwords, users
 from accounts.rate_limits import RateLimit, network
@@ -81,7 +83,8 @@ def verify(user: Account | None, password: str, limit: RateLimit) -> None:
             "failed log-in", extra={"details": {"account": limit.wide.removeprefix("login:")}}
         )
         raise WrongCredentials
-    limit.refund()
-    if passwords.needs_rehash(password_hash, password):
-        new_hash = passwords.hash_password(password)
-        users.set_password_hash(user["id"], new_hash, password_hash)
+    with suppress(db.Unavailable):  # the password is right all the same
+        limit.refund()
+        if passwords.needs_rehash(password_hash, password):
+            new_hash = passwords.hash_password(password)
+            users.set_password_hash(user["id"], new_hash, password_hash)

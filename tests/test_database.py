@@ -363,10 +363,12 @@ def test_a_read_only_server_is_unavailable(alice, mariadb):
     mariadb.run("SET GLOBAL read_only = 1")
     try:
         response = alice.generate()
+        ready = alice.get("/api/health/ready")
     finally:
         mariadb.run("SET GLOBAL read_only = 0")
 
     assert (response.status_code, response.json["code"]) == (503, "database_unavailable")
+    assert "database" in ready.json["fields"]
 
 
 @pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
