@@ -256,8 +256,8 @@ def test_a_statement_whose_answer_was_lost_is_not_sent_again(killable, monkeypat
     sent = []
     real_run = pools.MySQL.run
 
-    def run_and_lose_the_answer(self, sql, values=()):
-        real_run(self, sql, values)
+    def run_and_lose_the_answer(self, sql, *values):
+        real_run(self, sql, *values)
         if sql.lstrip().startswith("INSERT INTO users"):
             sent.append(sql)
             raise pools.Unavailable
