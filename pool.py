@@ -28,6 +28,8 @@ from config import settings
 from errors import ApiError
 
 CONNECT_SECONDS = 3
+# How long a statement waits for what another transaction has locked.
+LOCK_SECONDS = 5
 OUTDATED = "Is the database up to date? Run: flask db upgrade"
 PING_AFTER_IDLE_SECONDS = 1.0
 
@@ -91,6 +93,7 @@ UTC_AND_STRICT = """
     SET time_zone = '+00:00',
         sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'
 """
+SHORT_WAITS = f", innodb_lock_wait_timeout = {LOCK_SECONDS}, lock_wait_timeout = {LOCK_SECONDS}"
 # Each statement sees what was committed before it, and no gap between rows is ever locked.
 READ_COMMITTED = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
 
@@ -214,7 +217,7 @@ class MySQL:
                 autocommit=not transactional,
                 client_flag=flags,
                 conv=MYSQL_TYPES,
-                init_command=UTC_AND_STRICT,
+                init_command=UTC_AND_STRICT + ("" if long_timeouts else SHORT_WAITS),
                 read_timeout=None if long_timeouts else 30,
                 write_timeout=30,
                 **tls,
@@ -354,7 +357,7 @@ class SQLite:
             settings.instance_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.driver = sqlite3.connect(
                 path,
-                timeout=60 if long_timeouts else 5,
+                timeout=60 if long_timeouts else LOCK_SECONDS,
                 isolation_level=None,
                 check_same_thread=False,
             )

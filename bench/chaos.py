@@ -41,11 +41,10 @@ QUIET_SECONDS = 240
 # After the supervisor was killed, the old gunicorn may hold the port until its last request ends.
 PORT_SECONDS = 40
 SIZES = [(64, 2), (64, 2), (512, 20), (1024, 150)]
-# Megabytes of the disks of the service and of MariaDB, which need about half of that.
-DISK_MEGABYTES = {"service": 40, "mariadb": 300}
-# Longer than anyone waits for a lock: SQLite 5 s, MariaDB LOCK_WAIT_SECONDS.
+# Megabytes of the disks of the service and of MariaDB, of which they need about half.
+DISK_MEGABYTES = {"service": 200, "mariadb": 300}
+# Longer than a statement waits for a lock.
 LOCK_SECONDS = 8
-LOCK_WAIT_SECONDS = 3
 # Weight of what may happen, the method of Service that does it, and its arguments.
 TROUBLES = [
     (6, "send", "worker", SIGKILL),
@@ -481,6 +480,7 @@ def prepare(options: argparse.Namespace, folder: Path, database: MariaDB | None)
         JOB_WORKERS=str(options.workers),
         DAILY_IMAGES="1000000",
         SUBMITS_PER_MINUTE="1000000",
+        METRICS="on",
         PASSWORD_HASH="pbkdf2:sha256:1000",
         WORKER_GRACE_SECONDS="3",
         **(database.settings("chaos") if database else {}),
@@ -569,7 +569,6 @@ def start_mariadb(folder: Path) -> MariaDB:
         folder / "server",
         # What was committed must survive the death of the server, as with its own defaults.
         "--innodb-flush-log-at-trx-commit=1",
-        f"--innodb-lock-wait-timeout={LOCK_WAIT_SECONDS}",
         "--innodb-log-file-size=16M",
         f"--tmpdir={folder}",
     )

@@ -2,6 +2,7 @@
 
 import secrets
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pymysql
 import pytest
@@ -369,6 +370,21 @@ def test_a_read_only_server_is_unavailable(alice, mariadb):
 
     assert (response.status_code, response.json["code"]) == (503, "database_unavailable")
     assert "database" in ready.json["fields"]
+
+
+def test_a_row_that_stays_locked_is_not_waited_for_long(alice, monkeypatch):
+    monkeypatch.setattr(pools, "LOCK_SECONDS", 1)
+    monkeypatch.setattr(pools, "SHORT_WAITS", ", innodb_lock_wait_timeout = 1")
+    pool.close()
+    with db.transaction():
+        db.execute("UPDATE users SET served_at = 1")
+        with ThreadPoolExecutor() as threads:
+            body = {"prompt": "a fox"}
+            waiting = threads.submit(alice.post, "/api/v1/images/generate", json=body)
+            response = waiting.result(20)
+
+    assert (response.status_code, response.json["code"]) == (503, "database_unavailable")
+    assert alice.history()["pagination"]["total"] == 0
 
 
 @pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
