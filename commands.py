@@ -114,6 +114,7 @@ password_option = click.option(
 @click.argument("username")
 @click.argument("email")
 @password_option
+@plain_errors()
 def user_create(username: str, email: str, password: str) -> None:
     """Add an account."""
     try:
@@ -125,6 +126,7 @@ def user_create(username: str, email: str, password: str) -> None:
 
 
 @user_group.command("list")
+@plain_errors()
 def user_list() -> None:
     """List every account."""
     for user in users.list_users():
@@ -136,6 +138,7 @@ def user_list() -> None:
 @user_group.command("set-password")
 @click.argument("username")
 @password_option
+@plain_errors()
 def user_set_password(username: str, password: str) -> None:
     """Set a new password and end every session of the account."""
     user = find_account(username)
@@ -150,6 +153,7 @@ def user_set_password(username: str, password: str) -> None:
 @user_group.command("disable")
 @click.argument("username")
 @click.option("--undo", is_flag=True, help="Open the account again.")
+@plain_errors()
 def user_disable(username: str, undo: bool) -> None:
     """Close an account: no log-in, its sessions end, and its unfinished images are canceled."""
     user = find_account(username)
@@ -161,6 +165,7 @@ def user_disable(username: str, undo: bool) -> None:
 @user_group.command("delete")
 @click.argument("username")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@plain_errors()
 def user_delete(username: str, yes: bool) -> None:
     """Delete an account with its avatar, history and images. There is no way back."""
     user = find_account(username)

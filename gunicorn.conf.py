@@ -6,6 +6,7 @@ import resource
 import socket
 import sys
 import time
+from contextlib import suppress
 
 from gunicorn import glogging, util
 
@@ -96,7 +97,8 @@ def when_ready(server) -> None:
     if host in ("127.0.0.1", "0.0.0.0", "::"):  # noqa: S104
         host = "localhost"
     url = f"http://{host}:{settings.PORT}"
-    print(f"Ready: {url}/api/health  (documentation: /api/docs)", flush=True)
+    with suppress(OSError):  # a full disk
+        print(f"Ready: {url}/api/health  (documentation: /api/docs)", flush=True)
 
 
 ERROR_CODES = {

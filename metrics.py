@@ -4,28 +4,46 @@ Web and worker processes each write files in instance/metrics; whoever is asked 
 """
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from config import settings
+from errors import ApiError
 
 METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PATCH", "DELETE")
 KEEP_FILES_SECONDS = 7 * 86400
+KEEP_FILES = 200
+# More than the numbers of one process take.
+FILE_BYTES = 1024 * 1024
 JOB_BUCKETS_SECONDS = (0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600, 1800)
+
+lock = threading.Lock()
+
+
+def meters() -> SimpleNamespace | None:
+    """Return the meters, or None if METRICS is off or the disk has no room for them."""
+    if not settings.METRICS:
+        return None
+    with suppress(OSError), lock:
+        return make_meters()
+    return None
 
 
 @lru_cache
-def meters() -> SimpleNamespace | None:
-    """Return the meters, or None if METRICS is off. The library is imported only when it is on."""
-    if not settings.METRICS:
-        return None
+def make_meters() -> SimpleNamespace:
+    """Make the meters of this process. Raises OSError where the disk is full."""
+    folder = metrics_dir()
+    for kind in ("counter", "histogram"):
+        allocate(folder / f"{kind}_{os.getpid()}.db")
     # prometheus_client takes the folder from the environment alone.
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics_dir())
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+    # A library that is imported only where METRICS is on.
     from prometheus_client import Counter, Histogram
 
     return SimpleNamespace(
@@ -53,10 +71,23 @@ def metrics_dir() -> Path:
     folder = settings.instance_dir / "metrics"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     oldest = time.time() - KEEP_FILES_SECONDS
-    for file in folder.iterdir():
-        if file.stat().st_mtime < oldest:
+    newest_first = sorted(folder.iterdir(), key=os.path.getmtime, reverse=True)
+    for number, file in enumerate(newest_first):
+        if number >= KEEP_FILES or file.stat().st_mtime < oldest:
             file.unlink(missing_ok=True)
     return folder
+
+
+def allocate(file: Path) -> None:
+    """Take the room of a file before prometheus_client maps it into memory.
+
+    A write to a mapped page that the disk has no room for would end the process.
+    """
+    try:
+        file.write_bytes(bytes(FILE_BYTES))
+    except OSError:
+        file.unlink(missing_ok=True)
+        raise
 
 
 def note_request(method: str, route: Any, status: int, seconds: float) -> None:
@@ -109,7 +140,8 @@ def page(count_unfinished: Callable[[], list[dict]]) -> tuple[bytes, str]:
     from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
     from prometheus_client.multiprocess import MultiProcessCollector
 
-    meters()  # names the folder, should this be the first request of its process
+    if not meters():
+        raise ApiError("storage_unavailable", retry_after=30)
     registry = CollectorRegistry()
     MultiProcessCollector(registry)
     registry.register(QueueCollector(count_unfinished))

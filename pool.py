@@ -22,12 +22,14 @@ from functools import lru_cache
 from typing import Any, NamedTuple, NoReturn
 
 import pymysql
-from pymysql.constants import CLIENT, CR, ER, FIELD_TYPE
+from pymysql.constants import CLIENT, ER, FIELD_TYPE
 
 from config import settings
 from errors import ApiError
 
 CONNECT_SECONDS = 3
+# How long a statement waits for what another transaction has locked.
+LOCK_SECONDS = 5
 OUTDATED = "Is the database up to date? Run: flask db upgrade"
 PING_AFTER_IDLE_SECONDS = 1.0
 
@@ -88,40 +90,63 @@ UTC_AND_STRICT = """
     SET time_zone = '+00:00',
         sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'
 """
+SHORT_WAITS = f", innodb_lock_wait_timeout = {LOCK_SECONDS}, lock_wait_timeout = {LOCK_SECONDS}"
 # Each statement sees what was committed before it, and no gap between rows is ever locked.
 READ_COMMITTED = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
 
-# Server errors that pass by themselves. Those below are about files and memory of the server.
-FIRST_SERVER_ERROR = 1000
+# Server errors that pass by themselves.
 MYSQL_PASSING = {
+    ER.CHECKREAD,
+    ER.DISK_FULL,
+    ER.CANT_OPEN_FILE,
+    ER.ERROR_ON_WRITE,
+    ER.FILSORT_ABORT,  # a statement that was killed while it sorted
+    ER.GET_ERRNO,  # of the storage engine
+    ER.KEY_NOT_FOUND,  # a row that another statement has just deleted
+    ER.NOT_KEYFILE,  # a temporary table that a full disk cut off
+    ER.OPEN_AS_READONLY,
+    ER.OUTOFMEMORY,
+    ER.OUT_OF_SORTMEMORY,
     ER.CON_COUNT_ERROR,
+    ER.OUT_OF_RESOURCES,
     ER.HANDSHAKE_ERROR,
     ER.DBACCESS_DENIED_ERROR,
     ER.ACCESS_DENIED_ERROR,
+    1047,  # a Galera node without a quorum
     ER.SERVER_SHUTDOWN,
-    ER.DISK_FULL,
     ER.RECORD_FILE_FULL,
+    ER.CANT_CREATE_THREAD,
+    ER.ABORTING_CONNECTION,
+    ER.NET_READ_ERROR,
+    ER.NET_READ_INTERRUPTED,
+    ER.NET_ERROR_ON_WRITE,
+    ER.NET_WRITE_INTERRUPTED,
+    ER.ERROR_DURING_COMMIT,
+    ER.NEW_ABORTING_CONNECTION,
     ER.TOO_MANY_USER_CONNECTIONS,
     ER.LOCK_WAIT_TIMEOUT,
-    ER.LOCK_DEADLOCK,
-    ER.OPTION_PREVENTS_STATEMENT,  # read-only during a failover
-    ER.QUERY_INTERRUPTED,
-    ER.ERROR_ON_WRITE,
-    ER.GET_ERRNO,  # of the storage engine
-    ER.OUTOFMEMORY,
-    ER.OUT_OF_SORTMEMORY,
-    ER.OUT_OF_RESOURCES,
-    ER.CANT_OPEN_FILE,
-    ER.CHECKREAD,
-    ER.KEY_NOT_FOUND,  # a row that another statement has just deleted
     ER.LOCK_TABLE_FULL,
-    ER.ERROR_DURING_COMMIT,
+    ER.LOCK_DEADLOCK,
+    ER.CANT_UPDATE_WITH_READLOCK,
     ER.USER_LIMIT_REACHED,
-    ER.CANT_CREATE_THREAD,
-    1047,  # a Galera node without a quorum
-    1836,  # read-only mode
+    ER.OPTION_PREVENTS_STATEMENT,  # read-only during a failover
+    ER.GET_ERRMSG,  # of the storage engine
+    ER.GET_TEMPORARY_ERRMSG,
+    ER.QUERY_INTERRUPTED,
+    ER.TABLE_DEF_CHANGED,  # by a migration
+    1637,  # too many transactions at a time
+    1689,  # a lock that a migration wants
     1792,  # a read-only transaction
+    1836,  # read-only mode
+    1874,  # read-only mode of InnoDB
+    1878,  # a full disk of temporary tables
     1927,  # the connection was killed
+    3032,  # offline mode
+    3100,  # replication refuses the commit
+    3101,  # replication took the transaction back
+    3168,  # the server is not available
+    3169,  # the session was killed
+    4031,  # the connection was idle for too long
 }
 # What a statement that took too long ends with, on MariaDB and on MySQL.
 MYSQL_TOO_SLOW = {1969, 3024}
@@ -138,18 +163,24 @@ def mysql_tls(ca_file: str) -> ssl.SSLContext:
 
 def raise_ours(error: pymysql.MySQLError) -> NoReturn:
     """Raise Duplicate or Unavailable if the error means that, else the error itself."""
-    number = error.args[0] if error.args else 0
+    number = number_of(error)
     if number == ER.DUP_ENTRY:
         raise Duplicate(error.args[1]) from None
     if number in MYSQL_TOO_SLOW:
         raise TooSlow from error
-    is_about_server = number < FIRST_SERVER_ERROR or number >= CR.CR_ERROR_FIRST
-    is_passing = is_about_server or number in MYSQL_PASSING
+    # Below 1000 the server speaks of its files and memory, from 2000 on the client of the network.
+    is_passing = number // 1000 in (0, 2) or number in MYSQL_PASSING
     if is_passing and isinstance(error, OUTAGES):
         raise Unavailable from error
     if number in (ER.NO_SUCH_TABLE, ER.BAD_FIELD_ERROR):
         error.add_note(OUTDATED)
     raise error
+
+
+def number_of(error: pymysql.MySQLError) -> int:
+    """Return the number of an error; 0 for one of PyMySQL's own, which may be a text alone."""
+    number = error.args[0] if error.args else 0
+    return number if isinstance(number, int) else 0
 
 
 class MySQL:
@@ -183,7 +214,7 @@ class MySQL:
                 autocommit=not transactional,
                 client_flag=flags,
                 conv=MYSQL_TYPES,
-                init_command=UTC_AND_STRICT,
+                init_command=UTC_AND_STRICT + ("" if long_timeouts else SHORT_WAITS),
                 read_timeout=None if long_timeouts else 30,
                 write_timeout=30,
                 **tls,
@@ -219,6 +250,8 @@ class MySQL:
             self.cursor.execute(sql, values or None)
             return result_of(self.cursor)
         except pymysql.MySQLError as error:
+            if seconds and number_of(error) in MYSQL_TOO_SLOW:
+                raise TooSlow from error
             raise_ours(error)
 
     def _limited(self, select: str, seconds: int) -> str:
@@ -321,7 +354,7 @@ class SQLite:
             settings.instance_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.driver = sqlite3.connect(
                 path,
-                timeout=60 if long_timeouts else 5,
+                timeout=60 if long_timeouts else LOCK_SECONDS,
                 isolation_level=None,
                 check_same_thread=False,
             )

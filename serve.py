@@ -67,7 +67,8 @@ class Child:
         if self.is_hopeless(status):
             raise SystemExit(1)  # it has said itself what is wrong
         message = f"{self.kind} process {self.process.pid} ended with {status}; starting another"
-        print(message, file=sys.stderr)
+        with suppress(OSError):  # a full disk
+            print(message, file=sys.stderr)
         # What a killed gunicorn leaves behind would keep the port.
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)

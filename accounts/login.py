@@ -2,7 +2,9 @@
 
 import hashlib
 import logging
+from contextlib import suppress
 
+import db
 import heavy
 from accounts import passwords, users
 from accounts.names import identity_key
@@ -14,7 +16,6 @@ from errors import ApiError
 
 # So many times the failures that one network may have are allowed to all of them together.
 FACTOR_OF_ALL_NETWORKS = 10
-
 
 log = logging.getLogger("login")
 
@@ -34,7 +35,7 @@ def log_in(wanted: LoginInput, address: str) -> Account:
     limit = login_limit(wanted.username, address)
     limit.check()
     user = users.get_user_for_login(wanted.username)
-    heavy.passwords.run(verify, user, wanted.password, limit, owner=network(address))
+    heavy.passwords.run(verify, user, wanted, limit, owner=network(address))
     if user["is_disabled"]:
         raise ApiError("account_disabled")
     return user
@@ -47,18 +48,18 @@ def login_limit(username: str, address: str) -> RateLimit:
     that the account logged in from lately.
     """
     account = f"login:{account_hash(username)}"
-    here = network(address)
-    narrow = f"{account}:{hashlib.sha256(here.encode()).hexdigest()[:32]}"
+    from_here = network(address)
+    here = f"{account}:{hashlib.sha256(from_here.encode()).hexdigest()[:32]}"
     return RateLimit(
         {
-            narrow: settings.LOGIN_FAILURES_PER_ACCOUNT,
+            here: settings.LOGIN_FAILURES_PER_ACCOUNT,
             account: settings.LOGIN_FAILURES_PER_ACCOUNT * FACTOR_OF_ALL_NETWORKS,
-            f"login:{here}": settings.LOGIN_FAILURES_PER_ADDRESS,
+            f"login:{from_here}": settings.LOGIN_FAILURES_PER_ADDRESS,
         },
         settings.LOGIN_WINDOW_SECONDS,
         "too_many_attempts",
-        narrow=narrow,
-        wide=account,
+        here=here,
+        everywhere=account,
     )
 
 
@@ -69,7 +70,7 @@ def account_hash(username: str) -> str:
     return hashlib.blake2b(name, key=key, digest_size=16).hexdigest()
 
 
-def verify(user: Account | None, password: str, limit: RateLimit) -> None:
+def verify(user: Account | None, wanted: LoginInput, limit: RateLimit) -> None:
     """Check the password. Raises WrongCredentials, or ApiError if the attempts are used up by now.
 
     The hit is counted before the check and refunded after a good one: of many guesses sent at the
@@ -77,12 +78,12 @@ def verify(user: Account | None, password: str, limit: RateLimit) -> None:
     """
     limit.hit()
     password_hash = user["password_hash"] if user else None
-    if not passwords.is_password_right(password_hash, password):
-        log.warning(
-            "failed log-in", extra={"details": {"account": limit.wide.removeprefix("login:")}}
-        )
+    if not passwords.is_password_right(password_hash, wanted.password):
+        details = {"account": account_hash(wanted.username)}
+        log.warning("failed log-in", extra={"details": details})
         raise WrongCredentials
-    limit.refund()
-    if passwords.needs_rehash(password_hash, password):
-        new_hash = passwords.hash_password(password)
-        users.set_password_hash(user["id"], new_hash, password_hash)
+    with suppress(db.Unavailable):  # the password is right all the same
+        limit.refund()
+        if passwords.needs_rehash(password_hash, wanted.password):
+            new_hash = passwords.hash_password(wanted.password)
+            users.set_password_hash(user["id"], new_hash, password_hash)

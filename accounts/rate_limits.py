@@ -22,15 +22,16 @@ MAX_WINDOW_SECONDS = 86400
 class RateLimit(NamedTuple):
     """At most so many hits of each counter in a window; `code` is the error of one more.
 
-    Of the counters, `wide` is that of all networks together; it refuses nobody whose network is
-    known, which refund() notes at the counter `narrow`.
+    Of the counters, `everywhere` is that of all networks together, and `here` that of one. It is
+    refund() that makes this network known, and whoever comes from a known one is not refused
+    because of `everywhere`.
     """
 
     counters: dict[str, int]
     window_seconds: int
     code: str
-    narrow: str = ""
-    wide: str = ""
+    here: str = ""
+    everywhere: str = ""
 
     def check(self) -> None:
         """Raise ApiError if a counter has no hit left; costs one read."""
@@ -55,11 +56,11 @@ class RateLimit(NamedTuple):
             f"""
             UPDATE rate_limits
                SET hits = hits - 1,
-                   known_until = CASE name WHEN %(narrow)s THEN UNIX_TIMESTAMP() + %(known)s
-                                           ELSE known_until END
+                   known_until = CASE name WHEN %(here)s THEN UNIX_TIMESTAMP() + %(known)s
+                                         ELSE known_until END
              WHERE name IN ({self._names()}) AND hits > 0
             """,
-            narrow=self.narrow,
+            here=self.here,
             known=KNOWN_SECONDS,
             **self._values(),
         )
@@ -99,7 +100,7 @@ class RateLimit(NamedTuple):
         is_known = any(row["is_known"] for row in rows)
         for row in rows:
             runs = 0 < row["seconds_left"] <= self.window_seconds
-            is_exempt = is_known and row["name"] == self.wide
+            is_exempt = is_known and row["name"] == self.everywhere
             if runs and not is_exempt and row["hits"] + spare > self.counters[row["name"]]:
                 raise ApiError(self.code, retry_after=row["seconds_left"])
 

@@ -42,15 +42,18 @@ def register(wanted: RegisterInput, avatar: bytes | None = None, address: str = 
     refuse_taken(wanted, conflicts, reserved=settings.RESERVED_NAMES if address else [])
     picture = heavy.pictures.run(pictures.make_avatar, avatar, owner=here) if avatar else None
     password_hash = heavy.passwords.run(passwords.hash_password, wanted.password, owner=here)
-    avatar_key = store_avatar(picture) if picture else None
     limit.hit()
+    avatar_key = None
     try:
+        avatar_key = store_avatar(picture) if picture else None
         user_id = add_account(wanted, password_hash, avatar_key)
-    except (Taken, db.Unavailable):
+    except ApiError:
         with suppress(db.Unavailable):
             limit.refund()
+            if avatar_key:
+                cleanup.delete_unkept(avatar_key)
         raise
-    return users.get_user(user_id)
+    return db.retry_while_unavailable(users.get_user, user_id)
 
 
 def hourly_limit(name: str, here: str, most: int) -> RateLimit:
@@ -83,8 +86,6 @@ def add_account(wanted: RegisterInput, password_hash: str, avatar_key: str | Non
             if avatar_key and not cleanup.keep(avatar_key):
                 raise db.Unavailable  # this process slept so long that the file was deleted
     except db.Duplicate as error:
-        if avatar_key:
-            cleanup.delete_files([avatar_key])
         raise Taken("email" if "email" in error.key else "username") from None
     return user_id
 

@@ -1,16 +1,16 @@
-"""Kill processes at random while users work, then check that nothing was lost, doubled or left.
+"""Break things at random while users work, then check that nothing was lost, doubled or left.
 
     .venv/bin/python bench/chaos.py --seconds 120 --engine mariadb --users 10 --workers 2 --seed 1
 
 Runs serve.py on a private database in a temporary folder, which is kept if an invariant fails.
-Linux only.
+Processes and statements are killed, rows locked, writes refused, and disks filled: small ones in
+memory, in a mount namespace of our own. Linux only.
 """
 
 import argparse
 import contextlib
 import os
 import random
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM
 
+import pymysql
 import requests
 from PIL import Image
 
@@ -31,6 +32,7 @@ import db
 import migrations
 from accounts.tokens import Session
 from images import history
+from pool import connect
 from tests.servers import ROOT, MariaDB, clean_environment, free_port
 
 FREEZE_SECONDS = 45  # longer than a lease and a sweep
@@ -39,18 +41,29 @@ QUIET_SECONDS = 240
 # After the supervisor was killed, the old gunicorn may hold the port until its last request ends.
 PORT_SECONDS = 40
 SIZES = [(64, 2), (64, 2), (512, 20), (1024, 150)]
-# Weight, program and signal of what may happen.
+# Megabytes of the disks of the service and of MariaDB, of which they need about half.
+DISK_MEGABYTES = {"service": 200, "mariadb": 300}
+# Longer than a statement waits for a lock.
+LOCK_SECONDS = 8
+# Weight of what may happen, the method of Service that does it, and its arguments.
 TROUBLES = [
-    (6, "worker", SIGKILL),
-    (2, "worker", SIGTERM),
-    (2, "worker", SIGSTOP),
-    (4, "web worker", SIGKILL),
-    (2, "web", SIGKILL),
-    (1, "serve", SIGKILL),
-    (1, "serve", SIGTERM),
-    (2, "database", SIGKILL),
+    (6, "send", "worker", SIGKILL),
+    (2, "send", "worker", SIGTERM),
+    (2, "send", "worker", SIGSTOP),
+    (4, "send", "web worker", SIGKILL),
+    (2, "send", "web", SIGKILL),
+    (1, "send", "serve", SIGKILL),
+    (1, "send", "serve", SIGTERM),
+    (3, "fill", "service"),
+    (3, "lock"),
 ]
-WEIGHTS = [weight for weight, _, _ in TROUBLES]
+MARIADB_TROUBLES = [
+    (2, "send", "database", SIGKILL),
+    (6, "kill", "QUERY"),
+    (4, "kill", "CONNECTION"),
+    (3, "fill", "mariadb"),
+    (2, "refuse_writes"),
+]
 # What a generation was when it was deleted: our own record, kept by the database itself.
 DELETED_TABLE = """
     CREATE TABLE chaos_deleted (
@@ -64,6 +77,11 @@ RECORD_DELETED = """
     INSERT INTO chaos_deleted (id, user_id, status, quota_day)
     VALUES (OLD.id, OLD.user_id, OLD.status, OLD.quota_day)
 """
+# A user whom a read-only server refuses: root may always write.
+PLAIN = (
+    "CREATE USER plain@'127.0.0.1'",
+    "GRANT ALL ON chaos.* TO plain@'127.0.0.1'",
+)
 TRIGGER = "CREATE TRIGGER chaos_delete AFTER DELETE ON image_generations FOR EACH ROW"
 
 calm = threading.Event()  # set: nothing new is submitted or killed
@@ -82,9 +100,12 @@ class Service(threading.Thread):
 
     def __init__(self, folder: Path, environ: dict[str, str], database: MariaDB | None):
         super().__init__()
+        self.folder = folder
         self.environ = environ
+        self.url = f"http://127.0.0.1:{environ['PORT']}"
         self.database = database
-        self.log = (folder / "service.log").open("ab")
+        self.log = (folder / "service" / "service.log").open("ab")
+        self.wrongly_ready: list[str] = []
         self.frozen: dict[int, float] = {}  # process id: when it is to be thawed
         self.killed_at = 0.0
         self.ended: list[str] = []
@@ -122,23 +143,79 @@ class Service(threading.Thread):
 
     def make_trouble(self) -> None:
         """Make one trouble after the other until it is calm."""
+        troubles = TROUBLES + (MARIADB_TROUBLES if self.database else [])
+        weights = [weight for weight, *_ in troubles]
         while not calm.wait(random.uniform(0.5, 5)):
-            [(_, program, number)] = random.choices(TROUBLES, WEIGHTS)
-            pids = self.pids(program)
-            if not pids or (number == SIGSTOP and self.frozen):
-                continue
-            pid = random.choice(pids)
-            say(program, pid, number.name)
-            if program == "serve":
-                self.killed_at = time.monotonic()
-            if number == SIGSTOP:
-                self.frozen[pid] = time.monotonic() + FREEZE_SECONDS
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
-            if program == "database":
-                self.database.process.wait()
-                calm.wait(random.uniform(0, 8))
-                self.database.start()
+            [(_, method, *arguments)] = random.choices(troubles, weights)
+            getattr(self, method)(*arguments)
+
+    def send(self, program: str, number: int) -> None:
+        """Send a signal to one process of the program."""
+        pids = self.pids(program)
+        if not pids or (number == SIGSTOP and self.frozen):
+            return
+        pid = random.choice(pids)
+        say(program, pid, number.name)
+        if program == "serve":
+            self.killed_at = time.monotonic()
+        if number == SIGSTOP:
+            self.frozen[pid] = time.monotonic() + FREEZE_SECONDS
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+        if program == "database":
+            self.database.process.wait()
+            calm.wait(random.uniform(0, 8))
+            self.database.start()
+
+    def fill(self, name: str) -> None:
+        """Leave nothing of a disk for some seconds; a database that dies of it is started again."""
+        say("the disk of", name, "is full")
+        filler = self.folder / name / "filler"
+        with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+        calm.wait(random.uniform(2, 12))
+        if name == "service":
+            self.expect_not_ready("storage")
+        filler.unlink()
+        if self.database and self.database.process.poll() is not None:
+            say("MariaDB has ended")
+            self.database.start()
+
+    def kill(self, what: str) -> None:
+        """Kill statements or connections as they come, for a second."""
+        say("kill", what)
+        until = time.monotonic() + 1
+        sql = "SELECT id FROM information_schema.processlist WHERE user = 'plain'"
+        while time.monotonic() < until:
+            for (number,) in self.database.run(sql):
+                if random.random() < 0.5:
+                    with contextlib.suppress(pymysql.OperationalError):  # it has just ended
+                        self.database.run(f"KILL {what} {number}")
+
+    def refuse_writes(self) -> None:
+        """Take no writes for a while, as a server does during a failover."""
+        say("the database is read-only")
+        self.database.run("SET GLOBAL read_only = 1")
+        calm.wait(random.uniform(1, 10))
+        self.expect_not_ready("database")
+        self.database.run("SET GLOBAL read_only = 0")
+
+    def lock(self) -> None:
+        """Keep everyone from changing an account, or on SQLite anything, for a while."""
+        say("rows are locked")
+        with contextlib.suppress(db.Unavailable):
+            connection = connect(transactional=True)
+            connection.begin()
+            connection.run("SELECT id FROM users FOR UPDATE")
+            calm.wait(LOCK_SECONDS)
+            connection.close()
+
+    def expect_not_ready(self, name: str) -> None:
+        with contextlib.suppress(requests.RequestException):
+            response = requests.get(f"{self.url}/api/health/ready", timeout=10)
+            if name not in response.json().get("fields", {}):
+                self.wrongly_ready.append(f"{name}: {response.text}")
 
     def pids(self, program: str) -> list[int]:
         masters = children(self.process.pid, "gunicorn")
@@ -172,6 +249,12 @@ def children(pid: int, program: str) -> list[int]:
 UNKEYED = "a drawing"
 
 
+def is_wrong(response: requests.Response) -> bool:
+    """Tell if it is an error of ours that does not say when to try again."""
+    is_passing = response.status_code == 503 and "Retry-After" in response.headers
+    return response.status_code >= 500 and not is_passing
+
+
 class User(threading.Thread):
     """Submits, cancels and deletes; repeats each call until it is answered."""
 
@@ -184,6 +267,7 @@ class User(threading.Thread):
         self.canceled: set[int] = set()
         self.deleted: set[int] = set()
         self.doubled: list[str] = []
+        self.wrong: list[str] = []
         self.answers = Counter()
 
     def run(self) -> None:
@@ -202,6 +286,8 @@ class User(threading.Thread):
             try:
                 response = self.http.post(self.url + path, json=body, headers=headers, timeout=30)
                 self.answers[response.status_code] += 1
+                if is_wrong(response):
+                    self.wrong.append(f"{response.status_code} to {path}: {response.text}")
                 if response.status_code < 500:
                     return response.status_code, response.json()
             except (requests.RequestException, ValueError) as error:
@@ -236,11 +322,15 @@ class User(threading.Thread):
         self.promised |= dict.fromkeys(ids, key)
 
     def draw(self) -> None:
-        """Have one drawn at once; without a key, as in submit_without_key()."""
-        body = {"prompt": UNKEYED, "params": self.size()}
-        status, answer = self.call("/api/v1/images/generate-test", body)
+        """Have one drawn at once, with a key or as in submit_without_key()."""
+        key = f"{self.random.getrandbits(64):x}"
+        prompt, headers = self.random.choice(
+            [(UNKEYED, {}), (f"a fox in a wood {key}", {"Idempotency-Key": key})]
+        )
+        body = {"prompt": prompt, "params": self.size()}
+        status, answer = self.call("/api/v1/images/generate-test", body, **headers)
         if status == 200:
-            self.promised[answer["data"]["id"]] = UNKEYED
+            self.note(f"drawn {key}", 1, {answer["data"]["id"]})
 
     def size(self) -> dict[str, int]:
         side, steps = self.random.choice(SIZES)
@@ -314,7 +404,7 @@ def wait_for(is_true, seconds: float) -> float:
     return round(time.monotonic() - started, 1)
 
 
-def findings(users: list[User], rows: list[dict], deleted_rows: list[dict]) -> Iterator[Finding]:
+def findings(users: list[User], rows: list[dict]) -> Iterator[Finding]:
     """Yield each invariant of the queue with what breaks it."""
     promised, canceled, deleted = set(), set(), set()
     for user in users:
@@ -330,12 +420,11 @@ def findings(users: list[User], rows: list[dict], deleted_rows: list[dict]) -> I
     yield "a failed one says why", silent
     canceled_rows = [row for row in rows if row["status"] == "canceled"]
     yield "only our cancels cancel", [row for row in canceled_rows if row["id"] not in canceled]
-    yield "only our deletes delete", [row for row in deleted_rows if row["id"] not in deleted]
     yield "one key made one set", [text for user in users for text in user.doubled]
     keyed = [row for row in rows if row["prompt_text"] != UNKEYED]
     unknown = [row for row in keyed if row["id"] not in promised]
     yield "nothing was made that nobody was promised", unknown
-    yield "no request met a bug (500)", [user.name for user in users if user.answers[500]]
+    yield "no wrong answer", [text for user in users for text in user.wrong]
 
 
 def file_findings(rows: list[dict], uploads: Path) -> Iterator[Finding]:
@@ -385,18 +474,22 @@ def account_findings(rows: list[dict], deleted_rows: list[dict]) -> Iterator[Fin
 def prepare(options: argparse.Namespace, folder: Path, database: MariaDB | None) -> dict[str, str]:
     """Make the tables, and return the environment of the service."""
     environ = clean_environment(
-        DATA_DIR=str(folder),
+        DATA_DIR=str(folder / "service"),
         PORT=str(free_port()),
         WEB_WORKERS="2",
         JOB_WORKERS=str(options.workers),
         DAILY_IMAGES="1000000",
         SUBMITS_PER_MINUTE="1000000",
+        METRICS="on",
         PASSWORD_HASH="pbkdf2:sha256:1000",
         WORKER_GRACE_SECONDS="3",
         **(database.settings("chaos") if database else {}),
     )
     config.load(environ)
     migrations.upgrade()
+    if database:
+        database.run(*PLAIN)
+        environ["MYSQL_USER"] = "plain"
     db.execute(DELETED_TABLE)
     action = RECORD_DELETED if database else f"BEGIN {RECORD_DELETED}; END"
     db.execute(f"{TRIGGER} {action}")
@@ -409,8 +502,7 @@ def run(options: argparse.Namespace, folder: Path, database: MariaDB | None) -> 
     random.seed(options.seed)
     service = Service(folder, environ, database)
     watch = Watch()
-    url = f"http://127.0.0.1:{environ['PORT']}"
-    users = [User(number, url, options.seed) for number in range(options.users)]
+    users = [User(number, service.url, options.seed) for number in range(options.users)]
     for thread in (service, watch, *users, threading.Timer(options.seconds, calm.set)):
         thread.start()
     service.make_trouble()
@@ -423,13 +515,14 @@ def run(options: argparse.Namespace, folder: Path, database: MariaDB | None) -> 
     say("now", Counter((row["status"], row["error_code"]) for row in rows))
     say("when deleted", Counter(row["status"] for row in deleted_rows))
     found = [
-        *findings(users, rows, deleted_rows),
-        *file_findings(rows, folder / "uploads"),
+        *findings(users, rows),
+        *file_findings(rows, folder / "service" / "uploads"),
         *account_findings(rows, deleted_rows),
     ]
     over.set()
     found.append(watch.finding())
     found.append(("serve.py ended only when it was told to", service.ended))
+    found.append(("ready tells the truth", service.wrongly_ready))
     service.join()
     for name, broken in found:
         examples = [f"\n      {str(example)[:600]}" for example in broken[:4]]
@@ -448,21 +541,44 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     database = None
     say(options, folder)
+    mount_disks(folder)
     try:
         if options.engine == "mariadb":
-            # What was committed must survive the death of the server, as with its own defaults.
-            durable = "--innodb-flush-log-at-trx-commit=1"
-            database = MariaDB(folder / "mariadb", durable, f"--tmpdir={folder}")
-            database.run("CREATE DATABASE chaos CHARACTER SET utf8mb4")
+            database = start_mariadb(folder / "mariadb")
         is_good = run(options, folder, database)
     finally:
         over.set()
         if database:
             database.kill()
     if not is_good:
-        sys.exit(f"Log, files and database are kept in {folder}")
-    shutil.rmtree(folder)
+        subprocess.run(["cp", "-r", folder, f"{folder}-kept"])  # the disks end with this process
+        print(f"Log, files and database are kept in {folder}-kept")
+    sys.exit(not is_good)
+
+
+def mount_disks(folder: Path) -> None:
+    for name, megabytes in DISK_MEGABYTES.items():
+        disk = folder / name
+        disk.mkdir()
+        options = f"size={megabytes}m"
+        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "chaos", disk], check=True)
+
+
+def start_mariadb(folder: Path) -> MariaDB:
+    server = MariaDB(
+        folder / "server",
+        # What was committed must survive the death of the server, as with its own defaults.
+        "--innodb-flush-log-at-trx-commit=1",
+        "--innodb-log-file-size=16M",
+        f"--tmpdir={folder}",
+    )
+    server.run("CREATE DATABASE chaos CHARACTER SET utf8mb4")
+    return server
 
 
 if __name__ == "__main__":
-    main()
+    if os.environ.get("CHAOS_NAMESPACE"):
+        main()
+    else:  # again, in a namespace where it may mount disks that nobody else sees
+        os.environ["CHAOS_NAMESPACE"] = "own"
+        os.execvp("unshare", ["unshare", "-rm", sys.executable, *sys.argv])

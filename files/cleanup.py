@@ -5,6 +5,7 @@ the row goes, it is entered again. So whatever process is killed, no file is lef
 """
 
 import logging
+from contextlib import suppress
 
 import db
 from files import storage
@@ -59,9 +60,17 @@ def delete_expired() -> None:
 
 
 def delete_files(keys: list[str]) -> None:
-    """Delete files and folders at once, and take them off the list."""
-    for key in keys:
-        _delete(key, TABLE)
+    """Delete files and folders on the list at once; a sweep does it if the database is away."""
+    with suppress(db.Unavailable):
+        for key in keys:
+            _delete(key, TABLE)
+
+
+def delete_unkept(key: str) -> None:
+    """Delete a file at once, unless a row has it after all: the answer to keep() may be lost."""
+    sql = f"UPDATE {TABLE} SET due_at = UNIX_TIMESTAMP() WHERE file_key = %s"
+    if db.execute(sql, key).count:
+        delete_files([key])
 
 
 def _delete(key: str, table: str) -> None:

@@ -7,6 +7,7 @@ import errno
 import os
 import secrets
 import shutil
+import stat
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -45,7 +46,7 @@ class Unavailable(ApiError):
         super().__init__(retry_after=30)
 
 
-# What unlink() says where there is no such file.
+# What stat() and unlink() say where there is no such file.
 NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
 
 
@@ -86,11 +87,19 @@ def _path_of(key: str) -> Path | None:
 
 
 def find(key: str) -> Path | None:
-    """Return the path of a stored file, or None if there is none."""
+    """Return the path of a stored file, or None if there is none. Raises Unavailable."""
     path = _path_of(key)
     if not path or path.name.startswith("."):
         return None
-    return path if os.path.isfile(path) else None  # unlike is_file(), it takes a NUL for "no"
+    try:
+        is_file = stat.S_ISREG(os.stat(path).st_mode)
+    except ValueError:  # a NUL in the name, of which there is no file
+        return None
+    except OSError as error:
+        if error.errno in NOT_THERE:
+            return None
+        raise Unavailable from error
+    return path if is_file else None
 
 
 def delete(key: str) -> None:

@@ -9,7 +9,7 @@ import validation
 from accounts.tokens import Session
 from errors import ApiError
 from files import cleanup, storage
-from images import PENDING, PROCESSING, blocklist, history, jobs, parameters, queue
+from images import FAILED, PENDING, PROCESSING, blocklist, history, jobs, parameters, queue
 from images.history import Generation
 from images.schemas import GenerateInput, GenerateTestInput, TestParams
 from images.submit import UsedKey, submit, submit_rows
@@ -54,15 +54,38 @@ def _make_now(session: Session, rows: list[db.Row], used_key: UsedKey | None) ->
     if not submitted:  # deleted since the first request with this key
         raise ApiError("image_deleted")
     [record] = submitted
-    job = jobs.claim(record["id"])
-    if job:
-        with suppress(jobs.ClaimLost):  # canceled or deleted meanwhile: the record tells
-            jobs.run(job)
-    generation = _read_again(session.user_id, record)
-    if job and generation["status"] == PENDING:  # its files could not be written after all
-        delete(session.user_id, [generation["id"]])
-        raise storage.Unavailable
+    job = None
+    try:
+        job = jobs.claim(record["id"])
+        if job:
+            with suppress(jobs.ClaimLost):  # canceled or deleted meanwhile: the record tells
+                jobs.run(job)
+        generation = _read_again(session.user_id, record)
+        if _is_without_files(generation, job):
+            raise storage.Unavailable
+    except (db.Unavailable, storage.Unavailable):
+        with suppress(db.Unavailable):
+            _take_back(session.user_id, record, job, used_key)
+        raise
     return generation
+
+
+def _is_without_files(generation: Generation, job: queue.Job | None) -> bool:
+    """Tell if the files could not be written, now or when a worker tried for the last time."""
+    is_deferred = job is not None and generation["status"] == PENDING
+    return is_deferred or generation["error_code"] == storage.Unavailable.code
+
+
+def _take_back(
+    user_id: int, record: Generation, job: queue.Job | None, used_key: UsedKey | None
+) -> None:
+    """Leave nothing of a test image that is answered with 503; a worker draws it if this fails."""
+    is_shared = used_key and not job
+    if is_shared and _read_again(user_id, record)["status"] not in (PENDING, FAILED):
+        return  # another request with the key draws it, or has drawn it
+    delete(user_id, [record["id"]])
+    if used_key:
+        used_key.forget(user_id)
 
 
 def _wait_while_processing(user_id: int, record: Generation) -> Generation:
@@ -101,7 +124,8 @@ def set_favorite(user_id: int, generation: Generation, favorite: bool) -> Genera
 
 
 def _read_again(user_id: int, generation: Generation) -> Generation:
-    found = history.list_owned(user_id, [generation["id"]])
+    # What was changed before is not to be answered with 503.
+    found = db.retry_while_unavailable(history.list_owned, user_id, [generation["id"]])
     if not found:
         raise ApiError("image_deleted")
     return found[0]

@@ -5,6 +5,7 @@ Every write of a worker holds only while the row is `processing` under the worke
 then means that it was canceled, deleted or given to another worker, and that nothing was written.
 """
 
+from contextlib import suppress
 from typing import TypedDict
 
 import db
@@ -112,7 +113,8 @@ def claim_job(job: Job, claim: str, lease_seconds: int, deadline_seconds: int, n
         id=job["id"],
     ).count
     if taken:
-        db.execute("UPDATE users SET served_at = %s WHERE id = %s", now, job["user_id"])
+        with suppress(db.Unavailable):  # it is claimed all the same
+            db.execute("UPDATE users SET served_at = %s WHERE id = %s", now, job["user_id"])
     return taken > 0
 
 
@@ -445,6 +447,11 @@ def note_worker(name: str, models_json: str, run_seconds: float) -> None:
         models=models_json,
         run_seconds=run_seconds,
     )
+
+
+def check_writable() -> None:
+    """Write what is there already. Raises Unavailable if the database takes no writes."""
+    db.execute("UPDATE workers SET seen_at = seen_at")
 
 
 def forget_worker(name: str) -> None:

@@ -198,7 +198,8 @@ def readiness() -> tuple[dict[str, str], dict[str, str]]:
     found = {}
     try:
         found = problems(queue.list_live_workers(LIVE_SECONDS))
-    except Exception:  # unavailable, or a database without our tables
+        queue.check_writable()
+    except Exception:  # unavailable, read-only, or a database without our tables
         state["database"] = "unavailable"
         state["queue"] = "unavailable"
     if found and all(problem == "no_worker" for problem in found.values()):

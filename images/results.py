@@ -162,6 +162,7 @@ def store(job: Job, result: Result, keep_seconds: int) -> tuple[db.Row, list[str
         storage.put(image_key, result.image)
         storage.put(thumbnail_key, result.thumbnail)
     except (OSError, storage.Unavailable) as error:
+        cleanup.delete_files(keys)
         # The next attempt may find room, but what may be charged is never repeated on a guess.
         kind = PermanentError if job["may_be_charged"] else TransientError
         raise kind("storage_unavailable", str(error.__cause__ or error)) from error

@@ -169,6 +169,11 @@ class UsedKey:
         ids = [int(number) for number in row["generation_ids"].split(",")]
         return history.list_owned(session.user_id, ids)
 
+    def forget(self, user_id: int) -> None:
+        """Let the key be used as if it had not been."""
+        sql = "DELETE FROM idempotency_keys WHERE user_id = %s AND idempotency_key = %s"
+        db.execute(sql, user_id, self.columns["key"])
+
 
 def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()

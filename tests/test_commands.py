@@ -33,6 +33,18 @@ def test_db_upgrade_of_a_current_database_says_nothing(flask):
     assert (result.exit_code, result.output) == (0, "")
 
 
+@pytest.mark.parametrize("words", [("list",), ("disable", "ann"), ("delete", "ann", "--yes")])
+def test_a_database_that_is_away_is_said_in_one_line(flask, monkeypatch, words):
+    def refuse(**options):
+        raise db.Unavailable
+
+    monkeypatch.setattr(db.pool, "take", refuse)
+    result = flask("user", *words)
+
+    assert (result.exit_code, result.output.count("\n")) == (1, 1)
+    assert "the database is away" in result.output
+
+
 def test_user_create_makes_an_account_that_can_log_in(flask):
     result = flask("user", "create", "carol", "carol@example.com", input="secret1\nsecret1\n")
 

@@ -2,6 +2,7 @@
 
 import secrets
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pymysql
 import pytest
@@ -319,8 +320,10 @@ def test_counters_that_a_sweep_deletes_meanwhile_are_counted_anew(database):
 # -- What a database says for a while -------------------------------------------------------------
 
 PASSING = [
-    3, 20, 23, 1021, 1026, 1030, 1037, 1040, 1041, 1047, 1053, 1114, 1135, 1180, 1203, 1205, 1206,
-    1213, 1226, 1290, 1317, 1792, 1836, 1927, 1969, 2006, 2013, 3024, 3101, 4031,
+    3, 20, 23, 1021, 1026, 1028, 1030, 1034, 1036, 1037, 1040, 1041, 1047, 1053, 1114, 1135, 1152,
+    1158, 1159, 1160, 1161, 1180, 1184, 1203, 1205, 1206, 1213, 1223, 1226, 1290, 1296, 1297, 1317,
+    1412, 1637, 1689, 1792, 1836, 1874, 1878, 1927, 1969, 2006, 2013, 3024, 3032, 3100, 3101, 3168,
+    3169, 4031,
 ]  # fmt: skip
 
 
@@ -335,7 +338,12 @@ def test_what_mysql_says_for_a_while_is_unavailable(number):
             pools.raise_ours(error)
 
 
-@pytest.mark.parametrize("number", [1054, 1064, 1146, 1264, 1406])
+def test_what_the_driver_says_of_a_broken_connection_is_unavailable():
+    with pytest.raises(pools.Unavailable):
+        pools.raise_ours(pymysql.InternalError("Packet sequence number wrong - got 3 expected 1"))
+
+
+@pytest.mark.parametrize("number", [1054, 1064, 1146, 1264, 1406, 3140, 3819, 3988, 4025, 4078])
 def test_what_mysql_says_of_a_bug_goes_up(number):
     packet = b"\xff" + number.to_bytes(2, "little") + b"#HY000it says so"
 
@@ -356,10 +364,27 @@ def test_a_read_only_server_is_unavailable(alice, mariadb):
     mariadb.run("SET GLOBAL read_only = 1")
     try:
         response = alice.generate()
+        ready = alice.get("/api/health/ready")
     finally:
         mariadb.run("SET GLOBAL read_only = 0")
 
     assert (response.status_code, response.json["code"]) == (503, "database_unavailable")
+    assert "database" in ready.json["fields"]
+
+
+def test_a_row_that_stays_locked_is_not_waited_for_long(alice, monkeypatch):
+    monkeypatch.setattr(pools, "LOCK_SECONDS", 1)
+    monkeypatch.setattr(pools, "SHORT_WAITS", ", innodb_lock_wait_timeout = 1")
+    pool.close()
+    with db.transaction():
+        db.execute("UPDATE users SET served_at = 1")
+        with ThreadPoolExecutor() as threads:
+            body = {"prompt": "a fox"}
+            waiting = threads.submit(alice.post, "/api/v1/images/generate", json=body)
+            response = waiting.result(20)
+
+    assert (response.status_code, response.json["code"]) == (503, "database_unavailable")
+    assert alice.history()["pagination"]["total"] == 0
 
 
 @pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)

@@ -3,6 +3,7 @@ import io
 import re
 import tempfile
 import time
+from types import SimpleNamespace
 
 import pytest
 from werkzeug.http import parse_options_header
@@ -401,6 +402,21 @@ def test_a_disk_that_fills_while_a_test_image_is_drawn_leaves_nothing(
     assert alice.history()["records"] == []
     state = alice.get("/api/v1/images/quota").json["data"]
     assert (state["used"], state["active"]) == (0, 0)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES, errno.ENOTCONN])
+def test_a_file_that_cannot_be_looked_at_for_a_while_is_not_gone(alice, monkeypatch, number):
+    image = alice.generate().json["data"]["imageUrl"]
+
+    def refuse(path):
+        raise OSError(number, "refused")
+
+    monkeypatch.setattr(storage, "os", SimpleNamespace(stat=refuse))
+    response = alice.get(image)
+    monkeypatch.undo()
+
+    assert_unavailable(response)
+    assert alice.get(image).status_code == 200
 
 
 def test_readiness_names_a_storage_that_takes_nothing(client, full_disk):

@@ -1,5 +1,6 @@
 """Readiness, metrics, and the operator's `flask jobs`."""
 
+import errno
 import re
 
 import pytest
@@ -8,6 +9,7 @@ import requests
 import app as service
 import commands
 import db
+import metrics
 from files import storage
 from images import jobs, queue
 from tests.conftest import form
@@ -86,6 +88,28 @@ def test_metrics_count_the_requests_of_all_processes(live):
 
     line = re.search(r'http_request_seconds_count{.*route="/api/v1/models".*} (\S+)', page)
     assert float(line.group(1)) == 30
+
+
+def test_metrics_take_their_room_on_the_disk_before_they_are_mapped(live, settings):
+    server = live(METRICS="on")
+    requests.get(f"{server.url}/metrics")
+
+    files = [path.stat() for path in (settings.instance_dir / "metrics").iterdir()]
+
+    assert len(files) == 2
+    assert all(file.st_blocks * 512 >= file.st_size > 0 for file in files)
+
+
+def test_a_disk_without_room_for_metrics_stops_nothing(client, settings, monkeypatch):
+    def refuse(file):
+        raise OSError(errno.ENOSPC, "full")
+
+    settings.METRICS = True
+    monkeypatch.setattr(metrics, "allocate", refuse)
+
+    assert client.get("/api/health").status_code == 200
+    response = client.get("/metrics")
+    assert (response.status_code, response.json["code"]) == (503, "storage_unavailable")
 
 
 def test_metrics_show_the_queue_and_the_jobs(live):

@@ -80,9 +80,10 @@ def serve(database, tmp_path):
     """Start serve.py on the test's database: `serve("web", WEB_WORKERS="2")`."""
     started = []
 
-    def start(*kinds: str, **changes: str) -> Supervisor:
+    def start(*kinds: str, log: str = "", **changes: str) -> Supervisor:
         settings = {"DATA_DIR": str(tmp_path), "PORT": str(free_port()), **changes}
-        started.append(Supervisor(tmp_path / f"serve-{len(started)}.log", *kinds, **settings))
+        path = Path(log or tmp_path / f"serve-{len(started)}.log")
+        started.append(Supervisor(path, *kinds, **settings))
         return started[-1]
 
     yield start
@@ -140,6 +141,18 @@ def test_a_killed_web_server_is_back_within_seconds(serve):
 
     wait_until(both.answers)
     assert both.process.poll() is None
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="stands for a log on a full disk")
+def test_all_goes_on_though_nothing_can_be_logged(serve):
+    both = serve(log="/dev/full")
+    wait_until(both.answers)
+    killed = both.pids("gunicorn") + both.pids("worker.py")
+    for pid in killed:
+        os.kill(pid, signal.SIGKILL)
+
+    wait_until(lambda: set(both.pids("worker.py")) - set(killed), what="another worker")
+    wait_until(lambda: both.answers() and set(both.pids("gunicorn")) - set(killed))
 
 
 def test_even_if_its_orphans_are_still_answering(serve):
