@@ -202,8 +202,8 @@ SMALL = [
 
 @pytest.fixture(scope="module")
 def small_server(tmp_path_factory, mariadb):
-    """A MariaDB with a data file that cannot grow."""
-    server = MariaDB(tmp_path_factory.mktemp("small"), *SMALL, "ibdata1:12M")
+    """A MariaDB with a data file that cannot grow for long."""
+    server = MariaDB(tmp_path_factory.mktemp("small"), *SMALL, "ibdata1:12M:autoextend:max:32M")
     yield server
     server.kill()
 
