@@ -5,6 +5,7 @@ import io
 import re
 import subprocess
 import sys
+from unittest.mock import MagicMock
 from urllib.parse import urljoin
 
 import pytest
@@ -866,9 +867,8 @@ def test_service_that_is_not_ready_says_so_as_documented(client, forms, report, 
 @pytest.mark.parametrize(("is_on", "status"), [(False, 404), (True, 200)])
 def test_metrics_are_as_documented(client, settings, monkeypatch, tmp_path, is_on, status):
     settings.METRICS = is_on
-    monkeypatch.setattr(
-        metrics, "meters", lambda: None
-    )  # they would stay on for the tests after this
+    # The real ones would stay on for the tests after this.
+    monkeypatch.setattr(metrics, "meters", MagicMock)
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
 
     response = client.get("/metrics")
