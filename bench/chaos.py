@@ -247,6 +247,8 @@ def children(pid: int, program: str) -> list[int]:
 
 # The prompt of what is submitted without a key: a lost answer leaves an image nobody was promised.
 UNKEYED = "a drawing"
+# Rows as long as they may be fill the free pages of a database.
+LONG = " and a star" * 170
 
 
 def is_wrong(response: requests.Response) -> bool:
@@ -297,7 +299,7 @@ class User(threading.Thread):
 
     def submit(self) -> None:
         key = f"{self.random.getrandbits(64):x}"
-        body, number = self.body(f"a galaxy over a city {key}")
+        body, number = self.body(f"a galaxy over a city {key}{LONG}")
         for _ in range(self.random.choice([1, 1, 2])):
             status, answer = self.call("/api/v1/images/generate", body, **{"Idempotency-Key": key})
             if status == 202:
@@ -325,7 +327,7 @@ class User(threading.Thread):
         """Have one drawn at once, with a key or as in submit_without_key()."""
         key = f"{self.random.getrandbits(64):x}"
         prompt, headers = self.random.choice(
-            [(UNKEYED, {}), (f"a fox in a wood {key}", {"Idempotency-Key": key})]
+            [(UNKEYED, {}), (f"a fox in a wood {key}{LONG}", {"Idempotency-Key": key})]
         )
         body = {"prompt": prompt, "params": self.size()}
         status, answer = self.call("/api/v1/images/generate-test", body, **headers)

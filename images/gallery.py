@@ -9,7 +9,7 @@ import validation
 from accounts.tokens import Session
 from errors import ApiError
 from files import cleanup, storage
-from images import FAILED, PENDING, PROCESSING, blocklist, history, jobs, parameters, queue
+from images import FAILED, PENDING, UNFINISHED, blocklist, history, jobs, parameters, queue
 from images.history import Generation
 from images.schemas import GenerateInput, GenerateTestInput, TestParams
 from images.submit import UsedKey, submit, submit_rows
@@ -34,7 +34,7 @@ def generate_test(
     used_key = UsedKey(key, f"generate-test {wanted.model_dump_json()}") if key else None
     owner = str(session.user_id)
     record = heavy.pictures.run(_make_now, session, rows, used_key, owner=owner)
-    return _wait_while_processing(session.user_id, record)
+    return _wait_until_finished(session.user_id, record)
 
 
 def _test_rows(wanted: GenerateTestInput) -> list[db.Row]:
@@ -88,10 +88,10 @@ def _take_back(
         used_key.forget(user_id)
 
 
-def _wait_while_processing(user_id: int, record: Generation) -> Generation:
-    """Wait until whoever makes an image has finished: an earlier request with the same key."""
+def _wait_until_finished(user_id: int, record: Generation) -> Generation:
+    """Wait until an image is made by another: an earlier request with its key, or a worker."""
     give_up_at = time.monotonic() + WAIT_SECONDS
-    while record["status"] == PROCESSING:
+    while record["status"] in UNFINISHED:
         if time.monotonic() > give_up_at:
             raise heavy.Busy
         time.sleep(LOOK_SECONDS)
