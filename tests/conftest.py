@@ -85,11 +85,34 @@ def empty_database(request, settings):
     pool.close()
 
 
+# What makes today's tables on MariaDB, and their first rows: a third of the time of the migrations.
+COPY: list[str] = []
+
+
 @pytest.fixture
-def database(empty_database):
+def database(empty_database, request):
     """A database with today's tables."""
+    if empty_database == "mariadb":
+        server = request.getfixturevalue("mariadb")
+        if not COPY:
+            migrations.upgrade()
+            COPY.extend(copy_of_tables(server))
+            return empty_database
+        server.run("SET foreign_key_checks = 0", *COPY, database="service")
     migrations.upgrade()
     return empty_database
+
+
+def copy_of_tables(server: MariaDB) -> list[str]:
+    statements = []
+    server.run("DROP DATABASE IF EXISTS copy", "CREATE DATABASE copy")
+    for [table] in server.run("SHOW TABLES", database="service"):
+        [(_, create)] = server.run(f"SHOW CREATE TABLE {table}", database="service")
+        statements.append(create)
+        if server.run(f"SELECT 1 FROM {table} LIMIT 1", database="service"):
+            server.run(f"CREATE TABLE copy.{table} AS SELECT * FROM service.{table}")
+            statements.append(f"INSERT INTO {table} SELECT * FROM copy.{table}")
+    return statements
 
 
 class Person:
