@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -555,6 +556,9 @@ def main() -> None:
     if not is_good:
         subprocess.run(["cp", "-r", folder, f"{folder}-kept"])  # the disks end with this process
         print(f"Log, files and database are kept in {folder}-kept")
+    for name in DISK_MEGABYTES:
+        subprocess.run(["umount", "--lazy", folder / name], check=True)
+    shutil.rmtree(folder)
     sys.exit(not is_good)
 
 
