@@ -64,7 +64,7 @@ def read_token(token: str) -> Session:
 
     Whether it still stands is up to check_session(), or to a statement that makes the same check.
     """
-    if len(token) > MAX_TOKEN_LENGTH or not re.fullmatch(SPELLING, token, re.ASCII):
+    if len(token) > MAX_TOKEN_LENGTH:
         raise BadToken
     try:
         return _session_of(_decode(token))
@@ -113,6 +113,8 @@ def _verify(key: str, token: str) -> dict[str, Any]:
 
     What changes with time, `exp` and token_version, callers check each time.
     """
+    if not re.fullmatch(SPELLING, token, re.ASCII):
+        raise jwt.InvalidTokenError
     return jwt.decode(token, key, algorithms=["HS256"], options=JWT_OPTIONS)
 
 
