@@ -327,15 +327,19 @@ PASSING = [
 ]  # fmt: skip
 
 
+def receive_error(number: int) -> None:
+    """Raise what the service makes of an error that the server sends."""
+    packet = b"\xff" + number.to_bytes(2, "little") + b"#HY000it says so"
+    try:
+        pymysql.err.raise_mysql_exception(packet)
+    except pymysql.MySQLError as error:
+        pools.raise_ours(error)
+
+
 @pytest.mark.parametrize("number", PASSING)
 def test_what_mysql_says_for_a_while_is_unavailable(number):
-    packet = b"\xff" + number.to_bytes(2, "little") + b"#HY000it says so"
-
     with pytest.raises(pools.Unavailable):
-        try:
-            pymysql.err.raise_mysql_exception(packet)
-        except pymysql.MySQLError as error:
-            pools.raise_ours(error)
+        receive_error(number)
 
 
 def test_what_the_driver_says_of_a_broken_connection_is_unavailable():
@@ -345,13 +349,8 @@ def test_what_the_driver_says_of_a_broken_connection_is_unavailable():
 
 @pytest.mark.parametrize("number", [1054, 1064, 1146, 1264, 1406, 3140, 3819, 3988, 4025, 4078])
 def test_what_mysql_says_of_a_bug_goes_up(number):
-    packet = b"\xff" + number.to_bytes(2, "little") + b"#HY000it says so"
-
     with pytest.raises(pymysql.MySQLError):
-        try:
-            pymysql.err.raise_mysql_exception(packet)
-        except pymysql.MySQLError as error:
-            pools.raise_ours(error)
+        receive_error(number)
 
 
 @pytest.mark.parametrize("empty_database", ["mariadb"], indirect=True)
