@@ -7,9 +7,9 @@ import pytest
 import requests
 
 import app as service
-import commands
 import db
 import metrics
+from commands import jobs as jobs_commands
 from files import storage
 from images import jobs, queue
 from tests.conftest import form
@@ -145,7 +145,7 @@ def test_stats_count_by_status(flask, alice):
 
 
 def test_stats_count_no_further_than_their_bound(flask, alice, monkeypatch):
-    monkeypatch.setattr(commands, "MAX_COUNT", 1)
+    monkeypatch.setattr(jobs_commands, "MAX_COUNT", 1)
     submit(alice, n=2)
 
     output = flask("jobs", "stats").output

@@ -1,7 +1,7 @@
-"""openapi.yaml as it is served: completed with what the code knows.
+"""openapi.yaml and openapi/*.yaml as they are served: one document, with what the code knows.
 
-The head of that file explains its `x-` keys; none of them is served. This module is imported at the
-first request for the document, so a process that never serves it pays nothing.
+The head of openapi.yaml explains its `x-` keys; none of them is served. This module is imported at
+the first request for the document, so a process that never serves it pays nothing.
 """
 
 import json
@@ -17,7 +17,7 @@ import messages
 from errors import ERRORS, ApiError
 from web import responses
 
-FILE = Path(__file__).parent.parent / "openapi.yaml"
+ROOT = Path(__file__).parent.parent
 # What web/hooks.py adds to every answer, and web/responses.py to errors.
 COMMON_HEADER = "X-Request-Id"
 ERROR_HEADERS = {
@@ -47,8 +47,7 @@ def document(server_url: str) -> Node:
 
 @lru_cache(maxsize=1)
 def complete_document() -> Node:
-    text = FILE.read_text(encoding="utf-8")
-    found = yaml.safe_load(text)
+    found = read_files()
     components = found["components"]
     schemas = components["schemas"]
     shared = components["responses"]
@@ -65,6 +64,29 @@ def complete_document() -> Node:
             complete_body(operation, schemas)
             complete_query(operation, schemas)
     return found
+
+
+def read_files() -> Node:
+    """Return openapi.yaml with the paths and components that the files of openapi/ add to it."""
+    found = read(ROOT / "openapi.yaml")
+    for file in sorted((ROOT / "openapi").glob("*.yaml")):
+        added = read(file)
+        add(found["paths"], added.get("paths", {}))
+        for kind, named in added.get("components", {}).items():
+            add(found["components"].setdefault(kind, {}), named)
+    return found
+
+
+def read(file: Path) -> Node:
+    return yaml.safe_load(file.read_text(encoding="utf-8"))
+
+
+def add(known: Node, more: Node) -> None:
+    """Add methods to paths, or entries to components; one name stands for one thing."""
+    for name, node in more.items():
+        if known.get(name, {}).keys() & node.keys():
+            raise ValueError(f"openapi/ says {name} twice")
+        known[name] = {**known.get(name, {}), **node}
 
 
 def reference(kind: str, name: str) -> Node:
