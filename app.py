@@ -13,9 +13,15 @@ import commands
 import config
 import logs
 import metrics
-from accounts import passwords, registration, tokens
-from accounts.login import log_in
-from accounts.schemas import LoginInput, RegisterInput
+from accounts import api_keys, passwords, registration, sessions
+from accounts import login as logins
+from accounts.schemas import (
+    KeyInput,
+    LoginInput,
+    LogoutInput,
+    NewPasswordInput,
+    RegisterInput,
+)
 from accounts.tokens import Session
 from config import settings
 from engines import catalog
@@ -47,6 +53,7 @@ from web.inputs import (
     read_optional_body,
     read_query,
     service_path,
+    user_agent,
 )
 from web.responses import success
 
@@ -140,8 +147,8 @@ def login():
 
     401 for a wrong name or password alike, 429 after too many failures.
     """
-    user = log_in(read_body(LoginInput), client_address())
-    token = tokens.make_token(user)
+    user = logins.log_in(read_body(LoginInput), client_address())
+    token = sessions.open_session(user, client_address(), user_agent())
     return success({"token": token, "user": records.public_user(user)}, "logged_in")
 
 
@@ -150,6 +157,75 @@ def login():
 def profile():
     """Show the caller's own account."""
     return success({"id": g.session.user_id, **records.public_profile(g.user)})
+
+
+@app.post("/api/auth/password")
+@login_required
+def change_password():
+    """Set a new password: every other session ends, and this one goes on with a new token."""
+    wanted = read_body(NewPasswordInput)
+    token = logins.change_password(g.session, wanted, client_address(), user_agent())
+    return success({"token": token}, "password_changed")
+
+
+@app.post("/api/auth/refresh")
+@token_required
+def refresh(session: Session):
+    """Exchange a token for a fresh one of the same session."""
+    return success({"token": sessions.refresh(session, client_address(), user_agent())})
+
+
+@app.post("/api/auth/logout")
+@login_required
+def logout():
+    """End this session, or all of the account's."""
+    if read_optional_body(LogoutInput).everywhere:
+        sessions.end_everywhere(g.session.user_id)
+    else:
+        sessions.end(g.session)
+    return success(message="logged_out")
+
+
+@app.get("/api/auth/sessions")
+@login_required
+def list_sessions():
+    """List where the account is logged in."""
+    found = sessions.list_open(g.session.user_id)
+    return success({"sessions": [records.public_session(row) for row in found]})
+
+
+@app.delete("/api/auth/sessions/<session_id>")
+@login_required
+def end_session(session_id: str):
+    """End one session of the account."""
+    if not sessions.end_one(g.session.user_id, session_id):
+        raise ApiError("not_found")
+    return success(message="session_ended")
+
+
+@app.post("/api/v1/keys")
+@login_required
+def make_key():
+    """Make an API key, which is shown only this once."""
+    text, row = api_keys.make_key(g.session.user_id, **read_body(KeyInput).model_dump())
+    return success({"key": text, **records.public_key(row)}, "key_made", status=201)
+
+
+@app.get("/api/v1/keys")
+@login_required
+def list_keys():
+    """List the API keys of the account, without what they are."""
+    found = api_keys.list_keys(g.session.user_id)
+    return success({"keys": [records.public_key(row) for row in found]})
+
+
+@app.delete("/api/v1/keys/<key_id>")
+@login_required
+def revoke_key(key_id: str):
+    """Revoke an API key; requests with it are refused from now on."""
+    if not api_keys.revoke(g.session.user_id, key_id):
+        raise ApiError("not_found")
+    return success(message="key_revoked")
 
 
 # -----------------------------------------------------------------------------------------------

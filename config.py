@@ -284,6 +284,7 @@ class Settings:
     AIGC_LABEL: bool | None = setting(None, on_or_off)
 
     TOKEN_HOURS: float = setting(24.0, number(float, 0.0001, 24 * 365))
+    SESSION_DAYS: int = setting(90, number(int, 1, 3650))
     RESERVED_NAMES: list = setting([], words)
     PASSWORD_MAX_LENGTH: int = setting(20, number(int, 20, 1000))
     PASSWORD_BLOCKLIST: str = setting("", password_list)

@@ -15,8 +15,20 @@ ERRORS = {
     "token_missing": (401, "未授权：缺少登录令牌", "Log in first: no token was sent"),
     "token_invalid": (401, "登录令牌无效，请重新登录", "The token is not valid; log in again"),
     "token_expired": (401, "登录令牌已过期，请重新登录", "The token has expired; log in again"),
+    "key_invalid": (401, "API 密钥无效或已过期", "The API key is not valid, or has expired"),
     "wrong_credentials": (401, "用户名或密码错误", "Wrong user name or password"),
     "account_disabled": (403, "该账号已被停用", "This account is disabled"),
+    "wrong_password": (403, "密码错误", "Wrong password"),
+    "key_not_allowed": (
+        403,
+        "API 密钥不能执行此操作，请登录后操作",
+        "An API key may not do this; log in instead",
+    ),
+    "scope_missing": (
+        403,
+        "该 API 密钥没有此操作的权限",
+        "This API key lacks the scope that this call needs",
+    ),
     "link_invalid": (403, "链接无效或已过期", "The link is invalid or has expired"),
     "forbidden": (403, "无权访问", "You may not see this"),
     "not_found": (404, "资源不存在", "Not found"),
@@ -24,6 +36,11 @@ ERRORS = {
     "request_timeout": (408, "请求超时", "The request did not arrive in time"),
     "username_taken": (409, "用户名已存在", "That user name is taken"),
     "email_taken": (409, "邮箱已被注册", "That email is already registered"),
+    "too_many_keys": (
+        409,
+        "API 密钥过多，请先删除不用的",
+        "Too many API keys; revoke one that is not used",
+    ),
     "key_reused": (
         409,
         "该 Idempotency-Key 已用于另一个请求",
@@ -55,6 +72,11 @@ ERRORS = {
         "Too many unfinished generations; wait for some to finish",
     ),
     "quota_spent": (429, "今日的生成额度已用完", "Today's quota of images is used up"),
+    "key_quota_spent": (
+        429,
+        "该 API 密钥今日的生成额度已用完",
+        "Today's images of this API key are used up",
+    ),
     "too_many_submits": (
         429,
         "提交过于频繁，请稍后再试",

@@ -20,6 +20,8 @@ FIELDS = {
         "不能混用形似的拉丁、西里尔或希腊字母",
         "must not mix Latin, Cyrillic or Greek letters, which look alike",
     ),
+    "wrong_password": ("错误", "is wrong"),
+    "past_time": ("必须是将来的时间", "must be a time in the future"),
     "common_password": ("过于常见", "is too common"),
     "email": ("格式不正确", "is not an email address"),
     "number_type": ("必须是整数", "must be a whole number"),
@@ -84,6 +86,8 @@ LABELS = {
     "username": ("用户名", "User name"),
     "email": ("邮箱", "Email"),
     "password": ("密码", "Password"),
+    "oldPassword": ("原密码", "Old password"),
+    "newPassword": ("新密码", "New password"),
     "avatar": ("头像", "Avatar"),
     "prompt": ("提示词", "Prompt"),
 }
@@ -94,6 +98,11 @@ SUCCESS = {
     "submitted": ("任务已提交", "Submitted"),
     "canceled": ("任务已取消", "Canceled"),
     "deleted": ("删除成功", "Deleted"),
+    "password_changed": ("密码已修改", "The password is changed"),
+    "logged_out": ("已退出登录", "Logged out"),
+    "session_ended": ("该会话已结束", "The session has ended"),
+    "key_made": ("API 密钥已创建，仅显示这一次", "The key is made; it is shown only this once"),
+    "key_revoked": ("API 密钥已撤销", "The key is revoked"),
     "generated": ("图像生成成功", "The image is ready"),
 }
 

@@ -4,12 +4,19 @@ The schemas stand in `accounts/schemas.py` and `images/schemas.py`; here is what
 """
 
 import re
+import time
 import unicodedata
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ValidationError,
+    WithJsonSchema,
+)
 from pydantic_core import PydanticCustomError
 
 from errors import ApiError
@@ -144,6 +151,16 @@ def read_time(text: str) -> str:
     return moment.replace(tzinfo=None).isoformat(" ", "seconds")
 
 
+def read_future(value: Any) -> int:
+    """Read a time that is still to come; return it in seconds since 1970."""
+    if not isinstance(value, str):
+        raise PydanticCustomError("time_type", "time")
+    moment = datetime.fromisoformat(read_time(value)).replace(tzinfo=UTC)
+    if moment.timestamp() <= time.time():
+        raise PydanticCustomError("past_time", "time")
+    return int(moment.timestamp())
+
+
 def read_id_list(text: str) -> list[int]:
     if not re.fullmatch(r"[0-9]{1,18}(,[0-9]{1,18}){0,49}", text):
         raise PydanticCustomError("id_list", "ids")
@@ -158,4 +175,9 @@ Prompt = Annotated[str, BeforeValidator(empty_if_invisible), AfterValidator(chec
 Digits = Annotated[int, BeforeValidator(read_digits)]
 QueryBool = Annotated[bool, BeforeValidator(read_bool)]
 QueryTime = Annotated[str, BeforeValidator(read_time)]
+FutureTime = Annotated[
+    int,
+    BeforeValidator(read_future),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
 IdList = Annotated[list[int], BeforeValidator(read_id_list)]

@@ -6,10 +6,11 @@ from contextlib import suppress
 
 import db
 import heavy
-from accounts import passwords, users
+from accounts import passwords, sessions, tokens, users
 from accounts.names import identity_key
 from accounts.rate_limits import RateLimit, network
-from accounts.schemas import LoginInput
+from accounts.schemas import LoginInput, NewPasswordInput
+from accounts.tokens import Session
 from accounts.users import Account
 from config import settings
 from errors import ApiError
@@ -35,10 +36,40 @@ def log_in(wanted: LoginInput, address: str) -> Account:
     limit = login_limit(wanted.username, address)
     limit.check()
     user = users.get_user_for_login(wanted.username)
-    heavy.passwords.run(verify, user, wanted, limit, owner=network(address))
+    heavy.passwords.run(
+        verify, user, wanted.username, wanted.password, limit, owner=network(address)
+    )
     if user["is_disabled"]:
         raise ApiError("account_disabled")
     return user
+
+
+def confirm_password(user_id: int, password: str, address: str, field: str = "password") -> None:
+    """Check the password of somebody who is logged in, and whose session may be stolen.
+
+    Counts like a log-in. Raises ApiError naming the field if it is wrong.
+    """
+    user = users.get_user_with_hash(user_id)
+    if not user:
+        raise tokens.BadToken
+    limit = login_limit(user["username"], address)
+    limit.check()
+    try:
+        heavy.passwords.run(verify, user, user["username"], password, limit, owner=str(user_id))
+    except WrongCredentials:
+        raise ApiError("wrong_password", fields={field: ("wrong_password", {})}) from None
+
+
+def change_password(
+    session: Session, wanted: NewPasswordInput, address: str, user_agent: str
+) -> str:
+    """Set a new password, which ends every other session, and return a new token of this one."""
+    confirm_password(session.user_id, wanted.old_password, address, field="oldPassword")
+    owner = str(session.user_id)
+    new_hash = heavy.passwords.run(passwords.hash_password, wanted.password, owner=owner)
+    users.change_own_password(session, new_hash)
+    account = db.retry_while_unavailable(users.get_user, session.user_id)
+    return sessions.renew(session, account, address, user_agent)
 
 
 def login_limit(username: str, address: str) -> RateLimit:
@@ -70,7 +101,7 @@ def account_hash(username: str) -> str:
     return hashlib.blake2b(name, key=key, digest_size=16).hexdigest()
 
 
-def verify(user: Account | None, wanted: LoginInput, limit: RateLimit) -> None:
+def verify(user: Account | None, username: str, password: str, limit: RateLimit) -> None:
     """Check the password. Raises WrongCredentials, or ApiError if the attempts are used up by now.
 
     The hit is counted before the check and refunded after a good one: of many guesses sent at the
@@ -78,12 +109,12 @@ def verify(user: Account | None, wanted: LoginInput, limit: RateLimit) -> None:
     """
     limit.hit()
     password_hash = user["password_hash"] if user else None
-    if not passwords.is_password_right(password_hash, wanted.password):
-        details = {"account": account_hash(wanted.username)}
+    if not passwords.is_password_right(password_hash, password):
+        details = {"account": account_hash(username)}
         log.warning("failed log-in", extra={"details": details})
         raise WrongCredentials
     with suppress(db.Unavailable):  # the password is right all the same
         limit.refund()
-        if passwords.needs_rehash(password_hash, wanted.password):
-            new_hash = passwords.hash_password(wanted.password)
+        if passwords.needs_rehash(password_hash, password):
+            new_hash = passwords.hash_password(password)
             users.set_password_hash(user["id"], new_hash, password_hash)

@@ -1,14 +1,15 @@
 """What a request about accounts may hold."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 from pydantic_core import PydanticCustomError
 
 from accounts import passwords
+from accounts.api_keys import SCOPES
 from accounts.names import EMAIL, check_email, check_name, normalize
 from config import settings
-from validation import strip
+from validation import FutureTime, Whole, check_prompt, empty_if_invisible, strip
 
 
 def check_new_password(password: str) -> str:
@@ -39,6 +40,43 @@ class RegisterInput(PasswordInput):
     email: Email = Field(max_length=120, json_schema_extra={"pattern": EMAIL})
 
 
+# What somebody types to be let in: it may be of a time with other rules.
+KnownPassword = Annotated[str, Field(min_length=1, max_length=1000)]
+
+
 class LoginInput(BaseModel):
     username: str = Field(min_length=1, max_length=200)
-    password: str = Field(min_length=1, max_length=1000)
+    password: KnownPassword
+
+
+class NewPasswordInput(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    old_password: KnownPassword = Field(alias="oldPassword")
+    password: Password = Field(alias="newPassword", min_length=6, json_schema_extra=add_max_length)
+
+
+class LogoutInput(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    everywhere: StrictBool = False
+
+
+# -- API keys -----------------------------------------------------------------------------------
+
+KeyName = Annotated[str, BeforeValidator(empty_if_invisible), AfterValidator(check_prompt)]
+
+
+def check_scopes(scopes: list[str]) -> list[str]:
+    return [scope for scope in SCOPES if scope in scopes]
+
+
+class KeyInput(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    name: KeyName = Field(min_length=1, max_length=64)
+    scopes: Annotated[list[Literal[SCOPES]], AfterValidator(check_scopes)] = Field(
+        list(SCOPES), min_length=1, max_length=len(SCOPES)
+    )
+    expires_at: FutureTime | None = Field(None, alias="expiresAt")
+    daily_images: Whole | None = Field(None, alias="dailyImages", ge=1, le=10**9)

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import jwt
 
-from accounts.users import Account
 from config import settings
 from errors import ApiError
 
@@ -26,6 +25,7 @@ AUDIENCE = "image-generator"
 SPELLING = r"[\w-]+\.[\w-]+\.[\w-]{42}[AEIMQUYcgkosw048]"
 MAX_TOKEN_LENGTH = 2000
 MAX_INT = 2**31 - 1  # what the columns hold
+SIGNATURE_LENGTH = 40
 
 
 class BadToken(ApiError):
@@ -35,26 +35,30 @@ class BadToken(ApiError):
 
 
 class Session(NamedTuple):
-    """What a token says. It stands only as long as the account still has this token_version."""
+    """What a token or an API key says; sessions.condition() is what makes it stand.
+
+    Tokens of the release before have no session_id. A key has a hash and no version.
+    """
 
     user_id: int
     token_version: int
+    session_id: str = ""
+    key_hash: str = ""
 
 
 # -- Session tokens -----------------------------------------------------------------------------
 
 
-def make_token(account: Account) -> str:
-    """Return a token for a new session, good for TOKEN_HOURS or until token_version changes."""
-    now = int(time.time())
-    seconds = max(1, int(settings.TOKEN_HOURS * 3600))
+def make_token(session: Session, expires_at: int) -> str:
+    """Return a token of a session; its end is in seconds since 1970."""
     claims = {
         "aud": AUDIENCE,
         "jti": secrets.token_hex(16),
-        "sub": str(account["id"]),
-        "ver": account["token_version"],
-        "iat": now,
-        "exp": now + seconds,
+        "sub": str(session.user_id),
+        "sid": session.session_id,
+        "ver": session.token_version,
+        "iat": int(time.time()),
+        "exp": expires_at,
     }
     return jwt.encode(claims, settings.SECRET_KEY, algorithm="HS256")
 
@@ -62,7 +66,7 @@ def make_token(account: Account) -> str:
 def read_token(token: str) -> Session:
     """Return the session of a token that we signed. Raises BadToken.
 
-    Whether it still stands is up to check_session(), or to a statement that makes the same check.
+    Whether it still stands is for the database: see sessions.condition().
     """
     if len(token) > MAX_TOKEN_LENGTH:
         raise BadToken
@@ -84,15 +88,10 @@ def _session_of(claims: dict[str, Any]) -> Session:
         raise BadToken
     if type(version) is not int or not 0 <= version <= MAX_INT:
         raise BadToken
-    return Session(int(subject), version)
-
-
-def check_session(session: Session, account: Account | None) -> None:
-    """Raise BadToken if the account is gone or disabled, or its sessions have been ended."""
-    if not account or account["is_disabled"]:
+    session_id = claims.get("sid", "")
+    if not re.fullmatch("([0-9a-f]{16})?", session_id):
         raise BadToken
-    if account["token_version"] != session.token_version:
-        raise BadToken
+    return Session(int(subject), version, session_id)
 
 
 def _decode(token: str) -> dict[str, Any]:
@@ -125,7 +124,7 @@ def link_signer(session: Session) -> Callable[[str | None], str | None]:
     """Return a function that adds a signature to a URL of the account; None stays None.
 
     A link is good for one to two hours, the same string for an hour, so that browsers can cache
-    what is behind it, and void once the account's sessions are ended.
+    what is behind it, and void once the session has ended.
     """
     secret = settings.SECRET_KEY
     this_hour = int(time.time()) // 3600
@@ -134,15 +133,20 @@ def link_signer(session: Session) -> Callable[[str | None], str | None]:
     def sign(url: str | None) -> str | None:
         if not url:
             return None
-        signature = _signature(secret, url, expires, session.token_version)
+        signature = session.session_id + _signature(secret, url, expires, session)
         mark = "&" if "?" in url else "?"
         return f"{url}{mark}expires={expires}&sig={signature}"
 
     return sign
 
 
-def is_link_valid(url: str, expires: str, signature: str, token_version: int) -> bool:
-    """Tell if the signature is that of this URL, with its query if that leaves something out."""
+def session_of_link(signature: str) -> str:
+    """Return the id of the session that a link names; none in one of the release before."""
+    return signature[:-SIGNATURE_LENGTH]
+
+
+def is_link_valid(url: str, expires: str, signature: str, session: Session) -> bool:
+    """Tell if the session signed this URL, with its query if that leaves something out."""
     if not re.fullmatch("[1-9][0-9]{0,11}", expires):
         return False
     expires_at = int(expires)
@@ -151,16 +155,19 @@ def is_link_valid(url: str, expires: str, signature: str, token_version: int) ->
     for secret in (settings.SECRET_KEY, settings.SECRET_KEY_PREVIOUS):
         if not secret:
             continue
-        expected = _signature(secret, url, expires_at, token_version)
+        expected = session.session_id + _signature(secret, url, expires_at, session)
         if hmac.compare_digest(signature.encode(), expected.encode()):
             return True
     return False
 
 
-def _signature(secret: str, url: str, expires: int, token_version: int) -> str:
+def _signature(secret: str, url: str, expires: int, session: Session) -> str:
     # The purpose stands first: the same secret also signs session tokens.
-    text = f"signed link\n{url}\n{expires}\n{token_version}"
-    return hashlib.blake2b(text.encode(), key=_link_key(secret), digest_size=20).hexdigest()
+    text = f"signed link\n{url}\n{expires}\n{session.token_version}"
+    if session.session_id:
+        text += f"\n{session.session_id}"
+    key = _link_key(secret)
+    return hashlib.blake2b(text.encode(), key=key, digest_size=SIGNATURE_LENGTH // 2).hexdigest()
 
 
 @lru_cache(maxsize=2)

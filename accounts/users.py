@@ -8,6 +8,7 @@ from itertools import product
 from typing import Any, TypedDict
 
 import db
+from accounts import sessions
 from accounts.names import (
     email_key,
     exact_key,
@@ -16,9 +17,16 @@ from accounts.names import (
     legacy_key,
     possible_keys,
 )
+from accounts.tokens import Session
 from files import cleanup
 
-TABLES_OF_USERS = ("image_generations", "idempotency_keys", "deleted_generations")
+TABLES_OF_USERS = (
+    "image_generations",
+    "idempotency_keys",
+    "deleted_generations",
+    "sessions",
+    "api_keys",
+)
 
 
 class Account(TypedDict):
@@ -64,16 +72,28 @@ def get_user(user_id: int) -> Account | None:
     )
 
 
-def get_profile(user_id: int, token_version: int) -> db.Row | None:
-    """Return what users see of their account, if it is enabled and has this token_version."""
+def get_user_with_hash(user_id: int) -> dict[str, Any] | None:
+    """Do the same, with the password hash."""
     return db.one(
         """
-        SELECT username, email, avatar_url, created_at
+        SELECT id, username, email, avatar_url, created_at, is_disabled, token_version,
+               password_hash
           FROM users
-         WHERE id = %s AND token_version = %s AND is_disabled = 0
+         WHERE id = %s
         """,
         user_id,
-        token_version,
+    )
+
+
+def get_profile(session: Session) -> db.Row | None:
+    """Return what users see of their account, if the session stands."""
+    return db.one(
+        f"""
+        SELECT u.username, u.email, u.avatar_url, u.created_at
+          FROM users AS u
+         WHERE {sessions.condition(session)}
+        """,
+        **session._asdict(),
     )
 
 
@@ -127,23 +147,31 @@ def set_password_hash(user_id: int, password_hash: str, old_hash: str) -> bool:
     return db.execute(sql, password_hash, user_id, old_hash).count > 0
 
 
+SET_HASH = "UPDATE users SET password_hash = %s WHERE id = %s"
+
+
 def change_password(user_id: int, password_hash: str) -> bool:
     """Set a new password and end every session of the account."""
-    changed = db.execute(
-        "UPDATE users SET password_hash = %s, token_version = token_version + 1 WHERE id = %s",
-        password_hash,
-        user_id,
-    )
+    with db.transaction():
+        changed = db.execute(SET_HASH, password_hash, user_id)
+        sessions.end_all(user_id)
     return changed.count > 0
+
+
+def change_own_password(session: Session, password_hash: str) -> None:
+    """Set a new password and end every other session. Raises BadToken if this one has ended."""
+    with db.transaction():
+        db.execute(SET_HASH, password_hash, session.user_id)
+        sessions.check(session)
+        sessions.end_all(session.user_id, but=session.session_id)
 
 
 def set_disabled(user_id: int, is_disabled: bool) -> bool:
     """Disable or enable an account; either way its sessions end."""
-    changed = db.execute(
-        "UPDATE users SET is_disabled = %s, token_version = token_version + 1 WHERE id = %s",
-        int(is_disabled),
-        user_id,
-    )
+    sql = "UPDATE users SET is_disabled = %s WHERE id = %s"
+    with db.transaction():
+        changed = db.execute(sql, int(is_disabled), user_id)
+        sessions.end_all(user_id)
     return changed.count > 0
 
 

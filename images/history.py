@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple, TypedDict
 
 import db
-from accounts import users
+from accounts import sessions
 from accounts.tokens import BadToken, Session
 from files import cleanup, storage
 from images import UNFINISHED, quota, search
@@ -96,14 +96,13 @@ def list_generations(
         values["after_time"], values["after_id"] = after
     if "q" not in filters and len(INDEXED & filters.keys()) <= 1:
         if offset <= DEEP_OFFSET:
-            return _page(filters, values)
-        return search.run(session.user_id, _page, filters, values, MAX_SECONDS)
-    if not users.get_profile(*session):
-        raise BadToken
+            return _page(session, filters, values)
+        return search.run(session.user_id, _page, session, filters, values, MAX_SECONDS)
+    sessions.check(session)
     return search.run(session.user_id, _search, filters, values)
 
 
-def _page(filters: db.Row, values: db.Row, seconds: int = 0) -> Page:
+def _page(session: Session, filters: db.Row, values: db.Row, seconds: int = 0) -> Page:
     """Return a page that an index serves; with filters the total ends at MAX_COUNT.
 
     The statement also makes the check that every request makes: raises BadToken.
@@ -112,7 +111,7 @@ def _page(filters: db.Row, values: db.Row, seconds: int = 0) -> Page:
     total = _count_some(conditions) if filters else "image_count"
     if "after_id" in values:
         conditions.append(AFTER_CURSOR)
-    rows = db.all_within(seconds, _select_page(total, conditions), **values)
+    rows = db.all_within(seconds, _select_page(session, total, conditions), **values)
     if not rows:
         raise BadToken
     generations = _newest_first([row for row in rows if row["id"]])
@@ -151,7 +150,7 @@ def _count_some(conditions: list[str]) -> str:
     """
 
 
-def _select_page(total: str, conditions: list[str]) -> str:
+def _select_page(session: Session, total: str, conditions: list[str]) -> str:
     """Return the statement for a page, which has a row without a generation if there is none.
 
     The inner query reads an index alone, so that a deep page costs little.
@@ -159,9 +158,8 @@ def _select_page(total: str, conditions: list[str]) -> str:
     return f"""
            SELECT account.total, {COLUMNS}
              FROM (SELECT {total} AS total
-                     FROM users
-                    WHERE id = %(user_id)s AND token_version = %(token_version)s
-                      AND is_disabled = 0) AS account
+                     FROM users AS u
+                    WHERE {sessions.condition(session)}) AS account
         LEFT JOIN (SELECT id
                      FROM image_generations
                     WHERE {" AND ".join(conditions)}
@@ -295,8 +293,7 @@ def get_owned(session: Session, generation_id: int) -> Generation | None:
            SELECT {COLUMNS}
              FROM users AS u
         LEFT JOIN image_generations AS g ON g.id = %(id)s AND g.user_id = u.id
-            WHERE u.id = %(user_id)s AND u.token_version = %(token_version)s
-              AND u.is_disabled = 0
+            WHERE {sessions.condition(session)}
         """,
         id=generation_id,
         **session._asdict(),

@@ -9,7 +9,8 @@ QUOTA_TIMEZONE, a number that counts up; the database's clock says which it is.
 from datetime import date, datetime, timedelta
 
 import db
-from accounts.tokens import Session, check_session
+from accounts import api_keys, sessions
+from accounts.tokens import Session
 from config import settings
 from errors import ApiError
 
@@ -25,6 +26,12 @@ class TooManyActive(ApiError):
 
 class QuotaSpent(ApiError):
     code = "quota_spent"
+
+
+class KeyQuotaSpent(ApiError):
+    """The API key's own images of the day are used up, though the account has some left."""
+
+    code = "key_quota_spent"
 
 
 class TooManySubmits(ApiError):
@@ -73,25 +80,35 @@ RESERVE = f"""
            submit_minute = {THIS_MINUTE},
            active_at_most = active_at_most + %(number)s,
            image_count = image_count + %(number)s
-     WHERE id = %(user_id)s AND token_version = %(token_version)s AND is_disabled = 0
+     WHERE {{session}}
        AND quota_day IN (%(today)s, %(today)s + 1) AND quota_used <= %(daily_room)s
        AND active_at_most <= %(active_room)s
        AND (submitted_in_minute <= %(minute_room)s OR submit_minute <> {THIS_MINUTE})
 """
 
 
-def reserve(session: Session, number: int, today: int) -> tuple[str, db.Row]:
-    """Return the statement that reserves so many images of this day, and its values."""
+def reserve(session: Session, number: int, today: int) -> list[tuple[str, db.Row]]:
+    """Return the statements that reserve so many images of this day.
+
+    The last of them matches a row if there was room.
+    """
     values = {
+        **session._asdict(),
         "number": number,
         "today": today,
-        "user_id": session.user_id,
-        "token_version": session.token_version,
         "daily_room": settings.DAILY_IMAGES - number,
         "active_room": settings.MAX_ACTIVE_JOBS - number,
         "minute_room": minute_room(number),
     }
-    return RESERVE, values
+    condition = sessions.condition(session, "users")
+    if not session.key_hash:
+        return [(RESERVE.format(session=condition), values)]
+    reserve_both = RESERVE.format(session=f"{condition} AND {api_keys.HAS_ROOM}")
+    # Locked by a statement of its own, which makes the next one see the key's latest count.
+    return [(LOCK, values), (reserve_both, values), (api_keys.COUNT, values)]
+
+
+LOCK = "SELECT id FROM users WHERE id = %(user_id)s FOR UPDATE"
 
 
 def minute_room(number: int) -> int:
@@ -105,15 +122,17 @@ def minute_room(number: int) -> int:
 def make_room(session: Session, number: int) -> int:
     """Say why RESERVE matched nothing, or begin the user's day and count the unfinished anew.
 
-    Returns the day. Raises BadToken, QuotaSpent, TooManySubmits and TooManyActive.
+    Returns the day. Raises BadToken, QuotaSpent, KeyQuotaSpent, TooManySubmits and TooManyActive.
     """
     with db.transaction():
         user = lock_user(session.user_id)
-        check_session(session, user)
+        sessions.check(session)
         day = current_day(user)
         used = user["quota_used"] if user["quota_day"] == day else 0
         if used + number > settings.DAILY_IMAGES:
             raise QuotaSpent(retry_after=end_of(day) - user["now"])
+        if session.key_hash and not api_keys.has_room(session, number, day):
+            raise KeyQuotaSpent(retry_after=end_of(day) - user["now"])
         if user["submitted"] > minute_room(number):
             raise TooManySubmits(retry_after=MINUTE_SECONDS - user["now"] % MINUTE_SECONDS)
         active = count_active(session.user_id)
@@ -167,6 +186,7 @@ def refund(user_id: int, generation_id: int) -> None:
         user_id,
         generation_id,
     )
+    api_keys.change_count(generation_id, by=-1)
 
 
 def reserve_again(user_id: int, generation_id: int) -> None:
@@ -184,6 +204,7 @@ def reserve_again(user_id: int, generation_id: int) -> None:
         generation_id,
         user_id,
     )
+    api_keys.change_count(generation_id, by=1)
 
 
 def forget_images(user_id: int, number: int) -> None:

@@ -8,6 +8,7 @@ import hashlib
 import time
 
 import db
+from accounts import sessions
 from accounts.tokens import BadToken, Session
 from errors import ApiError
 from images import PENDING, blocklist, history, parameters, queue_status, quota
@@ -70,26 +71,28 @@ def insert(
         "now": now,
         "today": quota.day_of(seconds),
         "not_before": seconds + hold_seconds if hold_seconds else 0,
+        "api_key_id": session.session_id if session.key_hash else None,
     }
     while True:
-        reserved, *results = db.run_transaction(*statements(session, rows, values, used_key))
-        if reserved.count:
+        reserving = quota.reserve(session, number, values["today"])
+        inserting = statements(rows, values, used_key)
+        results = db.run_transaction(*reserving, *inserting)
+        if results[len(reserving) - 1].count:
             break
         values["today"] = quota.make_room(session, number)
-    inserted = results[1:] if used_key else results
+    inserted = results[len(reserving) + bool(used_key) :]
     return [new_record(row, now, result.new_id) for row, result in zip(rows, inserted)]
 
 
 def statements(
-    session: Session, rows: list[db.Row], values: db.Row, used_key: "UsedKey | None"
+    rows: list[db.Row], values: db.Row, used_key: "UsedKey | None"
 ) -> list[tuple[str, db.Row]]:
-    """Return what a submit runs as one transaction; the first reserves the quota."""
-    reserve = quota.reserve(session, values["number"], values["today"])
+    """Return what a submit runs, in one transaction, after the quota is reserved."""
     inserts = [(INSERT, {**values, **row}) for row in rows]
     if not used_key:
-        return [reserve, *inserts]
+        return inserts
     values = {**values, **used_key.columns}
-    return [reserve, (INSERT_KEY, values), *inserts, (NOTE_IDS, values)]
+    return [(INSERT_KEY, values), *inserts, (NOTE_IDS, values)]
 
 
 # A record that was just inserted, less what its request says: NULL until a worker sets it.
@@ -110,10 +113,11 @@ def new_record(row: db.Row, now: str, generation_id: int) -> history.Generation:
 INSERT = """
     INSERT INTO image_generations
            (user_id, prompt_text, search_text, status, progress, favorite, model, width, height,
-            generation_params_json, created_at, updated_at, not_before, quota_day)
+            generation_params_json, created_at, updated_at, not_before, quota_day, api_key_id)
     SELECT %(user_id)s, %(prompt_text)s, %(search_text)s, 'pending', 0, 0, %(model)s,
            %(width)s, %(height)s,
-           %(generation_params_json)s, %(now)s, %(now)s, %(not_before)s, %(today)s
+           %(generation_params_json)s, %(now)s, %(now)s, %(not_before)s, %(today)s,
+           %(api_key_id)s
       FROM DUAL
      WHERE ROW_COUNT() = 1
 """
@@ -150,12 +154,11 @@ class UsedKey:
     def generations(self, session: Session) -> list[history.Generation]:
         """Return what an earlier request with the key made. Raises BadToken, KeyReused."""
         row = db.one(
-            """
+            f"""
                SELECT k.body_hash, k.generation_ids
                  FROM users AS u
             LEFT JOIN idempotency_keys AS k ON k.user_id = u.id AND k.idempotency_key = %(key)s
-                WHERE u.id = %(user_id)s AND u.token_version = %(token_version)s
-                  AND u.is_disabled = 0
+                WHERE {sessions.condition(session)}
             """,
             key=self.columns["key"],
             **session._asdict(),

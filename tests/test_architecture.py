@@ -23,7 +23,9 @@ LAYERS = [
 ]
 WINGS = {"accounts", "commands", "engines", "files", "images", "migrations", "web"}
 SQL_FILES = {
+    "accounts/api_keys.py",
     "accounts/rate_limits.py",
+    "accounts/sessions.py",
     "accounts/users.py",
     "files/cleanup.py",
     "images/history.py",
@@ -38,6 +40,8 @@ TABLES = {
     "idempotency_keys",
     "pending_deletions",
     "rate_limits",
+    "sessions",
+    "api_keys",
     "workers",
     "model_seconds",
 }

@@ -8,11 +8,27 @@ from typing import Any
 from flask import g, request
 
 import db
-from accounts import tokens, users
+from accounts import api_keys, sessions, tokens, users
+from accounts.api_keys import GENERATE, READ
 from accounts.tokens import BadToken, Session
 from errors import ApiError
 from images import history
 from images.schemas import MAX_ID
+
+# What an API key needs for a route; all others are closed to keys.
+KEY_SCOPES = {
+    "profile": READ,
+    "generate_test": GENERATE,
+    "generate": GENERATE,
+    "image": READ,
+    "images": READ,
+    "cancel": GENERATE,
+    "retry": GENERATE,
+    "quota": READ,
+    "history": READ,
+    "generated_file": READ,
+}
+MAX_SESSION_ID = 16
 
 
 def login_required(view: Callable) -> Callable:
@@ -60,19 +76,30 @@ def owner_required(view: Callable) -> Callable:
 
 
 def read_session() -> Session:
-    """Return the session of the bearer token, as `g.session` too. Raises BadToken."""
+    """Return the session of the bearer token or API key, as `g.session` too. Raises ApiError."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     token = token.strip(" ")
     if scheme.lower() != "bearer" or not token:
         raise BadToken("token_missing")
-    session = tokens.read_token(token)
-    g.session = session
-    return session
+    is_key = token.startswith(api_keys.MARK)
+    g.session = read_key(token) if is_key else tokens.read_token(token)
+    return g.session
+
+
+def read_key(text: str) -> Session:
+    """Return the session of an API key. Raises ApiError if it may not call this route."""
+    key = api_keys.read_key(text)
+    wanted = KEY_SCOPES.get(request.endpoint)
+    if not wanted:
+        raise ApiError("key_not_allowed")
+    if wanted not in key.scopes:
+        raise ApiError("scope_missing")
+    return key.session
 
 
 def get_profile(session: Session) -> db.Row:
     """Return the profile of the session's account. Raises BadToken if the session has ended."""
-    profile = users.get_profile(*session)
+    profile = users.get_profile(session)
     if not profile:
         raise BadToken
     return profile
@@ -119,13 +146,14 @@ def shown_urls() -> list[str]:
 
 def read_link(user_id: str) -> Session:
     """Return the session that the signed link stands for, as `g.session` too. Raises ApiError."""
-    owner = users.get_user(int(user_id)) if re.fullmatch(r"[0-9]{1,9}", user_id) else None
-    if not owner:
-        raise ApiError("link_invalid")
     expires, signature = one_argument("expires"), one_argument("sig")
-    version = owner["token_version"]
-    if not any(tokens.is_link_valid(url, expires, signature, version) for url in shown_urls()):
+    session_id = tokens.session_of_link(signature)
+    is_known = re.fullmatch(r"[0-9]{1,9}", user_id) and len(session_id) <= MAX_SESSION_ID
+    session = sessions.find_of_link(int(user_id), session_id) if is_known else None
+    if not session:
+        raise ApiError("link_invalid")
+    if not any(tokens.is_link_valid(url, expires, signature, session) for url in shown_urls()):
         raise ApiError("link_invalid")
     g.link_expires = int(expires)
-    g.session = Session(owner["id"], version)
-    return g.session
+    g.session = session
+    return session

@@ -14,6 +14,7 @@ from werkzeug.routing import BaseConverter
 
 import logs
 import metrics
+from accounts import sessions
 from config import settings
 from web import responses
 from web.inputs import Request, UnambiguousJSON, client_address
@@ -146,8 +147,11 @@ def max_body_bytes(app: Flask, head: str) -> int:
 
 
 def finish(response: Response) -> Response:
-    """Write the request's one log line."""
+    """Write the request's one log line, and note which session is in use."""
     log_request(request.environ["REQUEST_METHOD"], response.status_code)
+    session = g.get("session")
+    if session and response.status_code != 401:
+        sessions.note_seen(session, client_address())
     return response
 
 

@@ -178,6 +178,10 @@ def idempotency_key() -> str | None:
     return key
 
 
+def user_agent() -> str:
+    return request.headers.get("User-Agent", "")
+
+
 def client_address() -> str:
     """Return the address of the client.
 

@@ -27,6 +27,8 @@ ERROR_HEADERS = {
     429: "Retry-After",
     503: "Retry-After",
 }
+# What every operation that takes a token answers to some API keys.
+KEY_REFUSED = "KeyRefused"
 # pydantic leaves these names as they are beside a validator of ours.
 KEYWORDS = {
     "ge": "minimum",
@@ -100,21 +102,22 @@ def complete_answers(schemas: Node) -> None:
     schemas["ErrorCode"]["enum"] = list(ERRORS)
     schemas["FailureCode"]["enum"] = list(messages.JOB_ERRORS)
     for schema in schemas.values():
-        if "x-data" in schema:
+        if "x-data" in schema or "x-message" in schema:
             complete_success(schema)
 
 
 def complete_success(schema: Node) -> None:
     """Make the schema of what responses.success() returns."""
     message = schema.pop("x-message", None)
-    data = schema.pop("x-data")
+    data = schema.pop("x-data", None)
     properties = {"status": reference("schemas", "Success")}
     if message:
         properties["message"] = {
             "type": "string",
             "examples": [messages.success_text(message, "zh")],
         }
-    properties["data"] = data
+    if data:
+        properties["data"] = data
     schema["type"] = "object"
     schema["required"] = list(properties)
     schema["properties"] = properties
@@ -163,7 +166,10 @@ def error_media(codes: Node) -> Node:
 
 
 def refer_to_errors(operation: Node, statuses: dict[str, str]) -> None:
-    for name in operation.pop("x-errors", []):
+    errors = operation.pop("x-errors", [])
+    if "Unauthorized" in errors:
+        errors = [KEY_REFUSED, *errors]
+    for name in errors:
         status = statuses[name]
         operation["responses"][status] = reference("responses", name)
 

@@ -39,6 +39,37 @@ def public_profile(profile: db.Row) -> dict[str, Any]:
     return {**public_user(profile), "created_at": iso_time(profile["created_at"])}
 
 
+def public_session(row: db.Row) -> dict[str, Any]:
+    return {
+        "id": row["id"],
+        "current": row["id"] == g.session.session_id,
+        "createdAt": iso_seconds(row["created_at"]),
+        "lastSeenAt": iso_seconds(row["seen_at"]),
+        "address": row["address"],
+        "client": row["client"],
+    }
+
+
+def public_key(row: db.Row) -> dict[str, Any]:
+    return {
+        "id": row["id"],
+        "name": row["name"],
+        "prefix": row["prefix"],
+        "scopes": row["scopes"].split(","),
+        "createdAt": iso_seconds(row["created_at"]),
+        "lastUsedAt": iso_seconds(row["last_used_at"]),
+        "expiresAt": iso_seconds(row["expires_at"]),
+        "dailyImages": row["daily_images"],
+    }
+
+
+def iso_seconds(seconds: int | None) -> str | None:
+    """Return seconds since 1970 as ISO 8601."""
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat() + "Z"
+
+
 def iso_time(value: Any) -> str | None:
     """Return the database's UTC time as ISO 8601; MySQL's zero date is no time."""
     try:

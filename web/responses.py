@@ -85,17 +85,24 @@ def error_response(error: Exception) -> tuple[dict, int, dict]:
             raise error
         log.error("unexpected error", exc_info=error)
         error = ApiError("internal_error")
+    elif error.code == "token_invalid" and is_api_key():
+        error = ApiError("key_invalid")
     g.error_code = error.code
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
     status, *_ = errors.ERRORS[error.code]
     if status == 401:
-        is_bad_token = error.code in ("token_invalid", "token_expired")
+        is_bad_token = error.code in ("token_invalid", "token_expired", "key_invalid")
         headers["WWW-Authenticate"] = 'Bearer error="invalid_token"' if is_bad_token else "Bearer"
     if status == 503:
         cause = str(error.__cause__ or "")
         log.warning(error.code, extra={"details": {"cause": cause}})
     return error_body(error, language()), status, headers
+
+
+def is_api_key() -> bool:
+    session = g.get("session")
+    return bool(session and session.key_hash)
 
 
 def propagates() -> bool:
