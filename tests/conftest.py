@@ -5,7 +5,9 @@ alice owns things, bob is logged in but a stranger, client is nobody.
 
 import copy
 import os
+import shutil
 import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -21,18 +23,27 @@ from images import queue_status, quota
 from pool import pool
 
 DATABASES = ["sqlite", "mariadb"]
+MEMORY = Path("/dev/shm")
+NEEDED_BYTES = 2 * 1024**3
 
 
 @pytest.fixture(scope="session")
 def mariadb(tmp_path_factory):
-    """A MariaDB server shared by all tests."""
+    """A MariaDB server shared by all tests, in memory if there is room.
+
+    On a disk that others use too, its many changes of tables take ten times as long.
+    """
     if not find_program("mariadbd"):
         if os.environ.get("CI"):
             pytest.fail("mariadb-server is not installed, and CI must not skip half of the tests")
         pytest.skip("mariadb-server is not installed: the tests on MariaDB are left out")
-    server = MariaDB(tmp_path_factory.mktemp("mariadb"))
+    folder = tmp_path_factory.mktemp("mariadb")
+    if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > NEEDED_BYTES:
+        folder = Path(tempfile.mkdtemp(prefix="image-generator-tests-", dir=MEMORY))
+    server = MariaDB(folder, "--innodb-log-file-size=16M")
     yield server
     server.kill()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
