@@ -150,7 +150,7 @@ def finish(response: Response) -> Response:
     """Write the request's one log line, and note which session is in use."""
     log_request(request.environ["REQUEST_METHOD"], response.status_code)
     session = g.get("session")
-    if session and response.status_code != 401:
+    if session and response.status_code < 500 and response.status_code != 401:
         sessions.note_seen(session, client_address())
     return response
 
