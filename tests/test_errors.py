@@ -131,7 +131,7 @@ def test_a_broken_multipart_body(client):
 
 
 def test_a_surprise_is_logged_but_not_shown(client, monkeypatch, caplog):
-    monkeypatch.setattr(service, "log_in", lambda *arguments: {}["secret detail"])
+    monkeypatch.setattr(service.logins, "log_in", lambda *arguments: {}["secret detail"])
 
     response = client.post(LOGIN, json={"username": "alice", "password": "secret1"})
 
