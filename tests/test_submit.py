@@ -221,9 +221,13 @@ def small_disk(small_server, settings):
 
 
 def fill(server) -> None:
-    """Use up what is left of the data file, in ever smaller pieces."""
+    """Use up what is left of the data file, at the end by rows that fit into a page.
+
+    To roll back a larger one on a full disk can need room, without which MariaDB ends itself.
+    """
     server.run("CREATE TABLE filler (text LONGTEXT)", database="service")
-    for size in (400_000, 50_000, 1000):
+    server.run(*["INSERT INTO filler VALUES (REPEAT('x', 400000))"] * 30, database="service")
+    for size in (7000, 500):
         with suppress(pymysql.OperationalError):
             while True:
                 insert = f"INSERT INTO filler VALUES (REPEAT('x', {size}))"
