@@ -5,7 +5,6 @@ input is read and how answers look. What they do is in `accounts/` and `images/`
 """
 
 import logging.config
-import time
 
 from flask import Flask, Response, g, redirect
 
@@ -323,19 +322,7 @@ def delete_images():
 @login_required
 def quota():
     """Show what is left of today's images, and how many more may be unfinished."""
-    state = quotas.get_quota(g.session.user_id)
-    midnight = time.gmtime(state["resets_at"])
-    return success(
-        {
-            "limit": settings.DAILY_IMAGES,
-            "used": state["used"],
-            "remaining": max(0, settings.DAILY_IMAGES - state["used"]),
-            "resetsAt": time.strftime("%Y-%m-%dT%H:%M:%SZ", midnight),
-            "timezone": str(settings.QUOTA_TIMEZONE),
-            "active": state["active"],
-            "activeLimit": settings.MAX_ACTIVE_JOBS,
-        }
-    )
+    return success(records.public_quota(quotas.get_quota(g.session.user_id)))
 
 
 @app.get("/api/v1/images/history")

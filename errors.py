@@ -30,6 +30,7 @@ ERRORS = {
         "This API key lacks the scope that this call needs",
     ),
     "link_invalid": (403, "链接无效或已过期", "The link is invalid or has expired"),
+    "model_not_allowed": (403, "该账号不可使用此模型", "This account may not use that model"),
     "forbidden": (403, "无权访问", "You may not see this"),
     "not_found": (404, "资源不存在", "Not found"),
     "method_not_allowed": (405, "该地址不支持此请求方法", "This address does not take that method"),
