@@ -12,13 +12,14 @@ import commands
 import config
 import logs
 import metrics
-from accounts import api_keys, passwords, registration, sessions
+from accounts import api_keys, invites, passwords, registration, sessions
 from accounts import login as logins
 from accounts.schemas import (
     KeyInput,
     LoginInput,
     LogoutInput,
     NewPasswordInput,
+    RedeemInput,
     RegisterInput,
 )
 from accounts.tokens import Session
@@ -133,9 +134,10 @@ def docs_asset(filename: str):
 def register():
     """Open an account, with an avatar if one is sent.
 
-    400 names each wrong field, 409 a name or email that is taken.
+    400 names each wrong field, 403 says who may, 409 a name, email or code that is taken.
     """
     wanted, avatar = read_form(RegisterInput)
+    registration.check_admission(wanted, client_address())
     user = registration.register(wanted, avatar, client_address())
     return success({"avatarUrl": user["avatar_url"]}, "registered")
 
@@ -156,6 +158,15 @@ def login():
 def profile():
     """Show the caller's own account."""
     return success({"id": g.session.user_id, **records.public_profile(g.user)})
+
+
+@app.post("/api/auth/redeem")
+@login_required
+def redeem():
+    """Enter an invite code for the limits that it gives; 404, 409 or 410 if it gives none."""
+    code = read_body(RedeemInput).code
+    account = invites.redeem(g.session, code, client_address())
+    return success({"limits": records.public_limits(account)}, "redeemed")
 
 
 @app.post("/api/auth/password")

@@ -62,6 +62,26 @@ def set_limits(user_id: int, limits: Limits, until: int | None, source: str) -> 
     return changed.count > 0
 
 
+def get(user_id: int) -> db.Row | None:
+    return db.one(f"SELECT {COLUMNS} FROM users WHERE id = %s", user_id)
+
+
+def lock(user_id: int) -> db.Row | None:
+    """Do the same, and lock the account's row until the end of the transaction."""
+    return db.one(f"SELECT {COLUMNS} FROM users WHERE id = %s FOR UPDATE", user_id)
+
+
+def of_row(row: db.Row) -> Limits:
+    """Return the limits that a row has under the names of COLUMNS."""
+    models = split_models(row["limit_models"])
+    return Limits(row["limit_daily_images"], row["limit_active_jobs"], models)
+
+
+def days_from_now(days: int | None) -> int | None:
+    """Return the database's time in so many days; None stays None."""
+    return db.value("SELECT UNIX_TIMESTAMP()") + days * 86400 if days else None
+
+
 def join_models(names: list[str] | None) -> str | None:
     """Return names as a column keeps them: in SQL, INSTR() finds one between its commas."""
     return f",{','.join(names)}," if names else None
