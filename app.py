@@ -5,7 +5,6 @@ input is read and how answers look. What they do is in `accounts/` and `images/`
 """
 
 import logging.config
-import time
 
 from flask import Flask, Response, g, redirect
 
@@ -13,13 +12,14 @@ import commands
 import config
 import logs
 import metrics
-from accounts import api_keys, passwords, registration, sessions
+from accounts import api_keys, invites, passwords, registration, sessions
 from accounts import login as logins
 from accounts.schemas import (
     KeyInput,
     LoginInput,
     LogoutInput,
     NewPasswordInput,
+    RedeemInput,
     RegisterInput,
 )
 from accounts.tokens import Session
@@ -134,9 +134,10 @@ def docs_asset(filename: str):
 def register():
     """Open an account, with an avatar if one is sent.
 
-    400 names each wrong field, 409 a name or email that is taken.
+    400 names each wrong field, 403 says who may, 409 a name, email or code that is taken.
     """
     wanted, avatar = read_form(RegisterInput)
+    registration.check_admission(wanted, client_address())
     user = registration.register(wanted, avatar, client_address())
     return success({"avatarUrl": user["avatar_url"]}, "registered")
 
@@ -157,6 +158,15 @@ def login():
 def profile():
     """Show the caller's own account."""
     return success({"id": g.session.user_id, **records.public_profile(g.user)})
+
+
+@app.post("/api/auth/redeem")
+@login_required
+def redeem():
+    """Enter an invite code for the limits that it gives; 404, 409 or 410 if it gives none."""
+    code = read_body(RedeemInput).code
+    account = invites.redeem(g.session, code, client_address())
+    return success({"limits": records.public_limits(account)}, "redeemed")
 
 
 @app.post("/api/auth/password")
@@ -323,19 +333,7 @@ def delete_images():
 @login_required
 def quota():
     """Show what is left of today's images, and how many more may be unfinished."""
-    state = quotas.get_quota(g.session.user_id)
-    midnight = time.gmtime(state["resets_at"])
-    return success(
-        {
-            "limit": settings.DAILY_IMAGES,
-            "used": state["used"],
-            "remaining": max(0, settings.DAILY_IMAGES - state["used"]),
-            "resetsAt": time.strftime("%Y-%m-%dT%H:%M:%SZ", midnight),
-            "timezone": str(settings.QUOTA_TIMEZONE),
-            "active": state["active"],
-            "activeLimit": settings.MAX_ACTIVE_JOBS,
-        }
-    )
+    return success(records.public_quota(quotas.get_quota(g.session.user_id)))
 
 
 @app.get("/api/v1/images/history")

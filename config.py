@@ -285,6 +285,8 @@ class Settings:
 
     TOKEN_HOURS: float = setting(24.0, number(float, 0.0001, 24 * 365))
     SESSION_DAYS: int = setting(90, number(int, 1, 3650))
+    REGISTRATION: str = setting("open", one_of("open", "invite", "closed"))
+    INVITE_FAILURES_PER_ADDRESS: int = setting(100, number(int, 1, 10**6))
     RESERVED_NAMES: list = setting([], words)
     PASSWORD_MAX_LENGTH: int = setting(20, number(int, 20, 1000))
     PASSWORD_BLOCKLIST: str = setting("", password_list)

@@ -30,8 +30,12 @@ ERRORS = {
         "This API key lacks the scope that this call needs",
     ),
     "link_invalid": (403, "链接无效或已过期", "The link is invalid or has expired"),
+    "registration_closed": (403, "本站不开放注册", "Registration is closed"),
+    "invite_required": (403, "注册需要邀请码", "An invite code is needed to register"),
+    "model_not_allowed": (403, "该账号不可使用此模型", "This account may not use that model"),
     "forbidden": (403, "无权访问", "You may not see this"),
     "not_found": (404, "资源不存在", "Not found"),
+    "code_unknown": (404, "邀请码不存在", "There is no such invite code"),
     "method_not_allowed": (405, "该地址不支持此请求方法", "This address does not take that method"),
     "request_timeout": (408, "请求超时", "The request did not arrive in time"),
     "username_taken": (409, "用户名已存在", "That user name is taken"),
@@ -41,6 +45,16 @@ ERRORS = {
         "API 密钥过多，请先删除不用的",
         "Too many API keys; revoke one that is not used",
     ),
+    "code_used": (
+        409,
+        "邀请码已被使用",
+        "That invite code is used up, or was used by this account before",
+    ),
+    "limits_fixed": (
+        409,
+        "该账号的额度由管理员设定，不能兑换邀请码",
+        "The operator has set the limits of this account; no code can change them",
+    ),
     "key_reused": (
         409,
         "该 Idempotency-Key 已用于另一个请求",
@@ -48,6 +62,11 @@ ERRORS = {
     ),
     "prompt_blocked": (400, "提示词包含禁用词", "The prompt contains a blocked word"),
     "already_finished": (409, "该任务已结束", "That generation is finished already"),
+    "code_expired": (
+        410,
+        "邀请码已过期或已撤销",
+        "That invite code has expired, or was revoked",
+    ),
     "image_deleted": (410, "图像已删除", "That image was deleted"),
     "precondition_failed": (
         412,
@@ -65,6 +84,11 @@ ERRORS = {
         429,
         "该地址注册次数过多，请稍后再试",
         "Too many registrations from this address; try again later",
+    ),
+    "too_many_codes": (
+        429,
+        "无效邀请码尝试次数过多，请稍后再试",
+        "Too many invite codes that cannot be used, from this address; try again later",
     ),
     "too_many_active_jobs": (
         429,

@@ -21,6 +21,7 @@ FIELDS = {
         "must not mix Latin, Cyrillic or Greek letters, which look alike",
     ),
     "wrong_password": ("错误", "is wrong"),
+    "end_of_nothing": ("须与某项限额一同设定", "needs a limit that ends then"),
     "past_time": ("必须是将来的时间", "must be a time in the future"),
     "common_password": ("过于常见", "is too common"),
     "email": ("格式不正确", "is not an email address"),
@@ -88,6 +89,7 @@ LABELS = {
     "password": ("密码", "Password"),
     "oldPassword": ("原密码", "Old password"),
     "newPassword": ("新密码", "New password"),
+    "inviteCode": ("邀请码", "Invite code"),
     "avatar": ("头像", "Avatar"),
     "prompt": ("提示词", "Prompt"),
 }
@@ -103,6 +105,7 @@ SUCCESS = {
     "session_ended": ("该会话已结束", "The session has ended"),
     "key_made": ("API 密钥已创建，仅显示这一次", "The key is made; it is shown only this once"),
     "key_revoked": ("API 密钥已撤销", "The key is revoked"),
+    "redeemed": ("邀请码已兑换", "The invite code is redeemed"),
     "generated": ("图像生成成功", "The image is ready"),
 }
 

@@ -26,7 +26,7 @@ import engines
 import logs
 from config import settings
 from engines import catalog
-from images import COMPLETED, jobs, parameters, queue
+from images import COMPLETED, jobs, queue
 from images.queue import Job
 
 POLL_SECONDS = 0.25
@@ -108,7 +108,7 @@ class EngineProbe:
 class Worker:
     def __init__(self, served: list[str]):
         self.name = f"{socket.gethostname()[:60]}-{os.getpid()}"
-        self.probes = {name: EngineProbe(parameters.find_model(name)) for name in served}
+        self.probes = {name: EngineProbe(catalog.find_model(name)) for name in served}
         self.running: Run | None = None
         self.average_seconds = FIRST_RUN_SECONDS
         # Plain values, because a signal handler that waits for a lock can wait for ever.
@@ -199,7 +199,7 @@ class Worker:
         job = running.job
         if running.stop_reason:
             self.kill_if_stuck(running)
-        elif running.seconds() > parameters.find_model(job["model"]).deadline_seconds:
+        elif running.seconds() > catalog.find_model(job["model"]).deadline_seconds:
             running.stop("timeout")
             jobs.fail(job, "timeout")
         elif self.is_grace_over():
@@ -248,7 +248,7 @@ def main() -> None:
             raise config.SettingError(f"WORKER_MODELS: {name} is not in {file}")
         engines.prepare(models[name])
     # Test images that a web process left behind when it was killed, which any worker can draw.
-    built_in = parameters.built_in_model().name
+    built_in = catalog.built_in_model().name
     worker = Worker(served if built_in in models else [*served, built_in])
     signal.signal(signal.SIGTERM, worker.on_signal)
     signal.signal(signal.SIGINT, worker.on_signal)

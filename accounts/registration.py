@@ -4,7 +4,7 @@ from contextlib import suppress
 
 import db
 import heavy
-from accounts import passwords, rate_limits, users
+from accounts import invites, passwords, rate_limits, users
 from accounts.login import account_hash
 from accounts.names import email_key, identity_key
 from accounts.rate_limits import RateLimit, network
@@ -26,12 +26,22 @@ class Taken(ApiError):
         super().__init__(f"{fields[0]}_taken", fields=problems)
 
 
+def check_admission(wanted: RegisterInput, address: str) -> None:
+    """Raise ApiError unless a stranger may open an account now, as REGISTRATION says."""
+    if settings.REGISTRATION == "closed":
+        raise ApiError("registration_closed")
+    if wanted.invite_code:
+        invites.check(wanted.invite_code, address)
+    elif settings.REGISTRATION == "invite":
+        raise ApiError("invite_required", fields={"inviteCode": ("missing", {})})
+
+
 def register(wanted: RegisterInput, avatar: bytes | None = None, address: str = "") -> Account:
     """Add an account and return it.
 
     What is cheap to check comes first: no picture is decoded and no password hashed for an account
     that cannot be. Raises Taken, BadPicture, storage.Unavailable, and ApiError when too many
-    accounts came from this address.
+    accounts came from this address, or an invite cannot be used.
     """
     here = network(address)
     limit = hourly_limit("register", here, settings.REGISTRATIONS_PER_ADDRESS)
@@ -72,7 +82,10 @@ def refuse_taken(wanted: RegisterInput, conflicts: RateLimit, reserved: list[str
 
 
 def add_account(wanted: RegisterInput, password_hash: str, avatar_key: str | None) -> int:
-    """Add the account, which keeps its avatar, and return its id. Raises Taken."""
+    """Add the account, which keeps its avatar and uses its invite, and return its id.
+
+    Raises Taken, and ApiError for an invite that cannot be used (any more).
+    """
     try:
         with db.transaction():
             user_id = users.create_user(
@@ -85,6 +98,8 @@ def add_account(wanted: RegisterInput, password_hash: str, avatar_key: str | Non
             )
             if avatar_key and not cleanup.keep(avatar_key):
                 raise db.Unavailable  # this process slept so long that the file was deleted
+            if wanted.invite_code:
+                invites.use(wanted.invite_code, user_id)
     except db.Duplicate as error:
         raise Taken("email" if "email" in error.key else "username") from None
     return user_id

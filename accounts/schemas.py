@@ -2,13 +2,24 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from accounts import passwords
 from accounts.api_keys import SCOPES
+from accounts.limits import Limits
 from accounts.names import EMAIL, check_email, check_name, normalize
 from config import settings
+from engines import catalog
 from validation import FutureTime, Whole, check_prompt, empty_if_invisible, strip
 
 
@@ -38,6 +49,8 @@ class PasswordInput(BaseModel):
 class RegisterInput(PasswordInput):
     username: Username = Field(min_length=3, max_length=20)
     email: Email = Field(max_length=120, json_schema_extra={"pattern": EMAIL})
+    # As forms send it, "" is none.
+    invite_code: str = Field("", alias="inviteCode", max_length=100)
 
 
 # What somebody types to be let in: it may be of a time with other rules.
@@ -80,3 +93,70 @@ class KeyInput(BaseModel):
     )
     expires_at: FutureTime | None = Field(None, alias="expiresAt")
     daily_images: Whole | None = Field(None, alias="dailyImages", ge=1, le=10**9)
+
+
+# -- Invites and limits -------------------------------------------------------------------------
+
+# So many names fit into the column.
+MAX_MODELS = 30
+
+
+def check_models(names: list[str]) -> list[str]:
+    """Return the names of models without repetition; each must be that of a model."""
+    unknown = [name for name in names if not catalog.find_model(name)]
+    if unknown:
+        expected = ", ".join(catalog.models())
+        raise PydanticCustomError("literal_error", "unknown", {"expected": expected})
+    return list(dict.fromkeys(names))
+
+
+ModelNames = Annotated[
+    list[str], Field(min_length=1, max_length=MAX_MODELS), AfterValidator(check_models)
+]
+
+
+def check_end(end: int | None, info: ValidationInfo) -> int | None:
+    """Refuse the end of limits where there are none."""
+    has_limits = any(info.data.get(name) for name in Limits._fields)
+    if end is not None and not has_limits:
+        raise PydanticCustomError("end_of_nothing", "end")
+    return end
+
+
+class RedeemInput(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    code: str = Field(min_length=1, max_length=100)
+
+
+class LimitsInput(BaseModel):
+    """Limits of an account: what is null is as the settings say."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    daily_images: Whole | None = Field(None, alias="dailyImages", ge=1, le=10**9)
+    active_jobs: Whole | None = Field(None, alias="activeJobs", ge=1, le=10**6)
+    models: ModelNames | None = None
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(self.daily_images, self.active_jobs, self.models)
+
+
+class AccountLimitsInput(LimitsInput):
+    expires_at: FutureTime | None = Field(None, alias="expiresAt")
+
+    check_end = field_validator("expires_at")(check_end)
+
+
+class InviteInput(LimitsInput):
+    """An invite: how often, until when, and for how many days an account has what it gives."""
+
+    uses: Whole = Field(1, ge=1, le=10**6)
+    expires_at: FutureTime | None = Field(None, alias="expiresAt")
+    limit_days: Whole | None = Field(None, alias="limitDays", ge=1, le=36500)
+    note: Annotated[str, BeforeValidator(strip), AfterValidator(check_prompt)] = Field(
+        "", max_length=200
+    )
+
+    check_end = field_validator("limit_days")(check_end)

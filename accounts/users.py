@@ -8,7 +8,7 @@ from itertools import product
 from typing import Any, TypedDict
 
 import db
-from accounts import sessions
+from accounts import limits, sessions
 from accounts.names import (
     email_key,
     exact_key,
@@ -26,6 +26,7 @@ TABLES_OF_USERS = (
     "deleted_generations",
     "sessions",
     "api_keys",
+    "invite_uses",
 )
 
 
@@ -89,7 +90,7 @@ def get_profile(session: Session) -> db.Row | None:
     """Return what users see of their account, if the session stands."""
     return db.one(
         f"""
-        SELECT u.username, u.email, u.avatar_url, u.created_at
+        SELECT u.username, u.email, u.avatar_url, u.created_at, {limits.COLUMNS}
           FROM users AS u
          WHERE {sessions.condition(session)}
         """,

@@ -3,10 +3,11 @@
 import click
 from flask.cli import AppGroup
 
-from accounts import passwords, registration, users
-from accounts.schemas import PasswordInput, RegisterInput
+from accounts import limits, passwords, registration, users
+from accounts.schemas import AccountLimitsInput, PasswordInput, RegisterInput
 from accounts.users import Account
 from commands.failures import fail, plain_errors
+from commands.invite import limit_fields, limit_options, shown_limits, shown_time
 from errors import ApiError
 from images import queue
 from validation import parse
@@ -80,6 +81,46 @@ def user_disable(username: str, undo: bool) -> None:
     users.set_disabled(user["id"], is_disabled=not undo)
     queue.cancel_of_disabled()
     click.echo(f"{'Enabled' if undo else 'Disabled'} {user['username']}")
+
+
+@user_group.command("limits")
+@click.argument("username")
+@limit_options
+@click.option("--until", help="When these limits end, UTC, such as 2030-12-31.")
+@click.option("--reset", is_flag=True, help="Let the settings alone count again.")
+@plain_errors()
+def user_limits(
+    username: str,
+    daily: int | None,
+    active: int | None,
+    models: str | None,
+    until: str | None,
+    reset: bool,
+) -> None:
+    """Show the limits of an account, or set them all: what is not given is as the settings say."""
+    user = find_account(username)
+    fields = {**limit_fields(daily, active, models), "expiresAt": until}
+    is_given = any(value is not None for value in fields.values())
+    if reset and is_given:
+        raise click.ClickException("--reset stands alone")
+    if reset or is_given:
+        set_limits(user, fields)
+    click.echo(f"{user['username']}: {account_limits(user)}")
+
+
+def set_limits(user: Account, fields: dict) -> None:
+    try:
+        wanted = parse(AccountLimitsInput, fields)
+    except ApiError as error:
+        fail(error)
+    limits.set_limits(user["id"], wanted.limits, wanted.expires_at, limits.ADMIN)
+
+
+def account_limits(user: Account) -> str:
+    own = limits.get(user["id"])
+    shown = shown_limits(limits.of_row(own))
+    source = own["limits_source"]
+    return f"{shown} ({source}, until {shown_time(own['limits_until'])})" if source else shown
 
 
 @user_group.command("delete")

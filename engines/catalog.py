@@ -124,6 +124,20 @@ class Model(BaseModel):
         return self.options.takes_seed if self.seed is None else self.seed
 
 
+# What draws test images.
+TEST_MODEL = Model(
+    name="test_model",
+    label="Painter",
+    model_used="test_model_v1",
+    engine="painter",
+    deadline_seconds=120,
+    negative_prompt=True,
+    width=Range(min=64, max=1024, default=512),
+    height=Range(min=64, max=1024, default=512),
+    steps=Range(min=1, max=150, default=20),
+)
+
+
 def read_size(text: str) -> tuple[int, int]:
     width, _, height = text.partition("x")
     return int(width), int(height)
@@ -136,6 +150,20 @@ def range_of(values: list[int]) -> Range:
 def models() -> dict[str, Model]:
     """Return the models on offer by name; the first is the default. Raises SettingError."""
     return load(settings.MODELS_FILE)
+
+
+def built_in_model() -> Model:
+    """Return the model of test images, which draws them whatever the models file declares."""
+    declared = models().get(TEST_MODEL.name, TEST_MODEL)
+    if declared.engine == TEST_MODEL.engine:
+        return TEST_MODEL
+    return TEST_MODEL.model_copy(update={"name": "built-in"})
+
+
+def find_model(name: str) -> Model | None:
+    """Return a model on offer, or the built-in one, which need not be."""
+    built_in = built_in_model()
+    return models().get(name) or (built_in if name == built_in.name else None)
 
 
 @lru_cache

@@ -7,6 +7,7 @@ import db
 import heavy
 import validation
 from accounts.tokens import Session
+from engines import catalog
 from errors import ApiError
 from files import cleanup, storage
 from images import FAILED, PENDING, UNFINISHED, blocklist, history, jobs, parameters, queue
@@ -39,7 +40,7 @@ def generate_test(
 
 def _test_rows(wanted: GenerateTestInput) -> list[db.Row]:
     """Return the row of a test image: the built-in engine draws it, whatever model was asked."""
-    model = parameters.built_in_model()
+    model = catalog.built_in_model()
     params = wanted.params or TestParams()
     values = params.model_dump(include=set(TestParams.model_fields) - {"model"})
     body = GenerateInput(prompt=wanted.prompt, **values)

@@ -17,6 +17,7 @@ import logs
 import messages
 import metrics
 from accounts import rate_limits, sessions
+from engines import catalog
 from files import cleanup
 from images import COMPLETED, FAILED, PENDING, parameters, queue, results, submit
 from images.queue import Job
@@ -52,7 +53,7 @@ def claim(generation_id: int) -> Job | None:
         return None
     metrics.note_wait(job["model"], job["waited_seconds"])
     token = secrets.token_hex(16)
-    deadline_seconds = parameters.find_model(job["model"]).deadline_seconds
+    deadline_seconds = catalog.find_model(job["model"]).deadline_seconds
     if not queue.claim_job(job, token, LEASE_SECONDS, deadline_seconds, now=time.time()):
         return None
     return {**job, "claim": token, "attempt": job["attempt"] + 1}
@@ -85,7 +86,7 @@ def run(job: Job, on_progress: Callable[[int, int], None] = engines.no_progress)
 def make(job: Job, on_progress: Callable[[int, int], None]) -> str:
     params = parameters.params_of(job)
     request = parameters.image_request(job, params, partial(mark_may_be_charged, job))
-    engine = engines.load(parameters.find_model(job["model"]).engine)
+    engine = engines.load(catalog.find_model(job["model"]).engine)
     generated = engine.make(request, on_progress)
     return complete(job, results.process(job, params, generated))
 

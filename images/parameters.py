@@ -21,18 +21,6 @@ from validation import InvalidInput
 
 # What of a request is kept in the record's params if it was said.
 KEPT = ("steps", "guidance", "negative_prompt", *CHOICES)
-# What draws test images.
-TEST_MODEL = Model(
-    name="test_model",
-    label="Painter",
-    model_used="test_model_v1",
-    engine="painter",
-    deadline_seconds=120,
-    negative_prompt=True,
-    width=Range(min=64, max=1024, default=512),
-    height=Range(min=64, max=1024, default=512),
-    steps=Range(min=1, max=150, default=20),
-)
 # A key of messages.FIELDS, and the values in that sentence.
 Problem = tuple[str, dict[str, Any]]
 NOT_OFFERED: Problem = ("not_offered", {})
@@ -56,20 +44,6 @@ MAX_DEPTH = 100
 
 
 # -- From a request to rows ---------------------------------------------------------------------
-
-
-def built_in_model() -> Model:
-    """Return the model of test images, which draws them whatever the models file declares."""
-    declared = catalog.models().get(TEST_MODEL.name, TEST_MODEL)
-    if declared.engine == TEST_MODEL.engine:
-        return TEST_MODEL
-    return TEST_MODEL.model_copy(update={"name": "built-in"})
-
-
-def find_model(name: str) -> Model | None:
-    """Return a model on offer, or the built-in one, which need not be."""
-    built_in = built_in_model()
-    return catalog.models().get(name) or (built_in if name == built_in.name else None)
 
 
 def choose_model(name: str | None) -> Model:
@@ -161,7 +135,7 @@ def new_rows(wanted: GenerateInput, extra: dict[str, Any]) -> list[db.Row]:
 
     `extra` are more params for the record.
     """
-    model = find_model(wanted.model)
+    model = catalog.find_model(wanted.model)
     search_text = search.fold(wanted.prompt)
     rows = []
     for seed in seeds(wanted, model):
@@ -238,7 +212,7 @@ def image_request(
         steps=params.get("steps"),
         seed=params["seed"],
         guidance=params.get("guidance"),
-        options=find_model(row["model"]).options,
+        options=catalog.find_model(row["model"]).options,
         before_send=before_send,
         **choices,
     )

@@ -9,7 +9,7 @@ QUOTA_TIMEZONE, a number that counts up; the database's clock says which it is.
 from datetime import date, datetime, timedelta
 
 import db
-from accounts import api_keys, sessions
+from accounts import api_keys, limits, sessions
 from accounts.tokens import Session
 from config import settings
 from errors import ApiError
@@ -36,6 +36,15 @@ class KeyQuotaSpent(ApiError):
 
 class TooManySubmits(ApiError):
     code = "too_many_submits"
+
+
+class ModelNotAllowed(ApiError):
+    """The account is limited to other models."""
+
+    code = "model_not_allowed"
+
+    def __init__(self, allowed: list[str]):
+        super().__init__(fields={"model": ("literal_error", {"expected": ", ".join(allowed)})})
 
 
 # -- Days ---------------------------------------------------------------------------------------
@@ -66,10 +75,11 @@ def current_day(user: db.Row) -> int:
 # -- The quota ----------------------------------------------------------------------------------
 
 # Counts images into the user's day and minute and among the unfinished; matches nothing if there
-# is no room, if the day is over, or if the session has ended. What is canceled goes on counting in
-# its minute: submits that are canceled at once must end, too. A submit raises `active_at_most`, but
-# nothing that ends lowers it: only when it says that there may be too many are the unfinished
-# counted, by make_room(), because a count at each submit costs as much as its INSERT.
+# is no room, if the model is not allowed, if the day is over, or if the session has ended. Limits
+# of the account's own come before the settings. What is canceled goes on counting in its minute:
+# submits that are canceled at once must end, too. A submit raises `active_at_most`, but nothing
+# that ends lowers it: only when it says that there may be too many are the unfinished counted, by
+# make_room(), because a count at each submit costs as much as its INSERT.
 RESERVE = f"""
     UPDATE users
        SET quota_used = quota_used + %(number)s,
@@ -81,13 +91,15 @@ RESERVE = f"""
            active_at_most = active_at_most + %(number)s,
            image_count = image_count + %(number)s
      WHERE {{session}}
-       AND quota_day IN (%(today)s, %(today)s + 1) AND quota_used <= %(daily_room)s
-       AND active_at_most <= %(active_room)s
+       AND quota_day IN (%(today)s, %(today)s + 1)
+       AND quota_used + %(number)s <= COALESCE({limits.DAILY_IMAGES}, %(daily_images)s)
+       AND active_at_most + %(number)s <= COALESCE({limits.ACTIVE_JOBS}, %(active_jobs)s)
+       AND INSTR(COALESCE({limits.MODELS}, %(model)s), %(model)s) > 0
        AND (submitted_in_minute <= %(minute_room)s OR submit_minute <> {THIS_MINUTE})
 """
 
 
-def reserve(session: Session, number: int, today: int) -> list[tuple[str, db.Row]]:
+def reserve(session: Session, model: str, number: int, today: int) -> list[tuple[str, db.Row]]:
     """Return the statements that reserve so many images of this day.
 
     The last of them matches a row if there was room.
@@ -95,9 +107,10 @@ def reserve(session: Session, number: int, today: int) -> list[tuple[str, db.Row
     values = {
         **session._asdict(),
         "number": number,
+        "model": f",{model},",
         "today": today,
-        "daily_room": settings.DAILY_IMAGES - number,
-        "active_room": settings.MAX_ACTIVE_JOBS - number,
+        "daily_images": settings.DAILY_IMAGES,
+        "active_jobs": settings.MAX_ACTIVE_JOBS,
         "minute_room": minute_room(number),
     }
     condition = sessions.condition(session, "users")
@@ -119,24 +132,26 @@ def minute_room(number: int) -> int:
     return max(0, settings.SUBMITS_PER_MINUTE - number)
 
 
-def make_room(session: Session, number: int) -> int:
+def make_room(session: Session, model: str, number: int) -> int:
     """Say why RESERVE matched nothing, or begin the user's day and count the unfinished anew.
 
-    Returns the day. Raises BadToken, QuotaSpent, KeyQuotaSpent, TooManySubmits and TooManyActive.
+    Returns the day. Raises BadToken, ModelNotAllowed, QuotaSpent, KeyQuotaSpent, TooManySubmits
+    and TooManyActive.
     """
     with db.transaction():
         user = lock_user(session.user_id)
         sessions.check(session)
+        check_model(model, user)
         day = current_day(user)
         used = user["quota_used"] if user["quota_day"] == day else 0
-        if used + number > settings.DAILY_IMAGES:
+        if used + number > daily_images(user):
             raise QuotaSpent(retry_after=end_of(day) - user["now"])
         if session.key_hash and not api_keys.has_room(session, number, day):
             raise KeyQuotaSpent(retry_after=end_of(day) - user["now"])
         if user["submitted"] > minute_room(number):
             raise TooManySubmits(retry_after=MINUTE_SECONDS - user["now"] % MINUTE_SECONDS)
         active = count_active(session.user_id)
-        if active + number > settings.MAX_ACTIVE_JOBS:
+        if active + number > active_jobs(user):
             raise TooManyActive(retry_after=5)
         db.execute(
             "UPDATE users SET quota_day = %s, quota_used = %s, active_at_most = %s WHERE id = %s",
@@ -148,13 +163,33 @@ def make_room(session: Session, number: int) -> int:
     return day
 
 
+def check_model(model: str, user: db.Row) -> None:
+    """Raise ModelNotAllowed if the account is limited to other models."""
+    allowed = limits.split_models(user["limit_models"])
+    if allowed and model not in allowed:
+        raise ModelNotAllowed(allowed)
+
+
+def daily_images(user: db.Row) -> int:
+    """Return how many images a day has for the account."""
+    own = user["limit_daily_images"]
+    return settings.DAILY_IMAGES if own is None else own
+
+
+def active_jobs(user: db.Row) -> int:
+    """Return how many images of the account may be unfinished at a time."""
+    own = user["limit_active_jobs"]
+    return settings.MAX_ACTIVE_JOBS if own is None else own
+
+
 def lock_user(user_id: int) -> db.Row | None:
     """Lock the user's row until the end of the transaction; always before any other row."""
     return db.one(
         f"""
         SELECT id, token_version, is_disabled, quota_day, quota_used, UNIX_TIMESTAMP() AS now,
                CASE submit_minute WHEN {THIS_MINUTE} THEN submitted_in_minute
-                                  ELSE 0 END AS submitted
+                                  ELSE 0 END AS submitted,
+               {limits.COLUMNS}
           FROM users
          WHERE id = %s
            FOR UPDATE
@@ -213,12 +248,20 @@ def forget_images(user_id: int, number: int) -> None:
 
 
 def get_quota(user_id: int) -> db.Row:
-    """Return {used, active, resets_at}: today's images, unfinished ones, and when the day ends."""
+    """Return the user's limits, today's images, unfinished ones, and when the day ends."""
     user = db.one(
-        "SELECT quota_day, quota_used, UNIX_TIMESTAMP() AS now FROM users WHERE id = %s", user_id
+        f"""
+        SELECT quota_day, quota_used, UNIX_TIMESTAMP() AS now, {limits.COLUMNS}
+          FROM users
+         WHERE id = %s
+        """,
+        user_id,
     )
     day = current_day(user)
     return {
+        **user,
+        "daily_images": daily_images(user),
+        "active_jobs": active_jobs(user),
         "used": user["quota_used"] if user["quota_day"] == day else 0,
         "active": count_active(user_id),
         "resets_at": end_of(day),

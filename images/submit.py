@@ -32,8 +32,8 @@ def submit(
 
     The same idempotency key and request again return the generations of the first time; `request`
     says what the request was if `wanted` was made from something else.
-    Raises InvalidInput, PromptBlocked, BadToken, KeyReused, QuotaSpent, TooManySubmits,
-    TooManyActive, QueueFull.
+    Raises InvalidInput, PromptBlocked, BadToken, KeyReused, ModelNotAllowed, QuotaSpent,
+    TooManySubmits, TooManyActive, QueueFull.
     """
     blocklist.check(wanted.prompt)
     rows = parameters.new_rows(parameters.fill(wanted), extra={})
@@ -60,8 +60,9 @@ def insert(
 ) -> list[history.Generation]:
     """Insert rows, with the key if there is one. Raises Duplicate if the key is there already."""
     number = len(rows)
+    model = rows[0]["model"]  # which is that of all
     if queue_status.is_full(number):
-        quota.make_room(session, number)  # what the user has used up is said first
+        quota.make_room(session, model, number)  # what the user has used up is said first
         raise QueueFull(retry_after=30)
     seconds = queue_status.current().now()
     now = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(seconds))
@@ -74,12 +75,12 @@ def insert(
         "api_key_id": session.session_id if session.key_hash else None,
     }
     while True:
-        reserving = quota.reserve(session, number, values["today"])
+        reserving = quota.reserve(session, model, number, values["today"])
         inserting = statements(rows, values, used_key)
         results = db.run_transaction(*reserving, *inserting)
         if results[len(reserving) - 1].count:
             break
-        values["today"] = quota.make_room(session, number)
+        values["today"] = quota.make_room(session, model, number)
     inserted = results[len(reserving) + bool(used_key) :]
     return [new_record(row, now, result.new_id) for row, result in zip(rows, inserted)]
 

@@ -42,6 +42,7 @@ MYSQL_WORDS = {
     "{MYSQL}": "",
     "{ID}": "INT AUTO_INCREMENT PRIMARY KEY",
     "{KEY}": "VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NULL",
+    "{BYTES}": "CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
     "{TABLE}": "ENGINE=InnoDB DEFAULT CHARSET=utf8mb4",
     "{ON_UPDATE_NOW}": "ON UPDATE CURRENT_TIMESTAMP",
 }
@@ -49,6 +50,7 @@ SQLITE_WORDS = {
     "{MYSQL}": "--",
     "{ID}": "INTEGER PRIMARY KEY AUTOINCREMENT",
     "{KEY}": "VARCHAR(255)",
+    "{BYTES}": "",
     "{TABLE}": "",
     "{ON_UPDATE_NOW}": "",
 }

@@ -24,6 +24,8 @@ LAYERS = [
 WINGS = {"accounts", "commands", "engines", "files", "images", "migrations", "web"}
 SQL_FILES = {
     "accounts/api_keys.py",
+    "accounts/invites.py",
+    "accounts/limits.py",
     "accounts/rate_limits.py",
     "accounts/sessions.py",
     "accounts/users.py",
@@ -42,6 +44,8 @@ TABLES = {
     "rate_limits",
     "sessions",
     "api_keys",
+    "invites",
+    "invite_uses",
     "workers",
     "model_seconds",
 }

@@ -54,6 +54,8 @@ def test_the_published_names_choose_mysql(load):
     [
         ({"FLASK_ENV": "prod"}, "FLASK_ENV"),
         ({"PORT": "http"}, "PORT"),
+        ({"REGISTRATION": "private"}, "REGISTRATION"),
+        ({"INVITE_FAILURES_PER_ADDRESS": "0"}, "INVITE_FAILURES_PER_ADDRESS"),
         ({"PORT": "70000"}, "PORT"),
         ({"PORT": "1.5"}, "PORT"),
         ({"MAX_RESULT_PIXELS": "1000"}, "MAX_RESULT_PIXELS"),

@@ -20,12 +20,16 @@ import errors
 import heavy
 import messages
 import metrics
+from accounts import invites, limits
+from accounts.limits import Limits
+from accounts.schemas import InviteInput
 from engines import painter
 from files import storage
 from images import jobs, queue, queue_status
 from tests.conftest import Person, form
 from tests.pictures import picture
 from tests.servers import ROOT
+from validation import parse
 
 DOCUMENT = service.app.test_client().get("/api/openapi.json").json
 COMPONENTS = DOCUMENT["components"]
@@ -930,6 +934,74 @@ def test_too_many_registrations_are_refused_as_documented(alice, settings):
     check_documented(response)
 
 
+def redeem(person: Person, code: str):
+    return person.post("/api/auth/redeem", json={"code": code})
+
+
+def make_invite(**fields) -> str:
+    _, code = invites.create(parse(InviteInput, fields))
+    return code
+
+
+CODES = {
+    "code_used": lambda: db.execute("UPDATE invites SET uses = max_uses"),
+    "code_expired": lambda: db.execute("UPDATE invites SET expires_at = 1"),
+    "code_unknown": lambda: db.execute("DELETE FROM invites"),
+}
+
+
+@pytest.mark.parametrize("code", CODES)
+@pytest.mark.parametrize("send", [redeem, lambda person, code: register(person, inviteCode=code)])
+def test_code_that_cannot_be_used_is_refused_as_documented(alice, code, send):
+    invite = make_invite()
+    CODES[code]()
+
+    response = send(alice, invite)
+
+    assert response.json["code"] == code
+    check_documented(response)
+
+
+def test_limits_of_an_invite_are_as_documented(alice):
+    invite = make_invite(dailyImages=9, models=["test_model"], limitDays=1)
+
+    for response in (redeem(alice, invite), alice.get("/api/auth/profile")):
+        assert response.json["data"]["limits"]["source"] == "invite"
+        check_documented(response)
+
+
+def test_fixed_limits_and_other_models_are_refused_as_documented(alice, forms):
+    limits.set_limits(alice.id, Limits(models=["plain"]), None, limits.ADMIN)
+
+    answers = [redeem(alice, make_invite()), choose(alice), alice.generate()]
+
+    codes = [answer.json["code"] for answer in answers]
+    assert codes == ["limits_fixed", "model_not_allowed", "model_not_allowed"]
+    for response in answers:
+        check_documented(response)
+
+
+@pytest.mark.parametrize("send", [redeem, lambda person, code: register(person, inviteCode=code)])
+def test_too_many_codes_are_refused_as_documented(alice, settings, send):
+    settings.INVITE_FAILURES_PER_ADDRESS = 1
+    redeem(alice, "x")
+
+    response = send(alice, "x")
+
+    assert response.status_code == 429
+    check_documented(response)
+
+
+@pytest.mark.parametrize("mode", ["invite", "closed"])
+def test_registration_that_is_not_open_is_refused_as_documented(alice, settings, mode):
+    settings.REGISTRATION = mode
+
+    response = register(alice)
+
+    assert response.status_code == 403
+    check_documented(response)
+
+
 def test_unknown_address_is_refused_as_documented(visitor):
     response = visitor.get("/api/nothing")
 
@@ -1007,6 +1079,7 @@ LIMITS = [
     "LOGIN_FAILURES_PER_ADDRESS",
     "REGISTRATIONS_PER_ADDRESS",
     "TAKEN_NAMES_PER_ADDRESS",
+    "INVITE_FAILURES_PER_ADDRESS",
     "MAX_ACTIVE_JOBS",
     "DAILY_IMAGES",
     "SUBMITS_PER_MINUTE",

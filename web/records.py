@@ -9,10 +9,11 @@ from flask import Response, g, request
 
 import db
 import messages
-from accounts import tokens
+from accounts import limits, tokens
 from accounts.users import Account
+from config import settings
 from engines.catalog import CHOICES, RANGES, Model, read_size
-from images import COMPLETED, FAILED, UNFINISHED, parameters, queue_status
+from images import COMPLETED, FAILED, UNFINISHED, parameters, queue_status, quota
 from images.history import Generation, Page
 from images.schemas import MAX_IMAGES, HistoryQuery, make_cursor
 from web.inputs import service_path
@@ -36,7 +37,36 @@ def public_user(account: Account | db.Row) -> dict[str, Any]:
 
 
 def public_profile(profile: db.Row) -> dict[str, Any]:
-    return {**public_user(profile), "created_at": iso_time(profile["created_at"])}
+    return {
+        **public_user(profile),
+        "created_at": iso_time(profile["created_at"]),
+        "limits": public_limits(profile),
+    }
+
+
+def public_limits(user: db.Row) -> dict[str, Any]:
+    """Return what counts for an account now; of limits of its own, also until when."""
+    source = user["limits_source"]
+    return {
+        "dailyImages": quota.daily_images(user),
+        "activeJobs": quota.active_jobs(user),
+        "models": limits.split_models(user["limit_models"]),
+        "expiresAt": iso_seconds(user["limits_until"]) if source else None,
+        "source": source or limits.SETTING,
+    }
+
+
+def public_quota(state: db.Row) -> dict[str, Any]:
+    return {
+        "limit": state["daily_images"],
+        "used": state["used"],
+        "remaining": max(0, state["daily_images"] - state["used"]),
+        "resetsAt": iso_seconds(state["resets_at"]),
+        "timezone": str(settings.QUOTA_TIMEZONE),
+        "active": state["active"],
+        "activeLimit": state["active_jobs"],
+        "limits": public_limits(state),
+    }
 
 
 def public_session(row: db.Row) -> dict[str, Any]:
