@@ -26,6 +26,8 @@ TABLES_OF_USERS = (
     "deleted_generations",
     "sessions",
     "api_keys",
+    "shares",
+    "archive_links",
 )
 
 

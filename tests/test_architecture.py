@@ -28,9 +28,11 @@ SQL_FILES = {
     "accounts/sessions.py",
     "accounts/users.py",
     "files/cleanup.py",
+    "images/archive_links.py",
     "images/history.py",
     "images/queue.py",
     "images/quota.py",
+    "images/shares.py",
     "images/submit.py",
 }
 TABLES = {
@@ -44,6 +46,8 @@ TABLES = {
     "api_keys",
     "workers",
     "model_seconds",
+    "shares",
+    "archive_links",
 }
 SQL = re.compile(r"\b(SELECT .+ FROM|INSERT INTO|UPDATE \w+\s+SET|DELETE FROM)\b", re.DOTALL)
 CALLS = {"all", "execute", "insert", "one", "run_transaction", "value"}
