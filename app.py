@@ -26,11 +26,22 @@ from accounts.tokens import Session
 from config import settings
 from engines import catalog
 from errors import ApiError
-from images import COMPLETED, blocklist, gallery, queue, queue_status
+from images import (
+    COMPLETED,
+    archive,
+    archive_links,
+    blocklist,
+    gallery,
+    queue,
+    queue_status,
+    shares,
+)
 from images import history as generations
 from images import quota as quotas
 from images.history import Generation
 from images.schemas import (
+    MAX_ID,
+    ArchiveInput,
     DeleteInput,
     DownloadQuery,
     FavoriteInput,
@@ -39,7 +50,9 @@ from images.schemas import (
     GenerateTestInput,
     HistoryQuery,
     IdsQuery,
+    LinkQuery,
     RetryInput,
+    ShareInput,
 )
 from images.submit import submit
 from web import docs as documentation
@@ -346,6 +359,66 @@ def history(session: Session):
     )
     page = records.history_page(found, query)
     return *success(page), records.next_link(page)
+
+
+# -----------------------------------------------------------------------------------------------
+# Images taken out
+# -----------------------------------------------------------------------------------------------
+
+
+@app.post("/api/v1/images/archive")
+@login_required
+def archive_images():
+    """Send a ZIP file of the caller's images, or with `link` an address to fetch it from.
+
+    409 if there are none, 413 if there are too many, 429 for too many archives at a time.
+    """
+    wanted = read_body(ArchiveInput)
+    selection = archive.select(g.session.user_id, wanted)
+    if not wanted.link:
+        return files.archive_file(g.session, selection)
+    token, expires_at = archive_links.create_link(g.session, selection)
+    link = records.archive_link(token, expires_at, len(selection["ids"]))
+    return success(link, status=201)
+
+
+@app.get("/api/v1/images/archive")
+def fetch_archive():
+    """Send a ZIP file to whoever has its link, since a browser's download sends no token."""
+    g.session, selection = archive_links.read_link(read_query(LinkQuery).ticket)
+    return files.archive_file(g.session, selection)
+
+
+@app.post("/api/v1/images/<int:generation_id>/share")
+@owner_required
+def share_image(generation: Generation):
+    """Make a link by which anybody sees the image, without prompt and owner."""
+    days = read_optional_body(ShareInput).days
+    share, token = shares.create_share(g.session.user_id, generation["id"], days)
+    return success(records.public_share(share, token), "shared", status=201)
+
+
+@app.get("/api/v1/shares")
+@login_required
+def list_shares():
+    """List the caller's links that have not ended."""
+    found = shares.list_shares(g.session.user_id)
+    return success({"shares": [records.public_share(share) for share in found]})
+
+
+@app.delete("/api/v1/shares/<int:share_id>")
+@login_required
+def delete_share(share_id: int):
+    """End a link of the caller's."""
+    if not shares.delete_share(g.session.user_id, min(share_id, MAX_ID)):
+        raise ApiError("not_found")
+    return success(message="deleted")
+
+
+@app.get("/api/s/<token>")
+def shared_image(token: str):
+    """Show a shared image to anybody."""
+    return files.shared_file(token, bool(read_query(DownloadQuery).download))
 
 
 # -----------------------------------------------------------------------------------------------

@@ -66,6 +66,11 @@ ERRORS = {
         410,
         "邀请码已过期或已撤销",
         "That invite code has expired, or was revoked",
+    "no_image": (409, "没有可用的图像", "There is no finished image"),
+    "too_many_shares": (
+        409,
+        "有效的分享链接过多，请先撤销一些",
+        "Too many links are shared; revoke some first",
     ),
     "image_deleted": (410, "图像已删除", "That image was deleted"),
     "precondition_failed": (
@@ -74,11 +79,21 @@ ERRORS = {
         "The file is not the one that If-Match names",
     ),
     "payload_too_large": (413, "请求体过大", "The request is too large"),
+    "archive_too_large": (
+        413,
+        "图像过多，请缩小范围（如 since、until）分次打包",
+        "Too many images for one archive; narrow it, for example by since and until",
+    ),
     "range_not_satisfiable": (416, "请求的范围无效", "That range is not in the file"),
     "too_many_attempts": (
         429,
         "登录失败次数过多，请稍后再试",
         "Too many failed log-ins; try again later",
+    ),
+    "too_many_archives": (
+        429,
+        "同时下载的压缩包过多，请等待其中一个完成",
+        "Too many archives at a time; wait for one to end",
     ),
     "too_many_registrations": (
         429,

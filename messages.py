@@ -38,6 +38,7 @@ FIELDS = {
     "too_long": ("最多包含 {max_length} 项", "must have at most {max_length} items"),
     "time_type": ("必须是 ISO 8601 时间", "must be an ISO 8601 time"),
     "cursor_type": ("不是有效的游标", "is not a valid cursor"),
+    "ids_and_filters": ("中不能同时有 ids 和筛选条件", "cannot have both ids and filters"),
     "id_list": ("必须是以逗号分隔的 1 至 50 个编号", "must be 1 to 50 ids separated by commas"),
     "not_offered": ("该模型不支持此参数", "is not offered by this model"),
     "out_of_range": ("必须在 {low:g} 到 {high:g} 之间", "must be from {low:g} to {high:g}"),
@@ -106,6 +107,7 @@ SUCCESS = {
     "key_made": ("API 密钥已创建，仅显示这一次", "The key is made; it is shown only this once"),
     "key_revoked": ("API 密钥已撤销", "The key is revoked"),
     "redeemed": ("邀请码已兑换", "The invite code is redeemed"),
+    "shared": ("分享成功", "Shared"),
     "generated": ("图像生成成功", "The image is ready"),
 }
 

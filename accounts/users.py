@@ -27,6 +27,8 @@ TABLES_OF_USERS = (
     "sessions",
     "api_keys",
     "invite_uses",
+    "shares",
+    "archive_links",
 )
 
 

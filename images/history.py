@@ -10,7 +10,7 @@ import db
 from accounts import sessions
 from accounts.tokens import BadToken, Session
 from files import cleanup, storage
-from images import UNFINISHED, quota, search
+from images import UNFINISHED, quota, search, shares
 
 
 class Generation(TypedDict):
@@ -228,6 +228,37 @@ def list_owned(user_id: int, ids: list[int]) -> list[Generation]:
     )
 
 
+def list_with_image(user_id: int, ids: list[int]) -> set[int]:
+    """Return those of the generations that are the user's and have an image."""
+    found = set()
+    for first in range(0, len(ids), LOOK_ROWS):
+        some = ids[first : first + LOOK_ROWS]
+        rows = db.all(
+            f"""
+            SELECT id
+              FROM image_generations
+             WHERE user_id = %s AND image_url IS NOT NULL AND id IN ({db.placeholders(some)})
+            """,
+            user_id,
+            *some,
+        )
+        found |= {row["id"] for row in rows}
+    return found
+
+
+def find_with_image(user_id: int, filters: db.Row, most: int) -> list[int]:
+    """Return the ids of at most so many generations with an image, the newest first.
+
+    Raises TooManySearches, Busy or TooSlow.
+    """
+    conditions = [*_conditions(filters), "image_url IS NOT NULL"]
+    values = {**filters, "user_id": user_id}
+    if "q" in filters:
+        values["q"] = search.fold(filters["q"])
+    rows = search.run(user_id, _newest, conditions, values, most)
+    return [row["id"] for row in rows]
+
+
 # -- Search texts -------------------------------------------------------------------------------
 
 # So many rows are looked through at once, and so many get their text in one transaction, which the
@@ -348,8 +379,16 @@ def delete_generations(user_id: int, ids: list[int]) -> list[Generation]:
             db.execute("DELETE FROM image_generations WHERE id = %s", generation["id"])
             db.insert("deleted_generations", id=generation["id"], user_id=user_id)
             cleanup.schedule_deletion(file_keys(generation), after_seconds=0)
+        shares.delete_shares_of([generation["id"] for generation in generations])
         quota.forget_images(user_id, len(generations))
     return generations
+
+
+def image_key(user_id: int, url: str) -> str | None:
+    """Return the key of an image; None if it is not in the user's folder, as in odd old rows."""
+    key = storage.key_of(url)
+    folder, _, name = key.rpartition("/")
+    return key if name and folder == f"generated_images/{user_id}" else None
 
 
 def file_keys(generation: Generation) -> list[str]:

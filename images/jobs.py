@@ -19,7 +19,17 @@ import metrics
 from accounts import rate_limits, sessions
 from engines import catalog
 from files import cleanup
-from images import COMPLETED, FAILED, PENDING, parameters, queue, results, submit
+from images import (
+    COMPLETED,
+    FAILED,
+    PENDING,
+    archive_links,
+    parameters,
+    queue,
+    results,
+    shares,
+    submit,
+)
 from images.queue import Job
 
 LEASE_SECONDS = 30
@@ -156,3 +166,5 @@ def sweep() -> None:
     queue.delete_old_workers()
     rate_limits.delete_expired()
     sessions.delete_expired()
+    shares.delete_expired()
+    archive_links.delete_expired()

@@ -30,6 +30,7 @@ from validation import (
     Real,
     Whole,
     check_prompt,
+    read_time,
 )
 
 MAX_ID = 2**31 - 1  # what the column holds
@@ -129,6 +130,44 @@ class DeleteInput(BaseModel):
     ids: list[ImageId] = Field(min_length=1, max_length=100)
 
 
+# Images of one archive: their names at its end take memory.
+MAX_ARCHIVE = 10_000
+MAX_SHARE_DAYS = 365
+
+Time = Annotated[str, AfterValidator(read_time)]
+
+
+class ArchiveInput(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    ids: list[ImageId] | None = Field(None, min_length=1, max_length=MAX_ARCHIVE)
+    status: Literal[STATUSES] | None = None
+    q: Annotated[str, Field(max_length=200), AfterValidator(check_prompt)] | None = None
+    favorite: StrictBool | None = None
+    model: str | None = Field(None, max_length=64)
+    since: Time | None = None
+    until: Time | None = None
+    metadata: Literal["keep", "strip"] = "keep"
+    link: StrictBool = False
+
+    @property
+    def filters(self) -> dict[str, Any]:
+        """Return the filters of the history among the fields."""
+        return self.model_dump(exclude={"ids", "metadata", "link"}, exclude_none=True)
+
+    @model_validator(mode="after")
+    def check_ids(self) -> "ArchiveInput":
+        if self.ids and self.filters:
+            raise PydanticCustomError("ids_and_filters", "ids and filters")
+        return self
+
+
+class ShareInput(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    days: Whole = Field(7, ge=1, le=MAX_SHARE_DAYS)
+
+
 ROW_TIME = r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?"
 
 
@@ -216,6 +255,10 @@ class IdsQuery(BaseModel):
 
 class DownloadQuery(BaseModel):
     download: Literal["1"] | None = None
+
+
+class LinkQuery(BaseModel):
+    ticket: str = Field(max_length=100, examples=["cGxlYXNlIGRvIG5vdCB0cnkgdGhpcyBvbmU"])
 
 
 class FileQuery(DownloadQuery):

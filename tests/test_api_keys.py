@@ -156,6 +156,7 @@ FOR_KEYS = {
     ("GET", "/api/v1/images/quota"): "read",
     ("GET", "/api/v1/images?ids=1"): "read",
     ("GET", "/api/v1/images/1"): "read",
+    ("POST", "/api/v1/images/archive"): "read",
     ("POST", "/api/v1/images/generate"): "generate",
     ("POST", "/api/v1/images/generate-test"): "generate",
     ("POST", "/api/v1/images/1/cancel"): "generate",

@@ -30,9 +30,11 @@ SQL_FILES = {
     "accounts/sessions.py",
     "accounts/users.py",
     "files/cleanup.py",
+    "images/archive_links.py",
     "images/history.py",
     "images/queue.py",
     "images/quota.py",
+    "images/shares.py",
     "images/submit.py",
 }
 TABLES = {
@@ -48,6 +50,8 @@ TABLES = {
     "invite_uses",
     "workers",
     "model_seconds",
+    "shares",
+    "archive_links",
 }
 SQL = re.compile(r"\b(SELECT .+ FROM|INSERT INTO|UPDATE \w+\s+SET|DELETE FROM)\b", re.DOTALL)
 CALLS = {"all", "execute", "insert", "one", "run_transaction", "value"}

@@ -1,14 +1,20 @@
 """web/connections.py: requests that never end, arrive in pieces, or are too large."""
 
 import json
+import os
+import signal
 import socket
+import sqlite3
 import time
+import zipfile
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 import requests
 
 from tests.conftest import form
-from tests.servers import ROOT, Service
+from tests.servers import ROOT, Service, wait_until
 
 HEAD = b"POST /api/auth/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 UPLOAD = b"POST /api/auth/register HTTP/1.1\r\nContent-Type: multipart/form-data; boundary=x\r\n"
@@ -282,3 +288,126 @@ def test_a_server_of_both_protocols_tells_its_ipv4_clients_apart(tmp_path):
 
     server.stop()
     assert statuses == [401, 429, 401]
+
+
+# -- Clients that do not read -------------------------------------------------------------------
+
+ARCHIVE = "/api/v1/images/archive"
+LARGE = 4 * 1024 * 1024  # together far more than the system keeps for a client that does not read
+NUMBER = 50
+
+
+def log_in(url: str) -> tuple[dict[str, str], int]:
+    """Return the headers of somebody with an account, and its id."""
+    requests.post(f"{url}/api/auth/register", data=form("carol"), timeout=30)
+    body = {"username": "carol", "password": "secret1"}
+    data = requests.post(f"{url}/api/auth/login", json=body, timeout=30).json()["data"]
+    headers = {"Authorization": f"Bearer {data['token']}"}
+    profile = requests.get(f"{url}/api/auth/profile", headers=headers, timeout=30).json()
+    return headers, profile["data"]["id"]
+
+
+def add_large_images(data_dir: Path, user_id: int) -> None:
+    """Give an account on SQLite many rows, whose large files are in truth one."""
+    folder = data_dir / "uploads" / "generated_images" / str(user_id)
+    folder.mkdir(parents=True)
+    (folder / "0.png").write_bytes(os.urandom(LARGE))
+    with closing(sqlite3.connect(data_dir / "instance" / "app.db")) as connection, connection:
+        for number in range(NUMBER):
+            if number:
+                os.link(folder / "0.png", folder / f"{number}.png")
+            url = f"/api/uploads/generated_images/{user_id}/{number}.png"
+            connection.execute(
+                "INSERT INTO image_generations (user_id, prompt_text, image_url, status)"
+                " VALUES (?, 'a fox', ?, 'completed')",
+                (user_id, url),
+            )
+
+
+def ask(service, method: str, path: str, headers: dict[str, str], body: str = "") -> socket.socket:
+    """Send a request whose answer nobody reads."""
+    lines = [f"{method} {path} HTTP/1.1", "Host: x", f"Content-Length: {len(body)}"]
+    lines += ["Content-Type: application/json", *(": ".join(pair) for pair in headers.items())]
+    connection = connect(service)
+    connection.sendall("\r\n".join([*lines, "", body]).encode())
+    return connection
+
+
+@pytest.mark.parametrize("what", ["archive", "archives of a link", "image"])
+def test_who_stops_to_read_holds_no_thread(live_with, tmp_path, what):
+    service = live_with("SEND_SECONDS = 0.5", options="--threads 2")
+    headers, user_id = log_in(service.url)
+    add_large_images(tmp_path, user_id)
+    call = ("GET", f"/api/uploads/generated_images/{user_id}/0.png", headers)
+    if what == "archive":
+        call = ("POST", ARCHIVE, headers, "{}")
+    elif what == "archives of a link":
+        body = {"link": True}
+        made = requests.post(service.url + ARCHIVE, json=body, headers=headers, timeout=30)
+        call = ("GET", made.json()["data"]["url"], {})
+
+    stopped = [ask(service, *call) for _ in range(6)]
+
+    def is_free() -> bool:
+        answer = requests.post(
+            service.url + ARCHIVE, json={"ids": [1]}, headers=headers, timeout=30
+        )
+        return answer.status_code == 200
+
+    wait_until(is_free)
+    assert "Traceback" not in service.log_path.read_text()
+    for connection in stopped:
+        connection.close()
+
+
+def begin_archive(service, headers: dict[str, str]) -> requests.Response:
+    return requests.post(service.url + ARCHIVE, json={}, headers=headers, stream=True, timeout=30)
+
+
+def check_broken_off(response: requests.Response, path: Path, end) -> None:
+    """Read an archive that ends in the middle by end(): it must not look like a whole one."""
+    pieces = response.iter_content(100_000)
+    with path.open("wb") as file:
+        file.write(next(pieces))
+        end()
+        with pytest.raises(requests.exceptions.ChunkedEncodingError):
+            for piece in pieces:
+                file.write(piece)
+    assert path.stat().st_size < LARGE * NUMBER
+    with pytest.raises(zipfile.BadZipFile):
+        zipfile.ZipFile(path)
+
+
+def test_an_archive_breaks_off_at_a_log_out(live_with, tmp_path):
+    service = live_with()
+    headers, user_id = log_in(service.url)
+    add_large_images(tmp_path, user_id)
+
+    check_broken_off(
+        begin_archive(service, headers),
+        tmp_path / "out.zip",
+        lambda: requests.post(f"{service.url}/api/auth/logout", headers=headers, timeout=30),
+    )
+
+    assert "Traceback" not in service.log_path.read_text()
+
+
+def test_a_kill_in_the_middle_of_an_archive_leaves_nothing(live_with, tmp_path):
+    service = live_with()
+    headers, user_id = log_in(service.url)
+    add_large_images(tmp_path, user_id)
+    before = files_below(tmp_path)
+    task = Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children")
+    [worker] = map(int, task.read_text().split())
+
+    check_broken_off(
+        begin_archive(service, headers),
+        tmp_path / "out.zip",
+        lambda: os.kill(worker, signal.SIGKILL),
+    )
+
+    assert files_below(tmp_path) - before <= {tmp_path / "out.zip"}
+
+
+def files_below(folder: Path) -> set[Path]:
+    return {path for path in folder.rglob("*") if "instance" not in path.parts}

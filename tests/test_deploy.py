@@ -13,6 +13,7 @@ import requests
 
 from tests.conftest import form
 from tests.servers import ROOT, Service, find_program, free_port, wait_until
+from tests.test_connections import ARCHIVE, add_large_images, check_broken_off
 from web import hooks
 
 SITE = ROOT / "deploy" / "nginx-site.conf"
@@ -425,6 +426,39 @@ def test_image_from_nginx_keeps_the_headers_of_the_service(site, alice, image):
     assert headers["Vary"] == "Origin"
     assert headers["X-Request-Id"]
     assert headers["ETag"]
+
+
+def test_a_shared_image_is_stripped_by_the_service(site, service, alice, image):
+    number = site.get("/api/v1/images/history", headers=alice).json()["data"]["records"][0]["id"]
+    made = site.post(f"/api/v1/images/{number}/share", headers=alice).json()["data"]
+
+    response = site.get(made["url"])
+
+    assert response.status_code == 200 and b"a fox" not in response.content
+    assert response.headers["X-Robots-Tag"] == "noindex"
+    assert response.headers["Cache-Control"] == "private, no-cache"
+    log = (site.folder / "access.log").read_text()
+    assert '"GET /api/s/- HTTP/1.1" 200' in log
+    assert made["url"].rpartition("/")[2] not in log
+
+
+def test_an_archive_passes_through_and_breaks_off_visibly(site, service, tmp_path):
+    requests.post(f"{service.url}/api/auth/register", data=form("dora"), timeout=30)
+    body = {"username": "dora", "password": "secret1"}
+    token = site.post("/api/auth/login", json=body).json()["data"]["token"]
+    headers = {"Authorization": f"Bearer {token}"}
+    profile = site.get("/api/auth/profile", headers=headers).json()["data"]
+    add_large_images(service.data_dir, profile["id"])
+    link = site.post(ARCHIVE, json={"ids": [1], "link": True}, headers=headers)
+    assert link.status_code == 409  # it is alice's
+
+    check_broken_off(
+        site.post(ARCHIVE, json={}, headers=headers, stream=True),
+        tmp_path / "out.zip",
+        lambda: site.post("/api/auth/logout", headers=headers),
+    )
+
+    assert list((site.folder / "proxy").rglob("*")) == []
 
 
 def test_part_of_an_image(site, alice, image):

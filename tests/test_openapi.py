@@ -1061,6 +1061,11 @@ checks.positive_data_acceptance.enabled = false
 phases.fuzzing.checks.negative_data_rejection.enabled = false
 phases.stateful.checks.negative_data_rejection.enabled = false
 
+# Its ids exclude its filters.
+[[operations]]
+include-operation-id = "archiveImages"
+checks.positive_data_acceptance.enabled = false
+
 [[operations]]
 include-operation-id = "listHistory"
 checks.positive_data_acceptance.enabled = false

@@ -27,6 +27,7 @@ KEY_SCOPES = {
     "quota": READ,
     "history": READ,
     "generated_file": READ,
+    "archive_images": READ,
 }
 MAX_SESSION_ID = 16
 

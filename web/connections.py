@@ -28,6 +28,9 @@ from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 IDLE_SECONDS = 10
 HEAD_SECONDS = 10
 BODY_SECONDS = 60
+# What is sent at once, at most 256 KB of it, must be on its way by then. A client that stops to
+# read, or hardly does, would otherwise hold one of the few threads for ever.
+SEND_SECONDS = 60
 # How long a client that was refused, or said goodbye to, may take to end what it is sending.
 LINGER_SECONDS = 5
 CHECK_SECONDS = 1
@@ -254,7 +257,12 @@ class Worker(ThreadWorker):
         if conn.chunk_at:
             data = b"" if conn.is_too_large else req.body.read()
             set_body(req, data, conn.length if conn.is_too_large else len(data))
-        return super().handle_request(req, conn)
+        conn.sock.settimeout(SEND_SECONDS)
+        try:
+            return super().handle_request(req, conn)
+        except TimeoutError:
+            self.log.info("a client does not read its answer")
+            return False
 
     def _keepalive_after(self, conn: Connection, keepalive: bool) -> bool:
         # What the application left unread of the body costs no waiting: all of it is there.

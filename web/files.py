@@ -1,11 +1,13 @@
-"""Stored files as answers."""
+"""Stored files as answers, and archives of them."""
 
+import errno
 import hashlib
 import io
+import logging
 import re
 import time
-import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,11 +16,15 @@ from flask import Response, g, request, send_file
 from werkzeug.exceptions import RequestedRangeNotSatisfiable
 from werkzeug.http import parse_date, parse_range_header
 
+from accounts.tokens import Session
 from config import settings
 from errors import ApiError
 from files import metadata, storage
+from images import archive, history, shares
+from images.archive import file_name
 from images.results import PARAMETERS
 from validation import InvalidInput
+from web import records
 
 # The only types served for display; whatever else lies in uploads/ is offered as a download.
 IMAGE_TYPES = {
@@ -30,11 +36,14 @@ IMAGE_TYPES = {
 }
 DOWNLOAD_TYPE = "application/octet-stream"
 PUBLIC = "public, max-age=31536000, immutable"
+# Asked for again each time, or it would be shown for a while after its end.
+SHARED = "private, no-cache"
 PRIVATE = "private, max-age={seconds}, immutable"
 YEAR_SECONDS = 31536000
-# Characters of a prompt in the name of a download, and of what tells two downloads apart.
-MAX_NAME = 40
+# Characters of what tells two downloads apart.
 MAX_MARK = 8
+
+log = logging.getLogger("api")
 
 
 def private() -> str:
@@ -74,11 +83,9 @@ def stripped_file(key: str, cache_control: str, is_download: bool = False) -> Re
     """Answer with a stored picture that says nothing of how it was made, but for its AI label."""
     path = find(key)
     try:
-        picture = metadata.parse(path.read_bytes())
-        picture.strip()
+        data = metadata.strip(path.read_bytes())
     except ValueError:  # a file of another program's time
         raise InvalidInput(fields={"metadata": ("not_strippable", {})}) from None
-    data = picture.to_bytes()
     etag = hashlib.sha1(data, usedforsecurity=False).hexdigest()
     response = send(data, path.name, etag=etag)
     if is_download:
@@ -87,14 +94,61 @@ def stripped_file(key: str, cache_control: str, is_download: bool = False) -> Re
     return response
 
 
+def shared_file(token: str, is_download: bool) -> Response:
+    """Answer anybody who has a share's token with the picture, and nothing about its owner.
+
+    Raises ApiError: 404 whatever is wrong.
+    """
+    shared = shares.get_shared(token)
+    key = history.image_key(shared["user_id"], shared["image_url"]) if shared else None
+    path = storage.find(key) if key else None
+    if not path:
+        raise ApiError("not_found")
+    try:
+        data = metadata.strip(path.read_bytes())
+    except (ValueError, FileNotFoundError):
+        raise ApiError("not_found") from None
+    name = Path(f"{hashlib.sha256(token.encode()).hexdigest()[:MAX_MARK]}{path.suffix}")
+    response = send(data, f"image-{name}", etag=hashlib.sha256(data).hexdigest())
+    if is_download:
+        offer(response, name)
+    response.headers["Cache-Control"] = SHARED
+    response.headers["X-Robots-Tag"] = "noindex"
+    return response
+
+
+def archive_file(session: Session, selection: dict[str, Any]) -> Response:
+    """Answer with a ZIP file that is made while it is sent. Raises ApiError before that."""
+    is_stripped = selection["metadata"] == "strip"
+    describe = partial(records.manifest_entry, is_stripped=is_stripped)
+    pieces = archive.stream(session, selection, describe)
+    next(pieces)
+    if request.method == "HEAD":
+        pieces.close()
+    response = Response(break_off(pieces), mimetype="application/zip")
+    name = time.strftime("images-%Y%m%d-%H%M%S.zip", time.gmtime())
+    response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
+    # Or nginx would write up to 1 GB of it to its disk for a client that is slower than we are.
+    response.headers["X-Accel-Buffering"] = "no"
+    return response
+
+
+def break_off(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield the pieces of an answer; if one cannot be had, end the connection, so that it shows."""
+    try:
+        yield from pieces
+    except (ApiError, OSError) as error:
+        log.warning("an archive broke off", extra={"details": {"cause": str(error)}})
+        raise ConnectionResetError(errno.ECONNRESET, "broken off") from error
+
+
 def offer(response: Response, path: Path, prompt: str = "") -> None:
     """Offer an answer as a download, with a name that people can read and every system takes."""
-    spaced = "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in prompt[:MAX_NAME])
-    words = "-".join(spaced.split()) or "image"
-    end = f"-{path.stem[:MAX_MARK]}{path.suffix}"
-    plain = words if words.isascii() else "image"
+    mark = path.stem[:MAX_MARK]
+    name = file_name(prompt, mark, path.suffix)
+    plain = name if name.isascii() else file_name("", mark, path.suffix)
     response.headers["Content-Disposition"] = (
-        f"attachment; filename=\"{plain}{end}\"; filename*=UTF-8''{quote(words + end)}"
+        f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name)}"
     )
 
 

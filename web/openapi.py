@@ -58,13 +58,16 @@ def complete_document() -> Node:
     statuses = complete_errors(shared)
     complete_responses(shared)
     security = found.pop("security")
+    queries = set()
     for methods in found["paths"].values():
         for operation in methods.values():
             operation.setdefault("security", security)
             refer_to_errors(operation, statuses)
             complete_responses(operation["responses"])
             complete_body(operation, schemas)
-            complete_query(operation, schemas)
+            queries.add(complete_query(operation, schemas))
+    for name in queries - {None}:
+        del schemas[name]
     return found
 
 
@@ -200,13 +203,12 @@ def complete_body(operation: Node, schemas: Node) -> None:
             media["example"] = schema["examples"][0]
 
 
-def complete_query(operation: Node, schemas: Node) -> None:
-    """Add the parameters that are fields of the query's model."""
+def complete_query(operation: Node, schemas: Node) -> str | None:
+    """Add the parameters that are fields of the query's model, and return its name."""
     name = operation.pop("x-query", None)
     if not name:
-        return
+        return None
     model = model_schema(name, schemas)
-    del schemas[name]
     required = model.get("required", [])
     parameters = operation.setdefault("parameters", [])
     for field, schema in model["properties"].items():
@@ -215,6 +217,7 @@ def complete_query(operation: Node, schemas: Node) -> None:
             found["required"] = True
             found["example"] = schema["examples"][0]
         parameters.append(found)
+    return name
 
 
 def parameter(name: str, field: Node) -> Node:

@@ -198,6 +198,44 @@ def one_record(generation: Generation, message: str | None = None) -> tuple[dict
     return success(record, message)
 
 
+def manifest_entry(generation: Generation, is_stripped: bool) -> dict[str, Any]:
+    """Return what the manifest of an archive says of an image: no prompt if the image has none."""
+    entry = {
+        "id": generation["id"],
+        "createdAt": iso_time(generation["created_at"]),
+        "width": shown_number(generation["width"]),
+        "height": shown_number(generation["height"]),
+    }
+    if is_stripped:
+        return entry
+    params = parameters.params_of(generation)
+    return {
+        **entry,
+        "prompt": shown_text(generation["prompt_text"]) or "",
+        "model": shown_text(params.get("model_used") or generation["model"]),
+        "seed": shown_number(params.get("seed")),
+    }
+
+
+def archive_link(token: str, expires_at: int, count: int) -> dict[str, Any]:
+    return {
+        "url": f"/api/v1/images/archive?ticket={token}",
+        "expiresAt": iso_seconds(expires_at),
+        "images": count,
+    }
+
+
+def public_share(share: db.Row, token: str = "") -> dict[str, Any]:
+    """Return a share; its address only when it is new, since the token is stored nowhere."""
+    shown = {
+        "id": share["id"],
+        "imageId": share["generation_id"],
+        "createdAt": iso_seconds(share["created_at"]),
+        "expiresAt": iso_seconds(share["expires_at"]),
+    }
+    return {**shown, "url": f"/api/s/{token}"} if token else shown
+
+
 def submitted(generations: list[Generation]) -> tuple[dict, int, dict]:
     records = public_records(generations)
     location = f"{service_path()}/api/v1/images/"

@@ -8,7 +8,7 @@ should have been decoded before; one with an invalid structure raises ValueError
 from files.metadata import jpeg, png, webp
 from files.metadata.chunks import PictureFile
 
-__all__ = ["PictureFile", "kind_of", "parse"]
+__all__ = ["PictureFile", "kind_of", "parse", "strip"]
 
 FILES = {"PNG": png.PngFile, "JPEG": jpeg.JpegFile, "WEBP": webp.WebpFile}
 
@@ -29,3 +29,13 @@ def parse(data: bytes) -> PictureFile:
     if not kind:
         raise ValueError("Not a PNG, JPEG or WebP file")
     return FILES[kind](data)
+
+
+def strip(data: bytes) -> bytes:
+    """Return a picture that says nothing of how it was made, but for its AI label.
+
+    Raises ValueError as parse() does.
+    """
+    picture = parse(data)
+    picture.strip()
+    return picture.to_bytes()
