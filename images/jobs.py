@@ -16,7 +16,7 @@ import engines
 import logs
 import messages
 import metrics
-from accounts import rate_limits, sessions
+from accounts import rate_limits, registration, sessions
 from files import cleanup
 from images import COMPLETED, FAILED, PENDING, parameters, queue, results, submit
 from images.queue import Job
@@ -150,6 +150,7 @@ def sweep() -> None:
             fail(job, "worker_lost")
         else:
             queue.release(job["id"], job["claim"])
+    registration.finish_deletions()
     cleanup.delete_expired()
     submit.delete_expired_keys()
     queue.delete_old_workers()

@@ -36,7 +36,12 @@ def public_user(account: Account | db.Row) -> dict[str, Any]:
 
 
 def public_profile(profile: db.Row) -> dict[str, Any]:
-    return {**public_user(profile), "created_at": iso_time(profile["created_at"])}
+    return {
+        **public_user(profile),
+        "created_at": iso_time(profile["created_at"]),
+        "role": profile["role"],
+        "imageCount": profile["image_count"],
+    }
 
 
 def public_session(row: db.Row) -> dict[str, Any]:
