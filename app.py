@@ -14,11 +14,14 @@ import logs
 import metrics
 from accounts import api_keys, invites, passwords, registration, sessions
 from accounts import login as logins
+from accounts import profile as own_account
 from accounts.schemas import (
+    DeleteAccountInput,
     KeyInput,
     LoginInput,
     LogoutInput,
     NewPasswordInput,
+    ProfileInput,
     RedeemInput,
     RegisterInput,
 )
@@ -62,6 +65,7 @@ from web.inputs import (
     client_address,
     idempotency_key,
     read_body,
+    read_changes,
     read_form,
     read_optional_body,
     read_query,
@@ -249,6 +253,28 @@ def revoke_key(key_id: str):
     if not api_keys.revoke(g.session.user_id, key_id):
         raise ApiError("not_found")
     return success(message="key_revoked")
+
+
+@app.patch("/api/auth/profile")
+@login_required
+def change_profile():
+    """Change the caller's email, for which the password is asked, or avatar.
+
+    409 for an email that is taken, 429 after too many wrong passwords.
+    """
+    wanted, avatar = read_changes(ProfileInput)
+    changed = own_account.change(g.session, wanted, avatar, client_address())
+    data = {"id": g.session.user_id, **records.public_profile(changed)}
+    return success(data, "profile_changed")
+
+
+@app.delete("/api/auth/account")
+@login_required
+def delete_account():
+    """Delete the caller's account with all that is in it, if the password is right."""
+    password = read_body(DeleteAccountInput).password
+    is_complete = own_account.delete(g.session, password, client_address())
+    return success({"complete": is_complete}, "account_deleted")
 
 
 # -----------------------------------------------------------------------------------------------

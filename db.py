@@ -128,6 +128,15 @@ def insert(table: str, **columns: Any) -> int:
     return execute(sql, *columns.values()).new_id
 
 
+def delete_some(table: str, user_id: int, most: int) -> int:
+    """Delete up to so many of a user's rows, and return how many. The name is ours."""
+    sql = f"DELETE FROM {table} WHERE user_id = %s LIMIT %s"
+    if not settings.uses_mysql:  # SQLite has no LIMIT there
+        some = f"SELECT rowid FROM {table} WHERE user_id = %s LIMIT %s"
+        sql = f"DELETE FROM {table} WHERE rowid IN ({some})"
+    return execute(sql, user_id, most).count
+
+
 def erase_deleted() -> None:
     """Leave nothing that was deleted readable in SQLite's files; a server sees to its own."""
     if not settings.uses_mysql:

@@ -98,6 +98,8 @@ LABELS = {
 SUCCESS = {
     "registered": ("注册成功", "Registered"),
     "logged_in": ("登录成功", "Logged in"),
+    "profile_changed": ("资料已更新", "Changed"),
+    "account_deleted": ("账号已删除", "The account is deleted"),
     "submitted": ("任务已提交", "Submitted"),
     "canceled": ("任务已取消", "Canceled"),
     "deleted": ("删除成功", "Deleted"),

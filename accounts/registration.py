@@ -1,5 +1,6 @@
 """Accounts opened and deleted, with their avatars."""
 
+import time
 from contextlib import suppress
 
 import db
@@ -9,6 +10,7 @@ from accounts.login import account_hash
 from accounts.names import email_key, identity_key
 from accounts.rate_limits import RateLimit, network
 from accounts.schemas import RegisterInput
+from accounts.tokens import BadToken, Session
 from accounts.users import Account
 from config import settings
 from errors import ApiError
@@ -16,6 +18,9 @@ from files import cleanup, pictures, storage
 
 # Long enough for storing a file and adding a row.
 AVATAR_SECONDS = 60
+# How long a request, and each sweep, is at the rows and files of deleted accounts.
+DELETE_SECONDS = 3
+SWEEP_SECONDS = 2
 
 
 class Taken(ApiError):
@@ -45,7 +50,7 @@ def register(wanted: RegisterInput, avatar: bytes | None = None, address: str = 
     """
     here = network(address)
     limit = hourly_limit("register", here, settings.REGISTRATIONS_PER_ADDRESS)
-    conflicts = hourly_limit("taken", here, settings.TAKEN_NAMES_PER_ADDRESS)
+    conflicts = taken_limit(here)
     limit.check()
     conflicts.check()
     # The operator's command has no address.
@@ -68,6 +73,10 @@ def register(wanted: RegisterInput, avatar: bytes | None = None, address: str = 
 
 def hourly_limit(name: str, here: str, most: int) -> RateLimit:
     return RateLimit({f"{name}:{here}": most}, window_seconds=3600, code="too_many_registrations")
+
+
+def taken_limit(here: str) -> RateLimit:
+    return hourly_limit("taken", here, settings.TAKEN_NAMES_PER_ADDRESS)
 
 
 def refuse_taken(wanted: RegisterInput, conflicts: RateLimit, reserved: list[str]) -> None:
@@ -113,12 +122,50 @@ def store_avatar(picture: pictures.Picture) -> str:
     return key
 
 
-def delete_account(user: Account) -> None:
-    """Delete the account: rows first, so that no row ever names a missing file, then every file."""
-    keys = [f"generated_images/{user['id']}/"]
-    if user["avatar_url"]:
-        keys.append(storage.key_of(user["avatar_url"]))
-    users.delete_user(user["id"], keys)
-    rate_limits.delete_named(f"login:{account_hash(user['username'])}")
+# -- Deletion -------------------------------------------------------------------------------------
+
+
+def delete_account(
+    user: Account, session: Session | None = None, seconds: float = DELETE_SECONDS
+) -> bool:
+    """Delete an account for good: for everybody at once, its rows and files as far as time allows.
+
+    Sweeps do the rest, also if this process is killed. Tells if nothing is left. Raises BadToken if
+    the account was deleted before, or its owner's session has ended.
+    """
+    give_up_at = time.monotonic() + seconds
+    with db.transaction():
+        before = users.lock_profile(session) if session else users.lock_account(user["id"])
+        if not before:
+            raise BadToken
+        users.mark_deleted(user["id"])
+        keys = [storage.key_of(before["avatar_url"])] if before["avatar_url"] else []
+        cleanup.schedule_deletion(keys, after_seconds=0)
+        rate_limits.delete_named(f"login:{account_hash(before['username'])}")
     cleanup.delete_files(keys)
+    with suppress(db.Unavailable):
+        return delete_rest(user["id"], give_up_at)
+    return False
+
+
+def finish_deletions() -> None:
+    """Go on with the deletion of accounts that have many rows, or whose process was killed."""
+    give_up_at = time.monotonic() + SWEEP_SECONDS
+    for user_id in users.list_deleted():
+        if time.monotonic() < give_up_at:
+            delete_rest(user_id, give_up_at)
+
+
+def delete_rest(user_id: int, give_up_at: float) -> bool:
+    """Delete rows until that time, then the files: no row ever names a file that is gone."""
+    folder = f"generated_images/{user_id}/"
+    started = time.monotonic()
+    while not users.delete_portion(user_id, folder):
+        now = time.monotonic()
+        if now > give_up_at:
+            return False
+        time.sleep(now - started)  # on SQLite others want to write, too
+        started = time.monotonic()
+    is_done = cleanup.delete_folder(folder, give_up_at - time.monotonic())
     db.erase_deleted()
+    return is_done

@@ -22,6 +22,9 @@ from config import settings
 from engines import catalog
 from validation import FutureTime, Whole, check_prompt, empty_if_invisible, strip
 
+# Of a password that is compared, which may be older than the limits of today.
+MAX_TYPED = 1000
+
 
 def check_new_password(password: str) -> str:
     longest = settings.PASSWORD_MAX_LENGTH
@@ -54,7 +57,20 @@ class RegisterInput(PasswordInput):
 
 
 # What somebody types to be let in: it may be of a time with other rules.
-KnownPassword = Annotated[str, Field(min_length=1, max_length=1000)]
+KnownPassword = Annotated[str, Field(min_length=1, max_length=MAX_TYPED)]
+
+
+class ProfileInput(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    email: Email | None = Field(None, max_length=120, json_schema_extra={"pattern": EMAIL})
+    password: str | None = Field(None, max_length=MAX_TYPED)
+
+
+class DeleteAccountInput(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    password: KnownPassword
 
 
 class LoginInput(BaseModel):

@@ -3,6 +3,7 @@
 Deleting an account also deletes its rows in other tables.
 """
 
+import secrets
 from contextlib import suppress
 from itertools import product
 from typing import Any, TypedDict
@@ -92,9 +93,26 @@ def get_profile(session: Session) -> db.Row | None:
     """Return what users see of their account, if the session stands."""
     return db.one(
         f"""
-        SELECT u.username, u.email, u.avatar_url, u.created_at, {limits.COLUMNS}
+        SELECT u.username, u.email, u.avatar_url, u.created_at, u.role, u.image_count,
+               {limits.COLUMNS}
           FROM users AS u
          WHERE {sessions.condition(session)}
+        """,
+        **session._asdict(),
+    )
+
+
+def lock_profile(session: Session) -> db.Row | None:
+    """Return {username, avatar_url}, if the session stands, and lock the account.
+
+    Within a transaction.
+    """
+    return db.one(
+        f"""
+        SELECT u.username, u.avatar_url
+          FROM users AS u
+         WHERE {sessions.condition(session)}
+           FOR UPDATE
         """,
         **session._asdict(),
     )
@@ -138,9 +156,19 @@ def list_taken(username_key: str, email_key: str) -> list[str]:
     return taken
 
 
+def get_id_of_email(key: str) -> int | None:
+    row = db.one("SELECT id FROM users WHERE email_key = %s", key)
+    return row["id"] if row else None
+
+
 def list_users() -> list[db.Row]:
     return db.all(
-        "SELECT id, username, email, role, is_disabled, created_at FROM users ORDER BY id"
+        """
+          SELECT id, username, email, role, is_disabled, created_at
+            FROM users
+           WHERE deleted_at = 0
+        ORDER BY id
+        """
     )
 
 
@@ -151,6 +179,15 @@ def set_password_hash(user_id: int, password_hash: str, old_hash: str) -> bool:
 
 
 SET_HASH = "UPDATE users SET password_hash = %s WHERE id = %s"
+
+
+def set_email(user_id: int, email: str, key: str) -> None:
+    """Write another email. Raises Duplicate if somebody else has it."""
+    db.execute("UPDATE users SET email = %s, email_key = %s WHERE id = %s", email, key, user_id)
+
+
+def set_avatar(user_id: int, avatar_url: str | None) -> None:
+    db.execute("UPDATE users SET avatar_url = %s WHERE id = %s", avatar_url, user_id)
 
 
 def change_password(user_id: int, password_hash: str) -> bool:
@@ -178,14 +215,60 @@ def set_disabled(user_id: int, is_disabled: bool) -> bool:
     return changed.count > 0
 
 
-def delete_user(user_id: int, file_keys: list[str]) -> bool:
-    """Delete the account with its whole history, and schedule the deletion of these files."""
+# -- Deletion: the account ends at once, and its rows go in portions ------------------------------
+
+# On SQLite nobody writes meanwhile; so many take about 0.05 s.
+PORTION = 200
+
+
+def lock_account(user_id: int) -> db.Row | None:
+    """Return {username, avatar_url} of an account that is not deleted, and lock it.
+
+    Within a transaction.
+    """
+    return db.one(
+        "SELECT username, avatar_url FROM users WHERE id = %s AND deleted_at = 0 FOR UPDATE",
+        user_id,
+    )
+
+
+def mark_deleted(user_id: int) -> None:
+    """End an account, and free its name and email; who it was is forgotten."""
+    db.execute(
+        """
+        UPDATE users
+           SET username = %(nobody)s, username_key = %(nobody)s,
+               email = %(nobody)s, email_key = %(nobody)s,
+               password_hash = '', avatar_url = NULL, role = 'user', is_disabled = 1,
+               token_version = token_version + 1, deleted_at = UNIX_TIMESTAMP()
+         WHERE id = %(id)s
+        """,
+        nobody=f"deleted {secrets.token_hex(16)}",  # longer than a name may be
+        id=user_id,
+    )
+
+
+def list_deleted() -> list[int]:
+    """List the deleted accounts of which there still are rows."""
+    rows = db.all("SELECT id FROM users WHERE deleted_at > 0 ORDER BY deleted_at LIMIT 100")
+    return [row["id"] for row in rows]
+
+
+def delete_portion(user_id: int, folder: str) -> bool:
+    """Delete some rows of a deleted account, and tell if these were the last.
+
+    With the last one, its own, the deletion of the folder is scheduled.
+    """
     with db.transaction():
-        db.one("SELECT id FROM users WHERE id = %s FOR UPDATE", user_id)
+        sql = "SELECT id FROM users WHERE id = %s AND deleted_at > 0 FOR UPDATE"
+        if not db.one(sql, user_id):
+            return True
         for table in TABLES_OF_USERS:
-            db.execute(f"DELETE FROM {table} WHERE user_id = %s", user_id)
-        cleanup.schedule_deletion(file_keys, after_seconds=0)
-        return db.execute("DELETE FROM users WHERE id = %s", user_id).count > 0
+            if db.delete_some(table, user_id, PORTION):
+                return False
+        cleanup.schedule_deletion([folder], after_seconds=0)
+        db.execute("DELETE FROM users WHERE id = %s", user_id)
+    return True
 
 
 # -- Keys of accounts that have none: those of a database made by hand --------------------------

@@ -1,5 +1,7 @@
 """`flask user …`: add, list, change and remove accounts."""
 
+import math
+
 import click
 from flask.cli import AppGroup
 
@@ -132,5 +134,5 @@ def user_delete(username: str, yes: bool) -> None:
     user = find_account(username)
     if not yes:
         click.confirm(f"Delete {user['username']} and every image of theirs?", abort=True)
-    registration.delete_account(user)
+    registration.delete_account(user, seconds=math.inf)
     click.echo(f"Deleted {user['username']}")

@@ -15,6 +15,9 @@ RETRY_SECONDS = 3600
 # Nothing is entered for later than this; if it seems so, the database's clock was wrong.
 MAX_SECONDS = 86400
 
+# So long a sweep is at one folder, because the heartbeats of a worker wait for it.
+FOLDER_SECONDS = 1
+
 log = logging.getLogger("cleanup")
 
 TABLE = "pending_deletions"
@@ -66,6 +69,11 @@ def delete_files(keys: list[str]) -> None:
             _delete(key, TABLE)
 
 
+def delete_folder(key: str, seconds: float) -> bool:
+    """Delete a folder on the list at once, as far as the time allows; sweeps go on with it."""
+    return _delete(key, TABLE, seconds)
+
+
 def delete_unkept(key: str) -> None:
     """Delete a file at once, unless a row has it after all: the answer to keep() may be lost."""
     sql = f"UPDATE {TABLE} SET due_at = UNIX_TIMESTAMP() WHERE file_key = %s"
@@ -73,11 +81,15 @@ def delete_unkept(key: str) -> None:
         delete_files([key])
 
 
-def _delete(key: str, table: str) -> None:
-    """Delete a file or folder; one that cannot be is tried again later, and stops nothing else."""
+def _delete(key: str, table: str, seconds: float = FOLDER_SECONDS) -> bool:
+    """Delete a file or folder; one that cannot be is tried again later, and stops nothing else.
+
+    Tells if it is gone.
+    """
     try:
         if key.endswith("/"):
-            storage.delete_folder(key)
+            if not storage.delete_folder(key, seconds):
+                return False
         else:
             storage.delete(key)
     except OSError as error:
@@ -85,5 +97,6 @@ def _delete(key: str, table: str) -> None:
         log.warning("a file cannot be deleted", extra={"details": details})
         sql = f"UPDATE {table} SET due_at = UNIX_TIMESTAMP() + %s WHERE file_key = %s"
         db.execute(sql, RETRY_SECONDS, key)
-    else:
-        db.execute(f"DELETE FROM {table} WHERE file_key = %s", key)
+        return False
+    db.execute(f"DELETE FROM {table} WHERE file_key = %s", key)
+    return True

@@ -4,13 +4,16 @@ Keys are what the service passes around. A URL is made from one where an answer 
 """
 
 import errno
+import math
 import os
 import secrets
 import shutil
 import stat
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from werkzeug.security import safe_join
 
@@ -21,6 +24,8 @@ URL_PREFIX = "/api/uploads/"
 MAX_KEY_LENGTH = 190  # what the column of cleanup.py holds
 # As much as the files of a picture usually take.
 CHECK_BYTES = 1024 * 1024
+# Others would have to delete its folder between two steps so many times.
+CREATE_TRIES = 5
 
 
 def url(key: str) -> str:
@@ -58,8 +63,7 @@ def put(key: str, data: bytes) -> None:
     path = settings.uploads_dir / key
     draft = _draft_of(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(draft, "wb") as file:
+        with _create(draft) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -70,6 +74,15 @@ def put(key: str, data: bytes) -> None:
         if isinstance(error, OSError):
             raise Unavailable from error
         raise
+
+
+def _create(path: Path) -> BinaryIO:
+    """Open a new file, in a folder that delete() may take away when it is empty."""
+    for _ in range(CREATE_TRIES):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            return open(path, "wb")
+    return open(path, "wb")
 
 
 def _draft_of(path: Path) -> Path:
@@ -105,7 +118,8 @@ def find(key: str) -> Path | None:
 def delete(key: str) -> None:
     """Delete a file, and what a crash while writing it left; nothing happens if there is none.
 
-    Raises OSError.
+    The folder of a user goes with its last file, as a worker may write one after the account is
+    gone. Raises OSError.
     """
     path = _path_of(key)
     if not path:
@@ -118,19 +132,38 @@ def delete(key: str) -> None:
         except OSError as error:
             if error.errno not in NOT_THERE:
                 raise
+    if path.parent.parent.parent == settings.uploads_dir:
+        with suppress(OSError):
+            path.parent.rmdir()
 
 
-def delete_folder(key: str) -> None:
+def delete_folder(key: str, seconds: float = math.inf) -> bool:
     """Delete a folder with all that is in it, but never uploads/ itself or anything above it.
 
-    What can be deleted is. Raises OSError if something is left.
+    False if there was no time for all; what can be deleted is. Raises OSError if something is left.
     """
     path = _path_of(key)
     if not path or os.path.normpath(path) == os.path.normpath(settings.uploads_dir):
-        return
+        return True
+    give_up_at = time.monotonic() + seconds
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(path) as entries:
+        for entry in entries:
+            if time.monotonic() > give_up_at:
+                return False
+            _delete_entry(entry)
+    # Whatever is in it now was written meanwhile, or cannot be deleted.
     shutil.rmtree(path, ignore_errors=True)
     if os.path.isdir(path):
         raise OSError(f"{key} is not empty")
+    return True
+
+
+def _delete_entry(entry: os.DirEntry) -> None:
+    if entry.is_dir(follow_symlinks=False):
+        shutil.rmtree(entry, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            os.unlink(entry)
 
 
 def check() -> None:

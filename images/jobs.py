@@ -16,7 +16,7 @@ import engines
 import logs
 import messages
 import metrics
-from accounts import rate_limits, sessions
+from accounts import rate_limits, registration, sessions
 from engines import catalog
 from files import cleanup
 from images import (
@@ -161,6 +161,7 @@ def sweep() -> None:
             fail(job, "worker_lost")
         else:
             queue.release(job["id"], job["claim"])
+    registration.finish_deletions()
     cleanup.delete_expired()
     submit.delete_expired_keys()
     queue.delete_old_workers()

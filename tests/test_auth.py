@@ -8,7 +8,7 @@ from urllib.parse import quote
 import jwt
 import pytest
 
-from accounts import users
+from accounts import registration, users
 
 
 def profile(client, token: str | None, scheme: str = "Bearer"):
@@ -29,7 +29,8 @@ def test_profile_answers_as_published(alice):
 
     assert response.status_code == 200
     assert set(response.json) == {"status", "data"}
-    assert set(response.json["data"]) >= {"id", "username", "email", "avatarUrl", "created_at"}
+    published = {"id", "username", "email", "avatarUrl", "created_at"}
+    assert set(response.json["data"]) == published | {"role", "imageCount", "limits"}
     assert time.strptime(response.json["data"]["created_at"], "%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -148,7 +149,7 @@ def test_a_disabled_account_is_out_at_once(alice):
 
 
 def test_a_deleted_account_is_out_at_once(alice):
-    users.delete_user(alice.id, [])
+    registration.delete_account(users.get_user(alice.id))
 
     assert profile(alice, alice.token).status_code == 401
 

@@ -397,6 +397,14 @@ def remove(person: Person, ids: list):
     return person.post("/api/v1/images/delete", json={"ids": ids})
 
 
+def change(person: Person, **changes):
+    return person.open("PATCH", "/api/auth/profile", data={"password": "secret1", **changes})
+
+
+def delete_account(person: Person, password: str):
+    return person.open("DELETE", "/api/auth/account", json={"password": password})
+
+
 FILTERS = (
     "cursor=MjAyNi0wMS0wMSAwMDowMDowMHwx&status=failed&q=fox&favorite=true&model=x"
     "&since=2026-01-01&until=2026-02-01"
@@ -409,6 +417,11 @@ ANSWERS = {
     "register as json": (200, lambda alice: alice.post("/api/auth/register", json=form("carol"))),
     "log in": (200, log_in),
     "profile": (200, lambda alice: alice.get("/api/auth/profile")),
+    "change profile": (
+        200,
+        lambda alice: change(alice, email="new@example.com", avatar=(png(), "me.png")),
+    ),
+    "delete account": (200, lambda alice: delete_account(alice, "secret1")),
     "generate-test": (200, lambda alice: alice.generate()),
     "history": (200, lambda alice: alice.generate() and alice.get("/api/v1/images/history")),
     "empty history": (200, lambda alice: alice.get("/api/v1/images/history?page=7")),
@@ -452,6 +465,16 @@ ANSWERS = {
     "bad ids": (400, lambda alice: alice.get("/api/v1/images?ids=x")),
     "bad ids to delete": (400, lambda alice: remove(alice, [])),
     "wrong password": (401, lambda alice: log_in(alice, password="wrong")),
+    "wrong password of a change": (
+        403,
+        lambda alice: change(alice, email="new@example.com", password="wrong"),
+    ),
+    "wrong password of a deletion": (403, lambda alice: delete_account(alice, "wrong")),
+    "bad change": (400, lambda alice: change(alice, email="x")),
+    "new email taken": (
+        409,
+        lambda alice: register(alice) and change(alice, email="carol@example.com"),
+    ),
     "no token": (401, lambda alice: alice.http.get("/api/auth/profile")),
     "bad token": (
         401,
@@ -1048,6 +1071,13 @@ include-operation-id = "register"
 phases.fuzzing.checks.positive_data_acceptance.enabled = false
 phases.fuzzing.checks.negative_data_rejection.enabled = false
 phases.stateful.checks.positive_data_acceptance.enabled = false
+phases.stateful.checks.negative_data_rejection.enabled = false
+
+# Another email needs a password.
+[[operations]]
+include-operation-id = "changeProfile"
+checks.positive_data_acceptance.enabled = false
+phases.fuzzing.checks.negative_data_rejection.enabled = false
 phases.stateful.checks.negative_data_rejection.enabled = false
 
 [[operations]]

@@ -12,7 +12,7 @@ import pytest
 import config
 import db
 import logs
-from accounts import users
+from accounts import registration, users
 from engines import PermanentError, TransientError, painter
 from files import cleanup, storage
 from images import history, jobs, queue, queue_status, results
@@ -158,7 +158,7 @@ def test_a_session_that_ended_submits_nothing(alice, end):
 
 
 def test_a_deleted_account_submits_nothing(alice):
-    users.delete_user(alice.id, [])
+    registration.delete_account(users.get_user(alice.id))
 
     assert submit(alice).json["code"] == "token_invalid"
 

@@ -21,6 +21,8 @@ from validation import InvalidInput, Schema, parse, validate_all
 FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 # A script that appends "no file" to a form sends it as one of these words.
 NO_FILE = (None, "", "null", "undefined")
+REMOVED = (None, "", "null")
+KEPT = "undefined"
 # What decoders put where bytes are no text.
 REPLACEMENT = "\ufffd"
 NOT_UTF8 = ("not_utf8", {})
@@ -87,6 +89,18 @@ def read_form(schema: type[Schema]) -> tuple[Schema, bytes | None]:
     body = form_or_json()
     values, avatar = validate_all(lambda: parse(schema, body), lambda: uploaded_avatar(body))
     return values, avatar
+
+
+def read_changes(schema: type[Schema]) -> tuple[Schema, bytes | None]:
+    """Do the same for changes: an avatar that is null or an empty text is b"", it is removed.
+
+    A file input that nobody touched sends an empty file, which changes nothing.
+    """
+    body = form_or_json()
+    fields = {name: value for name, value in body.items() if name != "avatar"}
+    values, avatar = validate_all(lambda: parse(schema, fields), lambda: uploaded_avatar(body))
+    is_removed = body.get("avatar", KEPT) in REMOVED
+    return values, b"" if is_removed and not avatar else avatar
 
 
 def read_query(schema: type[Schema]) -> Schema:

@@ -40,6 +40,8 @@ def public_profile(profile: db.Row) -> dict[str, Any]:
     return {
         **public_user(profile),
         "created_at": iso_time(profile["created_at"]),
+        "role": profile["role"],
+        "imageCount": profile["image_count"],
         "limits": public_limits(profile),
     }
 
