@@ -26,7 +26,7 @@ from accounts.tokens import Session
 from config import settings
 from engines import catalog
 from errors import ApiError
-from images import COMPLETED, blocklist, gallery, queue, queue_status
+from images import COMPLETED, blocklist, gallery, queue, queue_status, tags
 from images import history as generations
 from images import quota as quotas
 from images.history import Generation
@@ -40,6 +40,7 @@ from images.schemas import (
     HistoryQuery,
     IdsQuery,
     RetryInput,
+    TagsInput,
 )
 from images.submit import submit
 from web import docs as documentation
@@ -342,12 +343,28 @@ def quota():
 @token_required
 def history(session: Session):
     """Show one page of the caller's generations, newest first, filtered if asked for."""
-    query = read_query(HistoryQuery)
+    query = read_query(HistoryQuery, repeated=("tag",))
     found = generations.list_generations(
         session, query.per_page, query.offset, query.cursor, query.filters
     )
     page = records.history_page(found, query)
     return *success(page), records.next_link(page)
+
+
+@app.post("/api/v1/images/tags")
+@login_required
+def change_tags():
+    """Add tags to up to 100 generations, and remove others; says which there were."""
+    wanted = read_body(TagsInput)
+    changed = tags.change(g.session.user_id, wanted.ids, wanted.add, wanted.remove)
+    return success({"images": changed}, "changed")
+
+
+@app.get("/api/v1/tags")
+@login_required
+def list_tags():
+    """List the caller's tags, the most used first."""
+    return success({"tags": tags.list_tags(g.session.user_id)})
 
 
 # -----------------------------------------------------------------------------------------------

@@ -35,6 +35,10 @@ FIELDS = {
     "list_type": ("必须是数组", "must be an array"),
     "too_short": ("至少包含 {min_length} 项", "must have at least {min_length} items"),
     "too_long": ("最多包含 {max_length} 项", "must have at most {max_length} items"),
+    "too_many_tags": (
+        "会使一张图像的标签超过 {most} 个",
+        "would give an image more than {most} tags",
+    ),
     "time_type": ("必须是 ISO 8601 时间", "must be an ISO 8601 time"),
     "cursor_type": ("不是有效的游标", "is not a valid cursor"),
     "id_list": ("必须是以逗号分隔的 1 至 50 个编号", "must be 1 to 50 ids separated by commas"),
@@ -103,6 +107,7 @@ SUCCESS = {
     "session_ended": ("该会话已结束", "The session has ended"),
     "key_made": ("API 密钥已创建，仅显示这一次", "The key is made; it is shown only this once"),
     "key_revoked": ("API 密钥已撤销", "The key is revoked"),
+    "changed": ("修改成功", "Changed"),
     "generated": ("图像生成成功", "The image is ready"),
 }
 

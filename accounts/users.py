@@ -26,6 +26,9 @@ TABLES_OF_USERS = (
     "deleted_generations",
     "sessions",
     "api_keys",
+    "image_tags",
+    "trashed_generations",
+    "trashed_files",
 )
 
 

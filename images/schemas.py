@@ -24,6 +24,7 @@ from validation import (
     PROMPT,
     Digits,
     IdList,
+    Line,
     Prompt,
     QueryBool,
     QueryTime,
@@ -35,6 +36,7 @@ from validation import (
 MAX_ID = 2**31 - 1  # what the column holds
 MAX_PER_PAGE = 50
 MAX_IMAGES = 4  # of one request
+MAX_TAGS = 20  # of one image
 # Of the params that a request for a test image may carry beside ours.
 MAX_EXTRA_BYTES = 4000
 MAX_EXTRA_DEPTH = 20
@@ -43,6 +45,7 @@ MAX_EXTRA_DEPTH = 20
 Seed = Annotated[Whole | None, Field(ge=-1, le=MAX_SEED)]
 StrictBool = Annotated[bool, Field(strict=True)]
 ImageId = Annotated[Whole, Field(ge=1, le=MAX_ID)]
+Tag = Annotated[Line, Field(min_length=1, max_length=40, json_schema_extra={"pattern": PROMPT})]
 
 
 # -- Bodies -------------------------------------------------------------------------------------
@@ -129,6 +132,14 @@ class DeleteInput(BaseModel):
     ids: list[ImageId] = Field(min_length=1, max_length=100)
 
 
+class TagsInput(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    ids: list[ImageId] = Field(min_length=1, max_length=100)
+    add: list[Tag] = Field([], max_length=MAX_TAGS)
+    remove: list[Tag] = Field([], max_length=MAX_TAGS)
+
+
 ROW_TIME = r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?"
 
 
@@ -189,6 +200,8 @@ class HistoryQuery(BaseModel):
     model: str | None = Field(None, max_length=64)
     since: QueryTime | None = None
     until: QueryTime | None = None
+    # A URL has 4 KB.
+    tag: Annotated[list[Tag], Field(max_length=10)] | None = None
 
     @property
     def offset(self) -> int:

@@ -32,11 +32,15 @@ SQL_FILES = {
     "images/queue.py",
     "images/quota.py",
     "images/submit.py",
+    "images/tags.py",
 }
 TABLES = {
     "users",
     "image_generations",
     "deleted_generations",
+    "image_tags",
+    "trashed_generations",
+    "trashed_files",
     "idempotency_keys",
     "pending_deletions",
     "rate_limits",

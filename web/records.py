@@ -12,7 +12,7 @@ import messages
 from accounts import tokens
 from accounts.users import Account
 from engines.catalog import CHOICES, RANGES, Model, read_size
-from images import COMPLETED, FAILED, UNFINISHED, parameters, queue_status
+from images import COMPLETED, FAILED, UNFINISHED, parameters, queue_status, tags
 from images.history import Generation, Page
 from images.schemas import MAX_IMAGES, HistoryQuery, make_cursor
 from web.inputs import service_path
@@ -22,6 +22,7 @@ from web.responses import language, success, with_etag
 STRIPPED = "?metadata=strip"
 # How often a client may look again while something is unfinished.
 POLL_SECONDS = "2"
+MAX_LINK = 3000
 
 
 # -- Accounts -----------------------------------------------------------------------------------
@@ -146,6 +147,7 @@ def public_record(
         "width": shown_number(generation["width"]),
         "height": shown_number(generation["height"]),
         "favorite": bool(generation["favorite"]),
+        "tags": tags.read(generation["tags"]),
         "startedAt": iso_time(generation["started_at"]),
         "finishedAt": iso_time(generation["finished_at"]),
         "signedImageUrl": sign(image_url),
@@ -198,15 +200,17 @@ def history_page(page: Page, query: HistoryQuery) -> dict[str, Any]:
 def next_link(page: dict[str, Any]) -> dict[str, str]:
     """Return the header of RFC 8288 that leads to the next page, if there may be one.
 
-    Only one link: a proxy holds 4 KB of headers, and `q` can have 1800 bytes in it.
+    Only one link, and none that is long: a proxy holds 4 KB of headers, `q` can have 1800 bytes in
+    it, and each tag 360.
     """
     cursor = page["pagination"]["nextCursor"]
     if not cursor:
         return {}
-    asked = request.args.to_dict()
-    kept = {name: asked[name] for name in HistoryQuery.model_fields if name in asked}
-    kept.pop("page", None)
-    query = urlencode({**kept, "cursor": cursor})
+    asked = {name: request.args.getlist(name) for name in HistoryQuery.model_fields}
+    kept = {name: values[:1] for name, values in asked.items() if name not in ("page", "tag")}
+    query = urlencode({**kept, "tag": asked["tag"], "cursor": [cursor]}, doseq=True)
+    if len(query) > MAX_LINK:
+        return {}
     return {"Link": f'<{service_path()}{request.path}?{query}>; rel="next"'}
 
 
