@@ -26,12 +26,13 @@ from accounts.tokens import Session
 from config import settings
 from engines import catalog
 from errors import ApiError
-from images import COMPLETED, blocklist, gallery, queue, queue_status, tags
+from images import COMPLETED, blocklist, gallery, queue, queue_status, tags, trash
 from images import history as generations
 from images import quota as quotas
 from images.history import Generation
 from images.schemas import (
     DeleteInput,
+    DeleteQuery,
     DownloadQuery,
     FavoriteInput,
     FileQuery,
@@ -39,8 +40,10 @@ from images.schemas import (
     GenerateTestInput,
     HistoryQuery,
     IdsQuery,
+    RestoreInput,
     RetryInput,
     TagsInput,
+    TrashQuery,
 )
 from images.submit import submit
 from web import docs as documentation
@@ -305,10 +308,11 @@ def change_image(generation: Generation):
 
 
 @app.delete("/api/v1/images/<int:generation_id>")
-@owner_required
-def delete_image(generation: Generation):
-    """Delete a generation with its image and thumbnail."""
-    deleted = gallery.delete(g.session.user_id, [generation["id"]])
+@login_required
+def delete_image(generation_id: int):
+    """Delete a generation with its image and thumbnail, into the trash if there is one."""
+    purge = read_query(DeleteQuery).purge
+    deleted = gallery.delete_one(g.session.user_id, generation_id, purge)
     return success({"deleted": deleted}, "deleted")
 
 
@@ -316,8 +320,27 @@ def delete_image(generation: Generation):
 @login_required
 def delete_images():
     """Delete up to 100 generations; says which there were."""
-    deleted = gallery.delete(g.session.user_id, read_body(DeleteInput).ids)
+    purge = read_query(DeleteQuery).purge
+    deleted = gallery.delete(g.session.user_id, read_body(DeleteInput).ids, purge)
     return success({"deleted": deleted}, "deleted")
+
+
+@app.get("/api/v1/images/trash")
+@login_required
+def list_trash():
+    """Show what is in the caller's trash, from what came last, and when it is purged."""
+    query = read_query(TrashQuery)
+    user_id = g.session.user_id
+    rows = trash.list_trash(user_id, query.per_page, query.cursor)
+    return success(records.trash_page(rows, trash.count_trash(user_id), query))
+
+
+@app.post("/api/v1/images/restore")
+@login_required
+def restore_images():
+    """Put up to 100 generations from the trash back into the history; says which there were."""
+    restored = trash.restore(g.session.user_id, read_body(RestoreInput).ids)
+    return success({"restored": restored}, "restored")
 
 
 @app.get("/api/v1/images/quota")

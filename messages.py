@@ -107,6 +107,7 @@ SUCCESS = {
     "session_ended": ("该会话已结束", "The session has ended"),
     "key_made": ("API 密钥已创建，仅显示这一次", "The key is made; it is shown only this once"),
     "key_revoked": ("API 密钥已撤销", "The key is revoked"),
+    "restored": ("恢复成功", "Restored"),
     "changed": ("修改成功", "Changed"),
     "generated": ("图像生成成功", "The image is ready"),
 }

@@ -1,4 +1,4 @@
-"""SQL of `image_generations` as owners see it, and of `deleted_generations`, the tombstones.
+"""SQL of `image_generations` as owners see it.
 
 Ownership is in each WHERE: what is another's is as if it were not there.
 """
@@ -9,8 +9,7 @@ from typing import Any, NamedTuple, TypedDict
 import db
 from accounts import sessions
 from accounts.tokens import BadToken, Session
-from files import cleanup, storage
-from images import UNFINISHED, quota, search
+from images import search
 
 
 class Generation(TypedDict):
@@ -35,6 +34,7 @@ class Generation(TypedDict):
     started_at: str | None
     finished_at: str | None
     tags: str | None
+    kept_since: int
 
 
 COLUMNS = ", ".join(f"g.{name}" for name in Generation.__annotations__)
@@ -341,11 +341,6 @@ def get_owned(session: Session, generation_id: int) -> Generation | None:
     return row if row["id"] else None
 
 
-def was_deleted(user_id: int, generation_id: int) -> bool:
-    sql = "SELECT id FROM deleted_generations WHERE id = %s AND user_id = %s"
-    return db.one(sql, generation_id, user_id) is not None
-
-
 def set_favorite(user_id: int, generation_id: int, favorite: bool) -> bool:
     changed = db.execute(
         """
@@ -358,40 +353,3 @@ def set_favorite(user_id: int, generation_id: int, favorite: bool) -> bool:
         user_id=user_id,
     )
     return changed.count > 0
-
-
-def delete_generations(user_id: int, ids: list[int]) -> list[Generation]:
-    """Delete those of the generations that are the user's, and return what they were.
-
-    The deletion of their files is scheduled for now; the caller may delete them at once.
-    """
-    with db.transaction():
-        quota.lock_user(user_id)
-        # Their rows too, or a worker could complete one, and keep its files, while we delete it.
-        db.all(
-            f"""
-              SELECT id
-                FROM image_generations
-               WHERE user_id = %s AND id IN ({db.placeholders(ids)})
-            ORDER BY id
-                 FOR UPDATE
-            """,
-            user_id,
-            *ids,
-        )
-        generations = list_owned(user_id, ids)
-        for generation in generations:
-            if generation["status"] in UNFINISHED:
-                quota.refund(user_id, generation["id"])
-            db.execute("DELETE FROM image_generations WHERE id = %s", generation["id"])
-            db.execute("DELETE FROM image_tags WHERE generation_id = %s", generation["id"])
-            db.insert("deleted_generations", id=generation["id"], user_id=user_id)
-            cleanup.schedule_deletion(file_keys(generation), after_seconds=0)
-        quota.forget_images(user_id, len(generations))
-    return generations
-
-
-def file_keys(generation: Generation) -> list[str]:
-    """Return the keys of the image and its thumbnail, which an old row may have as one file."""
-    urls = {generation["image_url"], generation["thumbnail_url"]}
-    return sorted(storage.key_of(str(url)) for url in urls if url)

@@ -18,7 +18,7 @@ import messages
 import metrics
 from accounts import rate_limits, sessions
 from files import cleanup
-from images import COMPLETED, FAILED, PENDING, parameters, queue, results, submit
+from images import COMPLETED, FAILED, PENDING, parameters, queue, results, retention, submit
 from images.queue import Job
 
 LEASE_SECONDS = 30
@@ -155,3 +155,4 @@ def sweep() -> None:
     queue.delete_old_workers()
     rate_limits.delete_expired()
     sessions.delete_expired()
+    retention.sweep()

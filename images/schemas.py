@@ -3,6 +3,7 @@
 import json
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -132,6 +133,10 @@ class DeleteInput(BaseModel):
     ids: list[ImageId] = Field(min_length=1, max_length=100)
 
 
+class RestoreInput(DeleteInput):
+    pass
+
+
 class TagsInput(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -146,26 +151,36 @@ ROW_TIME = r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})
 # -- Queries ------------------------------------------------------------------------------------
 
 
-def make_cursor(created_at: str, generation_id: int) -> str:
-    """Return the cursor of the page that begins after this generation."""
-    text = f"{created_at}|{generation_id}"
+def make_cursor(moment: str | int, generation_id: int) -> str:
+    """Return the cursor of the page that begins after this generation, by a time of it."""
+    text = f"{moment}|{generation_id}"
     return urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
 def read_cursor(cursor: str) -> tuple[str, int]:
     """Return the (created_at, id) that make_cursor() was given."""
+    return split_cursor(cursor, is_row_time)
+
+
+def read_trash_cursor(cursor: str) -> tuple[int, int]:
+    """Return the (trashed_at, id) that make_cursor() was given."""
+    trashed_at, number = split_cursor(cursor, re.compile("[0-9]{1,18}").fullmatch)
+    return int(trashed_at), number
+
+
+def split_cursor(cursor: str, is_time: Callable[[str], Any]) -> tuple[str, int]:
     padding = "=" * (-len(cursor) % 4)
     try:
         text = urlsafe_b64decode(cursor + padding).decode()
-        created_at, _, number = text.rpartition("|")
-        if not re.fullmatch(r"[0-9]{1,18}", number) or not is_row_time(created_at):
+        moment, _, number = text.rpartition("|")
+        if not re.fullmatch(r"[0-9]{1,18}", number) or not is_time(moment):
             raise ValueError
         # One spelling: nothing was left out of the letters, digits or bits.
-        if cursor != make_cursor(created_at, int(number)):
+        if cursor != make_cursor(moment, int(number)):
             raise ValueError
     except ValueError:
         raise PydanticCustomError("cursor_type", "cursor") from None
-    return created_at, int(number)
+    return moment, int(number)
 
 
 def is_row_time(text: str) -> bool:
@@ -190,9 +205,24 @@ Cursor = Annotated[
 ]
 
 
+TrashCursor = Annotated[
+    tuple[int, int], BeforeValidator(read_trash_cursor), WithJsonSchema({"type": "string"})
+]
+PerPage = Annotated[Digits, AfterValidator(cap_per_page)]
+
+
+class TrashQuery(BaseModel):
+    per_page: PerPage = Field(10, ge=1)
+    cursor: TrashCursor | None = None
+
+
+class DeleteQuery(BaseModel):
+    purge: QueryBool = False
+
+
 class HistoryQuery(BaseModel):
     page: Digits = Field(1, ge=1)
-    per_page: Annotated[Digits, AfterValidator(cap_per_page)] = Field(10, ge=1)
+    per_page: PerPage = Field(10, ge=1)
     cursor: Cursor | None = None
     status: Literal[STATUSES] | None = None
     q: Annotated[str, Field(max_length=200), AfterValidator(check_prompt)] | None = None

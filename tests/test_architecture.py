@@ -28,11 +28,13 @@ SQL_FILES = {
     "accounts/sessions.py",
     "accounts/users.py",
     "files/cleanup.py",
+    "files/withheld.py",
     "images/history.py",
     "images/queue.py",
     "images/quota.py",
     "images/submit.py",
     "images/tags.py",
+    "images/trash.py",
 }
 TABLES = {
     "users",

@@ -15,6 +15,7 @@ from openapi_spec_validator import validate
 from PIL import Image
 
 import app as service
+import config
 import db
 import errors
 import heavy
@@ -393,6 +394,20 @@ def remove(person: Person, ids: list):
     return person.post("/api/v1/images/delete", json={"ids": ids})
 
 
+PURGE = "/api/v1/images/delete?purge=true"
+
+
+def trash_page(person: Person):
+    config.settings.TRASH_DAYS = 7
+    number = person.generate().json["data"]["id"]
+    person.post("/api/v1/images/delete", json={"ids": [number]})
+    return person.get("/api/v1/images/trash?per_page=1")
+
+
+def restore(person: Person, ids: list):
+    return person.post("/api/v1/images/restore", json={"ids": ids})
+
+
 def tag(person: Person, ids: list):
     return person.post("/api/v1/images/tags", json={"ids": ids, "add": ["Sunset", "海"]})
 
@@ -428,6 +443,12 @@ ANSWERS = {
         304,
         lambda alice: alice.get("/api/v1/images?ids=1", headers={"If-None-Match": "*"}),
     ),
+    "purge": (200, lambda alice: submit(alice) and alice.post(PURGE, json={"ids": [1]})),
+    "bad purge": (400, lambda alice: alice.post(f"{PURGE}x", json={"ids": [1]})),
+    "trash": (200, lambda alice: trash_page(alice)),
+    "bad trash": (400, lambda alice: alice.get("/api/v1/images/trash?cursor=x&per_page=0")),
+    "restore": (200, lambda alice: trash_page(alice) and restore(alice, [1, 999])),
+    "restore nothing": (400, lambda alice: restore(alice, [])),
     "tag": (200, lambda alice: submit(alice) and tag(alice, [1, 999])),
     "tag nothing": (400, lambda alice: tag(alice, [])),
     "tags": (200, lambda alice: submit(alice) and tag(alice, [1]) and alice.get("/api/v1/tags")),
@@ -509,6 +530,9 @@ ANSWERS_ABOUT_ONE = {
         f"{ONE}/cancel",
         lambda alice, url: alice.post(f"{url}/cancel") and alice.post(f"{url}/cancel"),
     ),
+    "purge": (200, ONE, lambda alice, url: alice.open("DELETE", f"{url}?purge=true")),
+    "bad purge": (400, ONE, lambda alice, url: alice.open("DELETE", f"{url}?purge=x")),
+    "delete what is not there": (404, ONE, lambda alice, url: alice.open("DELETE", f"{url}99")),
     "deleted": (410, ONE, lambda alice, url: alice.open("DELETE", url) and alice.get(url)),
 }
 

@@ -65,6 +65,9 @@ def complete_document() -> Node:
             complete_responses(operation["responses"])
             complete_body(operation, schemas)
             complete_query(operation, schemas)
+    # A query is served as its parameters alone; several operations may have the same.
+    for name in [name for name in schemas if name.endswith("Query")]:
+        del schemas[name]
     return found
 
 
@@ -206,7 +209,6 @@ def complete_query(operation: Node, schemas: Node) -> None:
     if not name:
         return
     model = model_schema(name, schemas)
-    del schemas[name]
     required = model.get("required", [])
     parameters = operation.setdefault("parameters", [])
     for field, schema in model["properties"].items():

@@ -12,9 +12,9 @@ import messages
 from accounts import tokens
 from accounts.users import Account
 from engines.catalog import CHOICES, RANGES, Model, read_size
-from images import COMPLETED, FAILED, UNFINISHED, parameters, queue_status, tags
+from images import COMPLETED, FAILED, UNFINISHED, parameters, queue_status, retention, tags
 from images.history import Generation, Page
-from images.schemas import MAX_IMAGES, HistoryQuery, make_cursor
+from images.schemas import MAX_IMAGES, HistoryQuery, TrashQuery, make_cursor
 from web.inputs import service_path
 from web.responses import language, success, with_etag
 
@@ -150,6 +150,8 @@ def public_record(
         "tags": tags.read(generation["tags"]),
         "startedAt": iso_time(generation["started_at"]),
         "finishedAt": iso_time(generation["finished_at"]),
+        "expiresAt": iso_seconds(retention.expires_at(generation)),
+        "purgesAt": None,
         "signedImageUrl": sign(image_url),
         "signedThumbnailUrl": sign(thumbnail_url),
         "signedStrippedUrl": sign(image_url and image_url + STRIPPED),
@@ -195,6 +197,25 @@ def history_page(page: Page, query: HistoryQuery) -> dict[str, Any]:
         "nextCursor": make_cursor(*page.end) if page.end else None,
     }
     return {"records": public_records(page.generations), "pagination": pagination}
+
+
+def trash_page(rows: list[db.Row], total: int, query: TrashQuery) -> dict[str, Any]:
+    is_full = len(rows) == query.per_page
+    last = rows[-1] if is_full else None
+    pagination = {
+        "total": total,
+        "perPage": query.per_page,
+        "nextCursor": make_cursor(last["trashed_at"], last["id"]) if last else None,
+    }
+    return {"records": [trashed_record(row) for row in rows], "pagination": pagination}
+
+
+def trashed_record(row: db.Row) -> dict[str, Any]:
+    """Return a record of the trash, whose files nobody gets, so that it leads to none."""
+    hidden = {**row, "image_url": None, "thumbnail_url": None}
+    record = public_record(hidden, None, None, sign=lambda url: None)
+    purges_at = retention.purges_at(row["trashed_at"])
+    return {**record, "expiresAt": None, "purgesAt": iso_seconds(purges_at)}
 
 
 def next_link(page: dict[str, Any]) -> dict[str, str]:
