@@ -38,6 +38,8 @@ from images import (
     queue,
     queue_status,
     shares,
+    tags,
+    trash,
 )
 from images import history as generations
 from images import quota as quotas
@@ -46,6 +48,7 @@ from images.schemas import (
     MAX_ID,
     ArchiveInput,
     DeleteInput,
+    DeleteQuery,
     DownloadQuery,
     FavoriteInput,
     FileQuery,
@@ -54,8 +57,11 @@ from images.schemas import (
     HistoryQuery,
     IdsQuery,
     LinkQuery,
+    RestoreInput,
     RetryInput,
     ShareInput,
+    TagsInput,
+    TrashQuery,
 )
 from images.submit import submit
 from web import docs as documentation
@@ -353,10 +359,11 @@ def change_image(generation: Generation):
 
 
 @app.delete("/api/v1/images/<int:generation_id>")
-@owner_required
-def delete_image(generation: Generation):
-    """Delete a generation with its image and thumbnail."""
-    deleted = gallery.delete(g.session.user_id, [generation["id"]])
+@login_required
+def delete_image(generation_id: int):
+    """Delete a generation with its image and thumbnail, into the trash if there is one."""
+    purge = read_query(DeleteQuery).purge
+    deleted = gallery.delete_one(g.session.user_id, generation_id, purge)
     return success({"deleted": deleted}, "deleted")
 
 
@@ -364,8 +371,27 @@ def delete_image(generation: Generation):
 @login_required
 def delete_images():
     """Delete up to 100 generations; says which there were."""
-    deleted = gallery.delete(g.session.user_id, read_body(DeleteInput).ids)
+    purge = read_query(DeleteQuery).purge
+    deleted = gallery.delete(g.session.user_id, read_body(DeleteInput).ids, purge)
     return success({"deleted": deleted}, "deleted")
+
+
+@app.get("/api/v1/images/trash")
+@login_required
+def list_trash():
+    """Show what is in the caller's trash, from what came last, and when it is purged."""
+    query = read_query(TrashQuery)
+    user_id = g.session.user_id
+    rows = trash.list_trash(user_id, query.per_page, query.cursor)
+    return success(records.trash_page(rows, trash.count_trash(user_id), query))
+
+
+@app.post("/api/v1/images/restore")
+@login_required
+def restore_images():
+    """Put up to 100 generations from the trash back into the history; says which there were."""
+    restored = trash.restore(g.session.user_id, read_body(RestoreInput).ids)
+    return success({"restored": restored}, "restored")
 
 
 @app.get("/api/v1/images/quota")
@@ -379,12 +405,28 @@ def quota():
 @token_required
 def history(session: Session):
     """Show one page of the caller's generations, newest first, filtered if asked for."""
-    query = read_query(HistoryQuery)
+    query = read_query(HistoryQuery, repeated=("tag",))
     found = generations.list_generations(
         session, query.per_page, query.offset, query.cursor, query.filters
     )
     page = records.history_page(found, query)
     return *success(page), records.next_link(page)
+
+
+@app.post("/api/v1/images/tags")
+@login_required
+def change_tags():
+    """Add tags to up to 100 generations, and remove others; says which there were."""
+    wanted = read_body(TagsInput)
+    changed = tags.change(g.session.user_id, wanted.ids, wanted.add, wanted.remove)
+    return success({"images": changed}, "changed")
+
+
+@app.get("/api/v1/tags")
+@login_required
+def list_tags():
+    """List the caller's tags, the most used first."""
+    return success({"tags": tags.list_tags(g.session.user_id)})
 
 
 # -----------------------------------------------------------------------------------------------

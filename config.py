@@ -277,6 +277,8 @@ class Settings:
     SUBMITS_PER_MINUTE: int = setting(120, number(int, 1, 10**6))
     QUOTA_TIMEZONE: tzinfo = setting(UTC, time_zone)
     MAX_QUEUE: int = setting(1000, number(int, 1, 10**6))
+    IMAGE_DAYS: int = setting(0, number(int, 0, 36500))
+    TRASH_DAYS: int = setting(0, number(int, 0, 3650))
     PROMPT_BLOCKLIST: str = setting("", existing_file)
     MAX_RESULT_PIXELS: int = setting(100_000_000, number(int, 10**6, 178 * 10**6))
     EMBED_METADATA: bool = setting(True, on_or_off)

@@ -66,6 +66,7 @@ ERRORS = {
         410,
         "邀请码已过期或已撤销",
         "That invite code has expired, or was revoked",
+    ),
     "no_image": (409, "没有可用的图像", "There is no finished image"),
     "too_many_shares": (
         409,

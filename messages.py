@@ -36,6 +36,10 @@ FIELDS = {
     "list_type": ("必须是数组", "must be an array"),
     "too_short": ("至少包含 {min_length} 项", "must have at least {min_length} items"),
     "too_long": ("最多包含 {max_length} 项", "must have at most {max_length} items"),
+    "too_many_tags": (
+        "会使一张图像的标签超过 {most} 个",
+        "would give an image more than {most} tags",
+    ),
     "time_type": ("必须是 ISO 8601 时间", "must be an ISO 8601 time"),
     "cursor_type": ("不是有效的游标", "is not a valid cursor"),
     "ids_and_filters": ("中不能同时有 ids 和筛选条件", "cannot have both ids and filters"),
@@ -110,6 +114,8 @@ SUCCESS = {
     "key_revoked": ("API 密钥已撤销", "The key is revoked"),
     "redeemed": ("邀请码已兑换", "The invite code is redeemed"),
     "shared": ("分享成功", "Shared"),
+    "restored": ("恢复成功", "Restored"),
+    "changed": ("修改成功", "Changed"),
     "generated": ("图像生成成功", "The image is ready"),
 }
 

@@ -106,6 +106,14 @@ def check_prompt(text: str) -> str:
     return text
 
 
+def one_line(value: Any) -> Any:
+    """Return a text in one Unicode form and on one line; "" if it shows nothing."""
+    value = empty_if_invisible(value)
+    if not isinstance(value, str):
+        return value
+    return unicodedata.normalize("NFC", " ".join(value.split()))
+
+
 # -- Numbers, switches and times ---------------------------------------------------------------
 
 
@@ -171,6 +179,7 @@ def read_id_list(text: str) -> list[int]:
 Whole = Annotated[int, BeforeValidator(check_whole)]
 Real = Annotated[float, BeforeValidator(check_real)]
 Prompt = Annotated[str, BeforeValidator(empty_if_invisible), AfterValidator(check_prompt)]
+Line = Annotated[str, BeforeValidator(one_line), AfterValidator(check_prompt)]
 # In queries, where everything is text.
 Digits = Annotated[int, BeforeValidator(read_digits)]
 QueryBool = Annotated[bool, BeforeValidator(read_bool)]

@@ -13,6 +13,7 @@ import db
 from accounts import api_keys, tokens
 from accounts.tokens import BadToken, Session
 from config import settings
+from files.withheld import IS_WITHHELD
 
 HOUR_SECONDS = 3600
 DAY_SECONDS = 86400
@@ -70,8 +71,18 @@ def check(session: Session) -> None:
         raise BadToken
 
 
-def find_of_link(user_id: int, session_id: str) -> Session | None:
-    """Return the session that made a signed link, or None if it has ended.
+def check_for_file(session: Session, file_key: str) -> bool:
+    """Do the same, and tell if the file is withheld from everybody."""
+    sql = f"SELECT {IS_WITHHELD} AS is_withheld FROM users AS u WHERE {condition(session)}"
+    row = db.one(sql, file_key=file_key, **session._asdict())
+    if not row:
+        raise BadToken
+    return bool(row["is_withheld"])
+
+
+def find_of_link(user_id: int, session_id: str, file_key: str) -> tuple[Session | None, bool]:
+    """Return the session that made a signed link, or None if it has ended; and if the file is
+    withheld from everybody.
 
     A link of the release before names no session.
     """
@@ -80,20 +91,21 @@ def find_of_link(user_id: int, session_id: str) -> Session | None:
         SELECT u.token_version,
                EXISTS (SELECT 1 FROM sessions AS s
                         WHERE s.id = %(session_id)s AND s.user_id = u.id) AS is_session,
-               EXISTS ({api_keys.OF_LINK}) AS is_key
+               EXISTS ({api_keys.OF_LINK}) AS is_key,
+               {IS_WITHHELD} AS is_withheld
           FROM users AS u
          WHERE u.id = %(user_id)s AND u.is_disabled = 0
         """,
         user_id=user_id,
         session_id=session_id,
+        file_key=file_key,
     )
-    if not row:
-        return None
-    if row["is_key"]:
-        return Session(user_id, 0, session_id)
-    if row["is_session"] or not session_id:
-        return Session(user_id, row["token_version"], session_id)
-    return None
+    session = None
+    if row and row["is_key"]:
+        session = Session(user_id, 0, session_id)
+    elif row and (row["is_session"] or not session_id):
+        session = Session(user_id, row["token_version"], session_id)
+    return session, bool(row and row["is_withheld"])
 
 
 # -- Sessions begin, go on and end --------------------------------------------------------------

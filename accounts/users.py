@@ -30,6 +30,9 @@ TABLES_OF_USERS = (
     "invite_uses",
     "shares",
     "archive_links",
+    "image_tags",
+    "trashed_generations",
+    "trashed_files",
 )
 
 

@@ -32,7 +32,7 @@ import config
 import db
 import migrations
 from accounts.tokens import Session
-from images import history
+from images import history, trash
 from pool import connect
 from tests.servers import ROOT, MariaDB, clean_environment, free_port
 
@@ -435,7 +435,7 @@ def file_findings(rows: list[dict], uploads: Path) -> Iterator[Finding]:
     owned = {}
     wrong = []
     for row in rows:
-        keys = history.file_keys(row)
+        keys = trash.file_keys(row)
         owned |= dict.fromkeys(keys, row)
         if len(keys) != (2 if row["status"] == "completed" else 0):
             wrong.append(row)

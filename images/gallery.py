@@ -7,12 +7,23 @@ import db
 import heavy
 import validation
 from accounts.tokens import Session
+from config import settings
 from engines import catalog
 from errors import ApiError
-from files import cleanup, storage
-from images import FAILED, PENDING, UNFINISHED, blocklist, history, jobs, parameters, queue
+from files import storage
+from images import (
+    FAILED,
+    PENDING,
+    UNFINISHED,
+    blocklist,
+    history,
+    jobs,
+    parameters,
+    queue,
+    trash,
+)
 from images.history import Generation
-from images.schemas import GenerateInput, GenerateTestInput, TestParams
+from images.schemas import MAX_ID, GenerateInput, GenerateTestInput, TestParams
 from images.submit import UsedKey, submit, submit_rows
 
 # How long a repeated request for a test image waits for the one that draws it.
@@ -84,7 +95,7 @@ def _take_back(
     is_shared = used_key and not job
     if is_shared and _read_again(user_id, record)["status"] not in (PENDING, FAILED):
         return  # another request with the key draws it, or has drawn it
-    delete(user_id, [record["id"]])
+    delete(user_id, [record["id"]], purge=True)
     if used_key:
         used_key.forget(user_id)
 
@@ -132,9 +143,26 @@ def _read_again(user_id: int, generation: Generation) -> Generation:
     return found[0]
 
 
-def delete(user_id: int, ids: list[int]) -> list[int]:
-    """Delete generations of the user with their files; return the ids of those there were."""
-    deleted = history.delete_generations(user_id, ids)
-    for generation in deleted:
-        cleanup.delete_files(history.file_keys(generation))
-    return [generation["id"] for generation in deleted]
+def delete(user_id: int, ids: list[int], purge: bool = False) -> list[int]:
+    """Delete generations of the user, and return the ids of those there were.
+
+    They go into the trash if there is one. To purge is to delete for good, with the files, also
+    what is in the trash already.
+    """
+    into_trash = settings.TRASH_DAYS > 0 and not purge
+    deleted = trash.take_out(user_id, ids, into_trash)
+    if purge:
+        deleted += trash.purge(user_id, ids)
+    if not into_trash:
+        trash.delete_files(deleted)
+    return sorted(generation["id"] for generation in deleted)
+
+
+def delete_one(user_id: int, generation_id: int, purge: bool) -> list[int]:
+    """Do the same with one. Raises ApiError if it was deleted before, or never there."""
+    known_id = min(generation_id, MAX_ID)
+    deleted = delete(user_id, [known_id], purge) if generation_id == known_id else []
+    if not deleted:
+        was_deleted = trash.was_deleted(user_id, known_id)
+        raise ApiError("image_deleted" if was_deleted else "not_found")
+    return deleted

@@ -1,4 +1,4 @@
-"""SQL of `image_generations` as owners see it, and of `deleted_generations`, the tombstones.
+"""SQL of `image_generations` as owners see it.
 
 Ownership is in each WHERE: what is another's is as if it were not there.
 """
@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, TypedDict
 import db
 from accounts import sessions
 from accounts.tokens import BadToken, Session
-from files import cleanup, storage
-from images import UNFINISHED, quota, search, shares
+from files import storage
+from images import search
 
 
 class Generation(TypedDict):
@@ -34,6 +34,8 @@ class Generation(TypedDict):
     favorite: int
     started_at: str | None
     finished_at: str | None
+    tags: str | None
+    kept_since: int
 
 
 COLUMNS = ", ".join(f"g.{name}" for name in Generation.__annotations__)
@@ -51,7 +53,22 @@ FILTERS = {
     "q": "INSTR(COALESCE(search_text, LOWER(prompt_text)), %(q)s) > 0",
 }
 # Each has an index of its own, in the order of time.
-INDEXED = {"status", "favorite", "model"}
+INDEXED = {"status", "favorite", "model", "tag"}
+# Where generations with a tag are read from: the index of the tag leads to them.
+TAGGED = """
+    (SELECT t.generation_id AS id, t.user_id, t.created_at, g.status, g.favorite, g.model,
+            g.search_text, g.prompt_text
+       FROM image_tags AS t
+       JOIN image_generations AS g ON g.id = t.generation_id
+      WHERE t.user_id = %(user_id)s AND t.tag_key = %(tag)s) AS tagged
+"""
+ALSO_TAGGED = """
+    EXISTS (SELECT 1
+              FROM image_tags AS also
+             WHERE also.generation_id = tagged.id AND also.tag_key = %({name})s)
+"""
+# Of texts, and of a second tag, there is none.
+SEARCHED = {"q", "tag_1"}
 TIMES = {"since", "until"}
 AFTER_CURSOR = """
     created_at <= %(after_time)s AND (created_at < %(after_time)s OR id < %(after_id)s)
@@ -90,11 +107,11 @@ def list_generations(
     Raises BadToken; and TooManySearches, Busy or TooSlow if more than the near end of an index has
     to be read.
     """
-    filters = filters or {}
+    filters = with_tags(filters or {})
     values = {**session._asdict(), **filters, "limit": limit, "offset": offset}
     if after:
         values["after_time"], values["after_id"] = after
-    if "q" not in filters and len(INDEXED & filters.keys()) <= 1:
+    if not SEARCHED & filters.keys() and len(INDEXED & filters.keys()) <= 1:
         if offset <= DEEP_OFFSET:
             return _page(session, filters, values)
         return search.run(session.user_id, _page, session, filters, values, MAX_SECONDS)
@@ -107,11 +124,12 @@ def _page(session: Session, filters: db.Row, values: db.Row, seconds: int = 0) -
 
     The statement also makes the check that every request makes: raises BadToken.
     """
+    source = _source(filters)
     conditions = _conditions(filters)
-    total = _count_some(conditions) if filters else "image_count"
+    total = _count_some(source, conditions) if filters else "image_count"
     if "after_id" in values:
         conditions.append(AFTER_CURSOR)
-    rows = db.all_within(seconds, _select_page(session, total, conditions), **values)
+    rows = db.all_within(seconds, _select_page(session, source, total, conditions), **values)
     if not rows:
         raise BadToken
     generations = _newest_first([row for row in rows if row["id"]])
@@ -119,8 +137,26 @@ def _page(session: Session, filters: db.Row, values: db.Row, seconds: int = 0) -
     return Page(generations, rows[0]["total"], _place(generations[-1]) if is_full else None)
 
 
+def with_tags(filters: db.Row) -> db.Row:
+    """Return the filters with a name for each tag: `tag` for the first, then `tag_1` and so on."""
+    others = {name: value for name, value in filters.items() if name != "tag"}
+    keys = dict.fromkeys(map(search.fold, filters.get("tag", [])))
+    tags = {f"tag_{number}" if number else "tag": key for number, key in enumerate(keys)}
+    return {**others, **tags}
+
+
+def _source(filters: Iterable[str]) -> str:
+    return TAGGED if "tag" in filters else "image_generations"
+
+
 def _conditions(names: Iterable[str]) -> list[str]:
-    return ["user_id = %(user_id)s", *(FILTERS[name] for name in names)]
+    conditions = ["user_id = %(user_id)s"]
+    for name in names:
+        if name.startswith("tag_"):
+            conditions.append(ALSO_TAGGED.format(name=name))
+        elif name != "tag":
+            conditions.append(FILTERS[name])
+    return conditions
 
 
 def _newest_first(rows: list[db.Row]) -> list[db.Row]:
@@ -140,17 +176,17 @@ def _place(row: db.Row) -> tuple[str, int] | None:
     return (row["created_at"], row["id"]) if row["created_at"] else None
 
 
-def _count_some(conditions: list[str]) -> str:
+def _count_some(source: str, conditions: list[str]) -> str:
     return f"""
         (SELECT COUNT(*)
            FROM (SELECT 1
-                   FROM image_generations
+                   FROM {source}
                   WHERE {" AND ".join(conditions)}
                   LIMIT {MAX_COUNT}) AS found)
     """
 
 
-def _select_page(session: Session, total: str, conditions: list[str]) -> str:
+def _select_page(session: Session, source: str, total: str, conditions: list[str]) -> str:
     """Return the statement for a page, which has a row without a generation if there is none.
 
     The inner query reads an index alone, so that a deep page costs little.
@@ -161,7 +197,7 @@ def _select_page(session: Session, total: str, conditions: list[str]) -> str:
                      FROM users AS u
                     WHERE {sessions.condition(session)}) AS account
         LEFT JOIN (SELECT id
-                     FROM image_generations
+                     FROM {source}
                     WHERE {" AND ".join(conditions)}
                  ORDER BY created_at DESC, id DESC
                     LIMIT %(limit)s OFFSET %(offset)s) AS page ON 1 = 1
@@ -174,6 +210,7 @@ def _search(filters: db.Row, values: db.Row) -> Page:
 
     The total counts what was found up to the end of the page, and one if there is more.
     """
+    source = _source(filters)
     within = _conditions(TIMES & filters.keys())
     conditions = _conditions(filters)
     if "after_id" in values:
@@ -181,14 +218,14 @@ def _search(filters: db.Row, values: db.Row) -> Page:
         conditions.append(AFTER_CURSOR)
     if "q" in filters:
         values["q"] = search.fold(filters["q"])
-    last = _newest(within, values, 1, MAX_LOOKED_THROUGH - 1)
+    last = _newest(source, within, values, 1, MAX_LOOKED_THROUGH - 1)
     end = _place(last[0]) if last else None
     if end:
         values["end_time"], values["end_id"] = end
         conditions.append(UP_TO_END)
     first = values["offset"]
     past = min(first + values["limit"], MAX_COUNT)
-    found = _newest(conditions, values, past + 1)
+    found = _newest(source, conditions, values, past + 1)
     shown = found[first:past]
     if len(shown) == values["limit"]:
         end = _place(shown[-1])
@@ -196,12 +233,14 @@ def _search(filters: db.Row, values: db.Row) -> Page:
     return Page(_newest_first(generations), min(len(found), MAX_COUNT), end)
 
 
-def _newest(conditions: list[str], values: db.Row, most: int, skipped: int = 0) -> list[db.Row]:
+def _newest(
+    source: str, conditions: list[str], values: db.Row, most: int, skipped: int = 0
+) -> list[db.Row]:
     return db.all_within(
         MAX_SECONDS,
         f"""
           SELECT id, created_at
-            FROM image_generations
+            FROM {source}
            WHERE {" AND ".join(conditions)}
         ORDER BY created_at DESC, id DESC
            LIMIT %(most)s OFFSET %(skipped)s
@@ -334,11 +373,6 @@ def get_owned(session: Session, generation_id: int) -> Generation | None:
     return row if row["id"] else None
 
 
-def was_deleted(user_id: int, generation_id: int) -> bool:
-    sql = "SELECT id FROM deleted_generations WHERE id = %s AND user_id = %s"
-    return db.one(sql, generation_id, user_id) is not None
-
-
 def set_favorite(user_id: int, generation_id: int, favorite: bool) -> bool:
     changed = db.execute(
         """
@@ -353,45 +387,8 @@ def set_favorite(user_id: int, generation_id: int, favorite: bool) -> bool:
     return changed.count > 0
 
 
-def delete_generations(user_id: int, ids: list[int]) -> list[Generation]:
-    """Delete those of the generations that are the user's, and return what they were.
-
-    The deletion of their files is scheduled for now; the caller may delete them at once.
-    """
-    with db.transaction():
-        quota.lock_user(user_id)
-        # Their rows too, or a worker could complete one, and keep its files, while we delete it.
-        db.all(
-            f"""
-              SELECT id
-                FROM image_generations
-               WHERE user_id = %s AND id IN ({db.placeholders(ids)})
-            ORDER BY id
-                 FOR UPDATE
-            """,
-            user_id,
-            *ids,
-        )
-        generations = list_owned(user_id, ids)
-        for generation in generations:
-            if generation["status"] in UNFINISHED:
-                quota.refund(user_id, generation["id"])
-            db.execute("DELETE FROM image_generations WHERE id = %s", generation["id"])
-            db.insert("deleted_generations", id=generation["id"], user_id=user_id)
-            cleanup.schedule_deletion(file_keys(generation), after_seconds=0)
-        shares.delete_shares_of([generation["id"] for generation in generations])
-        quota.forget_images(user_id, len(generations))
-    return generations
-
-
 def image_key(user_id: int, url: str) -> str | None:
     """Return the key of an image; None if it is not in the user's folder, as in odd old rows."""
     key = storage.key_of(url)
     folder, _, name = key.rpartition("/")
     return key if name and folder == f"generated_images/{user_id}" else None
-
-
-def file_keys(generation: Generation) -> list[str]:
-    """Return the keys of the image and its thumbnail, which an old row may have as one file."""
-    urls = {generation["image_url"], generation["thumbnail_url"]}
-    return sorted(storage.key_of(str(url)) for url in urls if url)

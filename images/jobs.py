@@ -27,6 +27,7 @@ from images import (
     parameters,
     queue,
     results,
+    retention,
     shares,
     submit,
 )
@@ -169,3 +170,4 @@ def sweep() -> None:
     sessions.delete_expired()
     shares.delete_expired()
     archive_links.delete_expired()
+    retention.sweep()

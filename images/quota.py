@@ -242,9 +242,18 @@ def reserve_again(user_id: int, generation_id: int) -> None:
     api_keys.change_count(generation_id, by=1)
 
 
-def forget_images(user_id: int, number: int) -> None:
-    """Lower the number of images the user has, because so many were deleted."""
-    db.execute("UPDATE users SET image_count = image_count - %s WHERE id = %s", number, user_id)
+def forget_images(user_id: int, number: int, file_bytes: int = 0) -> None:
+    """Lower the number of images the user has, and of their bytes, because they were deleted."""
+    db.execute(
+        """
+        UPDATE users
+           SET image_count = image_count - %s, storage_bytes = storage_bytes - %s
+         WHERE id = %s
+        """,
+        number,
+        file_bytes,
+        user_id,
+    )
 
 
 def get_quota(user_id: int) -> db.Row:

@@ -3,6 +3,7 @@
 import json
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -24,6 +25,7 @@ from validation import (
     PROMPT,
     Digits,
     IdList,
+    Line,
     Prompt,
     QueryBool,
     QueryTime,
@@ -36,6 +38,7 @@ from validation import (
 MAX_ID = 2**31 - 1  # what the column holds
 MAX_PER_PAGE = 50
 MAX_IMAGES = 4  # of one request
+MAX_TAGS = 20  # of one image
 # Of the params that a request for a test image may carry beside ours.
 MAX_EXTRA_BYTES = 4000
 MAX_EXTRA_DEPTH = 20
@@ -44,6 +47,7 @@ MAX_EXTRA_DEPTH = 20
 Seed = Annotated[Whole | None, Field(ge=-1, le=MAX_SEED)]
 StrictBool = Annotated[bool, Field(strict=True)]
 ImageId = Annotated[Whole, Field(ge=1, le=MAX_ID)]
+Tag = Annotated[Line, Field(min_length=1, max_length=40, json_schema_extra={"pattern": PROMPT})]
 
 
 # -- Bodies -------------------------------------------------------------------------------------
@@ -168,32 +172,54 @@ class ShareInput(BaseModel):
     days: Whole = Field(7, ge=1, le=MAX_SHARE_DAYS)
 
 
+class RestoreInput(DeleteInput):
+    pass
+
+
+class TagsInput(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    ids: list[ImageId] = Field(min_length=1, max_length=100)
+    add: list[Tag] = Field([], max_length=MAX_TAGS)
+    remove: list[Tag] = Field([], max_length=MAX_TAGS)
+
+
 ROW_TIME = r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?"
 
 
 # -- Queries ------------------------------------------------------------------------------------
 
 
-def make_cursor(created_at: str, generation_id: int) -> str:
-    """Return the cursor of the page that begins after this generation."""
-    text = f"{created_at}|{generation_id}"
+def make_cursor(moment: str | int, generation_id: int) -> str:
+    """Return the cursor of the page that begins after this generation, by a time of it."""
+    text = f"{moment}|{generation_id}"
     return urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
 def read_cursor(cursor: str) -> tuple[str, int]:
     """Return the (created_at, id) that make_cursor() was given."""
+    return split_cursor(cursor, is_row_time)
+
+
+def read_trash_cursor(cursor: str) -> tuple[int, int]:
+    """Return the (trashed_at, id) that make_cursor() was given."""
+    trashed_at, number = split_cursor(cursor, re.compile("[0-9]{1,18}").fullmatch)
+    return int(trashed_at), number
+
+
+def split_cursor(cursor: str, is_time: Callable[[str], Any]) -> tuple[str, int]:
     padding = "=" * (-len(cursor) % 4)
     try:
         text = urlsafe_b64decode(cursor + padding).decode()
-        created_at, _, number = text.rpartition("|")
-        if not re.fullmatch(r"[0-9]{1,18}", number) or not is_row_time(created_at):
+        moment, _, number = text.rpartition("|")
+        if not re.fullmatch(r"[0-9]{1,18}", number) or not is_time(moment):
             raise ValueError
         # One spelling: nothing was left out of the letters, digits or bits.
-        if cursor != make_cursor(created_at, int(number)):
+        if cursor != make_cursor(moment, int(number)):
             raise ValueError
     except ValueError:
         raise PydanticCustomError("cursor_type", "cursor") from None
-    return created_at, int(number)
+    return moment, int(number)
 
 
 def is_row_time(text: str) -> bool:
@@ -218,9 +244,24 @@ Cursor = Annotated[
 ]
 
 
+TrashCursor = Annotated[
+    tuple[int, int], BeforeValidator(read_trash_cursor), WithJsonSchema({"type": "string"})
+]
+PerPage = Annotated[Digits, AfterValidator(cap_per_page)]
+
+
+class TrashQuery(BaseModel):
+    per_page: PerPage = Field(10, ge=1)
+    cursor: TrashCursor | None = None
+
+
+class DeleteQuery(BaseModel):
+    purge: QueryBool = False
+
+
 class HistoryQuery(BaseModel):
     page: Digits = Field(1, ge=1)
-    per_page: Annotated[Digits, AfterValidator(cap_per_page)] = Field(10, ge=1)
+    per_page: PerPage = Field(10, ge=1)
     cursor: Cursor | None = None
     status: Literal[STATUSES] | None = None
     q: Annotated[str, Field(max_length=200), AfterValidator(check_prompt)] | None = None
@@ -228,6 +269,8 @@ class HistoryQuery(BaseModel):
     model: str | None = Field(None, max_length=64)
     since: QueryTime | None = None
     until: QueryTime | None = None
+    # A URL has 4 KB.
+    tag: Annotated[list[Tag], Field(max_length=10)] | None = None
 
     @property
     def offset(self) -> int:

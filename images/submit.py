@@ -102,6 +102,7 @@ NEW = {
     "status": PENDING,
     "progress": 0,
     "favorite": 0,
+    "kept_since": 0,
 }
 
 

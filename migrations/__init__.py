@@ -40,6 +40,7 @@ BYTES = "utf8mb4_bin"
 
 MYSQL_WORDS = {
     "{MYSQL}": "",
+    "{SQLITE}": "--",
     "{ID}": "INT AUTO_INCREMENT PRIMARY KEY",
     "{KEY}": "VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NULL",
     "{BYTES}": "CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
@@ -48,6 +49,7 @@ MYSQL_WORDS = {
 }
 SQLITE_WORDS = {
     "{MYSQL}": "--",
+    "{SQLITE}": "",
     "{ID}": "INTEGER PRIMARY KEY AUTOINCREMENT",
     "{KEY}": "VARCHAR(255)",
     "{BYTES}": "",

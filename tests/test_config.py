@@ -89,6 +89,8 @@ def test_the_published_names_choose_mysql(load):
         ({"PASSWORD_HASH": "md5"}, "PASSWORD_HASH"),
         ({"WEB_WORKERS": "-1"}, "WEB_WORKERS"),
         ({"SUBMITS_PER_MINUTE": "0"}, "SUBMITS_PER_MINUTE"),
+        ({"IMAGE_DAYS": "-1"}, "IMAGE_DAYS"),
+        ({"TRASH_DAYS": "0.5"}, "TRASH_DAYS"),
         *[({"QUOTA_TIMEZONE": name}, "QUOTA_TIMEZONE") for name in ("UTC+8", "Asia", "../x", "\0")],
         ({"PASSWORD_MAX_LENGTH": "19"}, "PASSWORD_MAX_LENGTH"),
         ({"PASSWORD_MAX_LENGTH": "1001"}, "PASSWORD_MAX_LENGTH"),

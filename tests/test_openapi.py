@@ -15,6 +15,7 @@ from openapi_spec_validator import validate
 from PIL import Image
 
 import app as service
+import config
 import db
 import errors
 import heavy
@@ -176,7 +177,7 @@ def test_a_model_s_limits_are_served():
     schemas = COMPONENTS["schemas"]
     ids = schemas["DeleteInput"]["properties"]["ids"]
     seed, nothing = schemas["GenerateInput"]["properties"]["seed"]["anyOf"]
-    (cursor,) = [found for found in parameters() if found["name"] == "cursor"]
+    cursor, *_ = [found for found in parameters() if found["name"] == "cursor"]
 
     assert ids["items"] == {"type": "integer", "minimum": 1, "maximum": 2**31 - 1}
     assert seed == {"type": "integer", "minimum": -1, "maximum": 2**53 - 1}
@@ -405,11 +406,29 @@ def delete_account(person: Person, password: str):
     return person.open("DELETE", "/api/auth/account", json={"password": password})
 
 
+PURGE = "/api/v1/images/delete?purge=true"
+
+
+def trash_page(person: Person):
+    config.settings.TRASH_DAYS = 7
+    number = person.generate().json["data"]["id"]
+    person.post("/api/v1/images/delete", json={"ids": [number]})
+    return person.get("/api/v1/images/trash?per_page=1")
+
+
+def restore(person: Person, ids: list):
+    return person.post("/api/v1/images/restore", json={"ids": ids})
+
+
+def tag(person: Person, ids: list):
+    return person.post("/api/v1/images/tags", json={"ids": ids, "add": ["Sunset", "海"]})
+
+
 FILTERS = (
     "cursor=MjAyNi0wMS0wMSAwMDowMDowMHwx&status=failed&q=fox&favorite=true&model=x"
-    "&since=2026-01-01&until=2026-02-01"
+    "&since=2026-01-01&until=2026-02-01&tag=a&tag=b"
 )
-BAD_FILTERS = "cursor=x&status=x&favorite=x&since=x&until=x"
+BAD_FILTERS = "cursor=x&status=x&favorite=x&since=x&until=x&tag="
 
 ANSWERS = {
     "register": (200, lambda alice: register(alice)),
@@ -441,6 +460,15 @@ ANSWERS = {
         304,
         lambda alice: alice.get("/api/v1/images?ids=1", headers={"If-None-Match": "*"}),
     ),
+    "purge": (200, lambda alice: submit(alice) and alice.post(PURGE, json={"ids": [1]})),
+    "bad purge": (400, lambda alice: alice.post(f"{PURGE}x", json={"ids": [1]})),
+    "trash": (200, lambda alice: trash_page(alice)),
+    "bad trash": (400, lambda alice: alice.get("/api/v1/images/trash?cursor=x&per_page=0")),
+    "restore": (200, lambda alice: trash_page(alice) and restore(alice, [1, 999])),
+    "restore nothing": (400, lambda alice: restore(alice, [])),
+    "tag": (200, lambda alice: submit(alice) and tag(alice, [1, 999])),
+    "tag nothing": (400, lambda alice: tag(alice, [])),
+    "tags": (200, lambda alice: submit(alice) and tag(alice, [1]) and alice.get("/api/v1/tags")),
     "quota": (200, lambda alice: alice.get("/api/v1/images/quota")),
     "delete several": (200, lambda alice: submit(alice) and remove(alice, [1, 999])),
     "health": (200, lambda alice: alice.get("/api/health")),
@@ -529,6 +557,9 @@ ANSWERS_ABOUT_ONE = {
         f"{ONE}/cancel",
         lambda alice, url: alice.post(f"{url}/cancel") and alice.post(f"{url}/cancel"),
     ),
+    "purge": (200, ONE, lambda alice, url: alice.open("DELETE", f"{url}?purge=true")),
+    "bad purge": (400, ONE, lambda alice, url: alice.open("DELETE", f"{url}?purge=x")),
+    "delete what is not there": (404, ONE, lambda alice, url: alice.open("DELETE", f"{url}99")),
     "deleted": (410, ONE, lambda alice, url: alice.open("DELETE", url) and alice.get(url)),
 }
 
@@ -1100,6 +1131,7 @@ checks.positive_data_acceptance.enabled = false
 include-operation-id = "listHistory"
 checks.positive_data_acceptance.enabled = false
 # A URL that is too long is 414 of any call, as the head of the document says.
+phases.fuzzing.checks.status_code_conformance.enabled = false
 phases.stateful.checks.status_code_conformance.enabled = false
 
 [[operations]]

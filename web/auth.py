@@ -12,7 +12,8 @@ from accounts import api_keys, sessions, tokens, users
 from accounts.api_keys import GENERATE, READ
 from accounts.tokens import BadToken, Session
 from errors import ApiError
-from images import history
+from files import storage
+from images import history, trash
 from images.schemas import MAX_ID
 
 # What an API key needs for a route; all others are closed to keys.
@@ -26,6 +27,8 @@ KEY_SCOPES = {
     "retry": GENERATE,
     "quota": READ,
     "history": READ,
+    "list_tags": READ,
+    "list_trash": READ,
     "generated_file": READ,
     "archive_images": READ,
 }
@@ -70,7 +73,7 @@ def owner_required(view: Callable) -> Callable:
         generation = history.get_owned(session, known_id)
         if generation and generation_id == known_id:
             return view(generation)
-        was_deleted = history.was_deleted(session.user_id, known_id)
+        was_deleted = trash.was_deleted(session.user_id, known_id)
         raise ApiError("image_deleted" if was_deleted else "not_found")
 
     return guarded
@@ -109,18 +112,22 @@ def get_profile(session: Session) -> db.Row:
 def file_owner_required(view: Callable) -> Callable:
     """Let only the owner of the folder in the address through, by token or by a signed link.
 
-    Raises ApiError: 401 without either, 403 for anyone else's, whether it exists or not.
+    Raises ApiError: 401 without either, 403 for anyone else's, whether it exists or not, and 410
+    for what is in the trash.
     """
 
     @wraps(view)
     def guarded(user_id: str, filename: str) -> Any:
+        key = storage.key_of(request.path)
         if "sig" in request.args:
-            session = read_link(user_id)
+            session, is_withheld = read_link(user_id, key)
         else:
             session = read_session()
-            get_profile(session)
+            is_withheld = sessions.check_for_file(session, key)
         if user_id != str(session.user_id):
             raise ApiError("forbidden")
+        if is_withheld:
+            raise ApiError("image_deleted")
         return view(user_id, filename)
 
     return guarded
@@ -145,16 +152,20 @@ def shown_urls() -> list[str]:
     return [whole, f"{whole}?metadata={one_argument('metadata')}"]
 
 
-def read_link(user_id: str) -> Session:
-    """Return the session that the signed link stands for, as `g.session` too. Raises ApiError."""
+def read_link(user_id: str, file_key: str) -> tuple[Session, bool]:
+    """Return the session that the signed link stands for, as `g.session` too, and if the file is
+    withheld. Raises ApiError.
+    """
     expires, signature = one_argument("expires"), one_argument("sig")
     session_id = tokens.session_of_link(signature)
     is_known = re.fullmatch(r"[0-9]{1,9}", user_id) and len(session_id) <= MAX_SESSION_ID
-    session = sessions.find_of_link(int(user_id), session_id) if is_known else None
+    session, is_withheld = None, False
+    if is_known:
+        session, is_withheld = sessions.find_of_link(int(user_id), session_id, file_key)
     if not session:
         raise ApiError("link_invalid")
     if not any(tokens.is_link_valid(url, expires, signature, session) for url in shown_urls()):
         raise ApiError("link_invalid")
     g.link_expires = int(expires)
     g.session = session
-    return session
+    return session, is_withheld

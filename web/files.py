@@ -7,7 +7,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -53,6 +53,20 @@ def private() -> str:
     return PRIVATE.format(seconds=seconds)
 
 
+def gone_is_not_found(answer: Callable[..., Response]) -> Callable[..., Response]:
+    """Let a function say so of a file that is deleted while it answers."""
+
+    @wraps(answer)
+    def guarded(*args: Any, **options: Any) -> Response:
+        try:
+            return answer(*args, **options)
+        except FileNotFoundError:
+            raise ApiError("not_found") from None
+
+    return guarded
+
+
+@gone_is_not_found
 def stored_file(key: str, cache_control: str, is_download: bool = False) -> Response:
     """Answer with a stored file, whose bytes nginx sends if X_ACCEL_PREFIX says so."""
     path = find(key)
@@ -79,6 +93,7 @@ def refuse_wrong_range(size: int) -> None:
         raise RequestedRangeNotSatisfiable(size)
 
 
+@gone_is_not_found
 def stripped_file(key: str, cache_control: str, is_download: bool = False) -> Response:
     """Answer with a stored picture that says nothing of how it was made, but for its AI label."""
     path = find(key)

@@ -103,9 +103,12 @@ def read_changes(schema: type[Schema]) -> tuple[Schema, bytes | None]:
     return values, b"" if is_removed and not avatar else avatar
 
 
-def read_query(schema: type[Schema]) -> Schema:
+def read_query(schema: type[Schema], repeated: tuple[str, ...] = ()) -> Schema:
+    """Return the clean values of the query; parameters that may be repeated are lists."""
     refuse_other_encodings(request.query_string, "query")
-    return parse(schema, request.args.to_dict())
+    values = request.args.to_dict()
+    lists = {name: request.args.getlist(name) for name in repeated if name in values}
+    return parse(schema, {**values, **lists})
 
 
 def json_body() -> dict[str, Any]:

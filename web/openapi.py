@@ -235,7 +235,8 @@ def parameter(name: str, field: Node) -> Node:
     }
     if schema["type"] == "array":
         found["style"] = "form"
-        found["explode"] = False
+        # As `name=a&name=b`, or else as `name=a,b`.
+        found["explode"] = schema.pop("x-repeated", False)
     return found
 
 

@@ -13,9 +13,18 @@ from accounts import limits, tokens
 from accounts.users import Account
 from config import settings
 from engines.catalog import CHOICES, RANGES, Model, read_size
-from images import COMPLETED, FAILED, UNFINISHED, parameters, queue_status, quota
+from images import (
+    COMPLETED,
+    FAILED,
+    UNFINISHED,
+    parameters,
+    queue_status,
+    quota,
+    retention,
+    tags,
+)
 from images.history import Generation, Page
-from images.schemas import MAX_IMAGES, HistoryQuery, make_cursor
+from images.schemas import MAX_IMAGES, HistoryQuery, TrashQuery, make_cursor
 from web.inputs import service_path
 from web.responses import language, success, with_etag
 
@@ -23,6 +32,7 @@ from web.responses import language, success, with_etag
 STRIPPED = "?metadata=strip"
 # How often a client may look again while something is unfinished.
 POLL_SECONDS = "2"
+MAX_LINK = 3000
 
 
 # -- Accounts -----------------------------------------------------------------------------------
@@ -178,8 +188,11 @@ def public_record(
         "width": shown_number(generation["width"]),
         "height": shown_number(generation["height"]),
         "favorite": bool(generation["favorite"]),
+        "tags": tags.read(generation["tags"]),
         "startedAt": iso_time(generation["started_at"]),
         "finishedAt": iso_time(generation["finished_at"]),
+        "expiresAt": iso_seconds(retention.expires_at(generation)),
+        "purgesAt": None,
         "signedImageUrl": sign(image_url),
         "signedThumbnailUrl": sign(thumbnail_url),
         "signedStrippedUrl": sign(image_url and image_url + STRIPPED),
@@ -265,18 +278,39 @@ def history_page(page: Page, query: HistoryQuery) -> dict[str, Any]:
     return {"records": public_records(page.generations), "pagination": pagination}
 
 
+def trash_page(rows: list[db.Row], total: int, query: TrashQuery) -> dict[str, Any]:
+    is_full = len(rows) == query.per_page
+    last = rows[-1] if is_full else None
+    pagination = {
+        "total": total,
+        "perPage": query.per_page,
+        "nextCursor": make_cursor(last["trashed_at"], last["id"]) if last else None,
+    }
+    return {"records": [trashed_record(row) for row in rows], "pagination": pagination}
+
+
+def trashed_record(row: db.Row) -> dict[str, Any]:
+    """Return a record of the trash, whose files nobody gets, so that it leads to none."""
+    hidden = {**row, "image_url": None, "thumbnail_url": None}
+    record = public_record(hidden, None, None, sign=lambda url: None)
+    purges_at = retention.purges_at(row["trashed_at"])
+    return {**record, "expiresAt": None, "purgesAt": iso_seconds(purges_at)}
+
+
 def next_link(page: dict[str, Any]) -> dict[str, str]:
     """Return the header of RFC 8288 that leads to the next page, if there may be one.
 
-    Only one link: a proxy holds 4 KB of headers, and `q` can have 1800 bytes in it.
+    Only one link, and none that is long: a proxy holds 4 KB of headers, `q` can have 1800 bytes in
+    it, and each tag 360.
     """
     cursor = page["pagination"]["nextCursor"]
     if not cursor:
         return {}
-    asked = request.args.to_dict()
-    kept = {name: asked[name] for name in HistoryQuery.model_fields if name in asked}
-    kept.pop("page", None)
-    query = urlencode({**kept, "cursor": cursor})
+    asked = {name: request.args.getlist(name) for name in HistoryQuery.model_fields}
+    kept = {name: values[:1] for name, values in asked.items() if name not in ("page", "tag")}
+    query = urlencode({**kept, "tag": asked["tag"], "cursor": [cursor]}, doseq=True)
+    if len(query) > MAX_LINK:
+        return {}
     return {"Link": f'<{service_path()}{request.path}?{query}>; rel="next"'}
 
 

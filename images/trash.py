@@ -1,0 +1,298 @@
+"""SQL of what has left the history: `deleted_generations`, the tombstones, and the trash, which is
+`trashed_generations`.
+
+A generation in the trash is a row of `image_generations` moved elsewhere, so that no other query
+has to leave it out. It has a tombstone as well: its id answers as that of a deleted one. The user's
+row is locked first, so of a delete, a restore and a purge at the same moment each finds the row or
+not.
+"""
+
+from typing import Any
+
+import db
+from files import cleanup, storage, withheld
+from images import UNFINISHED, history, quota, shares, tags
+from images.history import Generation
+
+# Every column of image_generations, which come back with a restored one.
+ROW = """
+    id, user_id, prompt_text, image_filename, image_url, thumbnail_url, status, created_at,
+    updated_at, generation_params_json, error_message, model, width, height, progress, favorite,
+    error_code, attempt, claim, not_before, lease_until, deadline_at, quota_day, started_at,
+    finished_at, is_sent, error_detail, may_be_charged, search_text, tags, file_bytes, kept_since,
+    api_key_id
+"""
+
+
+def was_deleted(user_id: int, generation_id: int) -> bool:
+    sql = "SELECT id FROM deleted_generations WHERE id = %s AND user_id = %s"
+    return db.one(sql, generation_id, user_id) is not None
+
+
+def file_keys(generation: Generation) -> list[str]:
+    """Return the keys of the image and its thumbnail, which an old row may have as one file."""
+    urls = {generation["image_url"], generation["thumbnail_url"]}
+    return sorted(storage.key_of(str(url)) for url in urls if url)
+
+
+def delete_files(generations: list[Generation]) -> None:
+    """Delete at once the files of what was deleted for good."""
+    for generation in generations:
+        cleanup.delete_files(file_keys(generation))
+
+
+# -- Out of the history -------------------------------------------------------------------------
+
+
+def take_out(
+    user_id: int, ids: list[int], into_trash: bool, condition: str = "1 = 1", **values: Any
+) -> list[Generation]:
+    """Take generations of the user out of the history, and return what they were.
+
+    They go into the trash, or for good: then the deletion of their files is scheduled for now, and
+    the caller may delete them at once. What is unfinished is canceled. Only what the condition is
+    true of is taken: its owner may have marked an expired one as a favorite meanwhile.
+    """
+    with db.transaction():
+        quota.lock_user(user_id)
+        # Their rows too, or a worker could complete one, and keep its files, while we delete it.
+        rows = _lock_rows(user_id, ids, condition, values)
+        found = [row["id"] for row in rows]
+        generations = history.list_owned(user_id, found)
+        for generation in generations:
+            if generation["status"] in UNFINISHED:
+                quota.refund(user_id, generation["id"])
+        if generations:
+            _leave_history(user_id, generations, into_trash)
+            if not into_trash:
+                shares.delete_shares_of(found)
+            file_bytes = 0 if into_trash else sum(row["file_bytes"] or 0 for row in rows)
+            quota.forget_images(user_id, len(found), file_bytes)
+    return generations
+
+
+def _lock_rows(user_id: int, ids: list[int], condition: str, values: db.Row) -> list[db.Row]:
+    numbered = {f"id_{number}": generation_id for number, generation_id in enumerate(ids)}
+    return db.all(
+        f"""
+          SELECT id, file_bytes
+            FROM image_generations
+           WHERE user_id = %(user_id)s AND id IN ({", ".join(f"%({name})s" for name in numbered)})
+             AND {condition}
+        ORDER BY id
+             FOR UPDATE
+        """,
+        user_id=user_id,
+        **numbered,
+        **values,
+    )
+
+
+def _leave_history(user_id: int, generations: list[Generation], into_trash: bool) -> None:
+    ids = [generation["id"] for generation in generations]
+    if into_trash:
+        _copy_to_trash(user_id, ids)
+    for generation in generations:
+        keys = file_keys(generation)
+        if into_trash:
+            withheld.withhold(user_id, generation["id"], keys)
+        else:
+            cleanup.schedule_deletion(keys, after_seconds=0)
+        db.insert("deleted_generations", id=generation["id"], user_id=user_id)
+    tags.remove_all(ids)
+    db.execute(f"DELETE FROM image_generations WHERE id IN ({db.placeholders(ids)})", *ids)
+
+
+def _copy_to_trash(user_id: int, ids: list[int]) -> None:
+    db.execute(
+        f"""
+        UPDATE image_generations
+           SET status = 'canceled', finished_at = CURRENT_TIMESTAMP,
+               updated_at = CURRENT_TIMESTAMP
+         WHERE user_id = %s AND id IN ({db.placeholders(ids)})
+           AND status IN ('pending', 'processing')
+        """,
+        user_id,
+        *ids,
+    )
+    db.execute(
+        f"""
+        INSERT INTO trashed_generations ({ROW}, trashed_at)
+        SELECT {ROW}, UNIX_TIMESTAMP()
+          FROM image_generations
+         WHERE user_id = %s AND id IN ({db.placeholders(ids)})
+        """,
+        user_id,
+        *ids,
+    )
+
+
+# -- In the trash -------------------------------------------------------------------------------
+
+
+def list_trash(user_id: int, limit: int, after: tuple[int, int] | None = None) -> list[db.Row]:
+    """List what is in the user's trash, from what came last, or after a (trashed_at, id).
+
+    Each row is a Generation with its `trashed_at`, in seconds since 1970.
+    """
+    after_time, after_id = after or (2**62, 0)
+    return db.all(
+        f"""
+          SELECT {history.COLUMNS}, g.trashed_at
+            FROM trashed_generations AS g
+           WHERE g.user_id = %(user_id)s AND g.trashed_at <= %(after_time)s
+             AND (g.trashed_at < %(after_time)s OR g.id < %(after_id)s)
+        ORDER BY g.trashed_at DESC, g.id DESC
+           LIMIT %(limit)s
+        """,
+        user_id=user_id,
+        after_time=after_time,
+        after_id=after_id,
+        limit=limit,
+    )
+
+
+def count_trash(user_id: int) -> int:
+    return db.value("SELECT COUNT(*) FROM trashed_generations WHERE user_id = %s", user_id)
+
+
+def restore(user_id: int, ids: list[int]) -> list[int]:
+    """Put what is in the user's trash back into the history; return the ids of those there were."""
+    with db.transaction():
+        quota.lock_user(user_id)
+        rows = _list_rows(user_id, ids)
+        found = [row["id"] for row in rows]
+        if not found:
+            return []
+        db.execute(
+            f"""
+            INSERT INTO image_generations ({ROW})
+            SELECT {ROW}
+              FROM trashed_generations
+             WHERE id IN ({db.placeholders(found)})
+            """,
+            *found,
+        )
+        db.execute(
+            f"""
+            UPDATE image_generations
+               SET kept_since = UNIX_TIMESTAMP(), updated_at = CURRENT_TIMESTAMP
+             WHERE id IN ({db.placeholders(found)})
+            """,
+            *found,
+        )
+        for row in rows:
+            tags.enter(row, tags.keyed(tags.read(row["tags"])))
+        _leave_trash(found)
+        db.execute(
+            f"DELETE FROM deleted_generations WHERE id IN ({db.placeholders(found)})", *found
+        )
+        quota.forget_images(user_id, -len(found))
+    return found
+
+
+def purge(user_id: int, ids: list[int]) -> list[db.Row]:
+    """Delete what is in the user's trash for good, and return what it was.
+
+    The deletion of the files is scheduled for now; the caller may delete them at once.
+    """
+    with db.transaction():
+        quota.lock_user(user_id)
+        rows = _list_rows(user_id, ids)
+        if rows:
+            for row in rows:
+                cleanup.schedule_deletion(file_keys(row), after_seconds=0)
+            found = [row["id"] for row in rows]
+            _leave_trash(found)
+            shares.delete_shares_of(found)
+            quota.forget_images(user_id, 0, sum(row["file_bytes"] or 0 for row in rows))
+    return rows
+
+
+def _list_rows(user_id: int, ids: list[int]) -> list[db.Row]:
+    return db.all(
+        f"""
+          SELECT id, user_id, image_url, thumbnail_url, created_at, tags, file_bytes
+            FROM trashed_generations
+           WHERE user_id = %s AND id IN ({db.placeholders(ids)})
+        ORDER BY id
+        """,
+        user_id,
+        *ids,
+    )
+
+
+def _leave_trash(ids: list[int]) -> None:
+    db.execute(f"DELETE FROM trashed_generations WHERE id IN ({db.placeholders(ids)})", *ids)
+    withheld.forget(ids)
+
+
+# -- What goes by itself ------------------------------------------------------------------------
+
+
+def list_due(before: int, limit: int) -> list[db.Row]:
+    """List what came into the trash before a time: rows of {id, user_id}."""
+    return db.all(
+        """
+          SELECT id, user_id
+            FROM trashed_generations
+           WHERE trashed_at <= %s
+        ORDER BY trashed_at
+           LIMIT %s
+        """,
+        before,
+        limit,
+    )
+
+
+# An unfinished one is not old, and a time that is none does not pass.
+EXPIRED = """
+    favorite = 0 AND status NOT IN ('pending', 'processing')
+    AND created_at > '1970-01-02' AND created_at < %(before_time)s
+    AND UNIX_TIMESTAMP(created_at) BETWEEN 1 AND %(before)s AND kept_since < %(before)s
+"""
+
+
+def list_users_with_expired(before: db.Row, ids: range, limit: int) -> list[int]:
+    """Return those of the users that have EXPIRED generations, up to a limit.
+
+    An index leads to the oldest of each user that is no favorite.
+    """
+    rows = db.all(
+        f"""
+        SELECT id
+          FROM users
+         WHERE id >= %(first)s AND id < %(end)s
+           AND (SELECT g.id
+                  FROM image_generations AS g
+                 WHERE g.user_id = users.id AND {EXPIRED}
+              ORDER BY g.created_at
+                 LIMIT 1) IS NOT NULL
+         LIMIT %(limit)s
+        """,
+        **before,
+        first=ids.start,
+        end=ids.stop,
+        limit=limit,
+    )
+    return [row["id"] for row in rows]
+
+
+def list_expired_of(user_id: int, before: db.Row, limit: int) -> list[int]:
+    rows = db.all(
+        f"""
+          SELECT id
+            FROM image_generations
+           WHERE user_id = %(user_id)s AND {EXPIRED}
+        ORDER BY created_at
+           LIMIT %(limit)s
+        """,
+        **before,
+        user_id=user_id,
+        limit=limit,
+    )
+    return [row["id"] for row in rows]
+
+
+def last_user() -> int:
+    return db.value("SELECT COALESCE(MAX(id), 0) FROM users")
