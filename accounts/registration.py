@@ -1,10 +1,12 @@
 """Accounts opened and deleted, with their avatars."""
 
+from collections.abc import Callable
 from contextlib import suppress
 
 import db
 import heavy
-from accounts import passwords, rate_limits, users
+from accounts import audit, passwords, rate_limits, users
+from accounts.audit import Actor, Target
 from accounts.login import account_hash
 from accounts.names import email_key, identity_key
 from accounts.rate_limits import RateLimit, network
@@ -26,8 +28,13 @@ class Taken(ApiError):
         super().__init__(f"{fields[0]}_taken", fields=problems)
 
 
-def register(wanted: RegisterInput, avatar: bytes | None = None, address: str = "") -> Account:
-    """Add an account and return it.
+def register(
+    wanted: RegisterInput,
+    avatar: bytes | None = None,
+    address: str = "",
+    actor: Actor | None = None,
+) -> Account:
+    """Add an account and return it; an actor is who opens it for somebody else.
 
     What is cheap to check comes first: no picture is decoded and no password hashed for an account
     that cannot be. Raises Taken, BadPicture, storage.Unavailable, and ApiError when too many
@@ -46,7 +53,7 @@ def register(wanted: RegisterInput, avatar: bytes | None = None, address: str = 
     avatar_key = None
     try:
         avatar_key = store_avatar(picture) if picture else None
-        user_id = add_account(wanted, password_hash, avatar_key)
+        user_id = add_account(wanted, password_hash, avatar_key, actor)
     except ApiError:
         with suppress(db.Unavailable):
             limit.refund()
@@ -71,7 +78,9 @@ def refuse_taken(wanted: RegisterInput, conflicts: RateLimit, reserved: list[str
         raise Taken(*taken)
 
 
-def add_account(wanted: RegisterInput, password_hash: str, avatar_key: str | None) -> int:
+def add_account(
+    wanted: RegisterInput, password_hash: str, avatar_key: str | None, actor: Actor | None = None
+) -> int:
     """Add the account, which keeps its avatar, and return its id. Raises Taken."""
     try:
         with db.transaction():
@@ -85,6 +94,8 @@ def add_account(wanted: RegisterInput, password_hash: str, avatar_key: str | Non
             )
             if avatar_key and not cleanup.keep(avatar_key):
                 raise db.Unavailable  # this process slept so long that the file was deleted
+            if actor:
+                audit.record(actor, "user.create", Target("user", user_id, wanted.username))
     except db.Duplicate as error:
         raise Taken("email" if "email" in error.key else "username") from None
     return user_id
@@ -98,12 +109,15 @@ def store_avatar(picture: pictures.Picture) -> str:
     return key
 
 
-def delete_account(user: Account) -> None:
-    """Delete the account: rows first, so that no row ever names a missing file, then every file."""
+def delete_account(user: Account, first: Callable[[], None] | None = None) -> None:
+    """Delete the account: rows first, so that no row ever names a missing file, then every file.
+
+    In the same transaction, `first` is called before anything else.
+    """
     keys = [f"generated_images/{user['id']}/"]
     if user["avatar_url"]:
         keys.append(storage.key_of(user["avatar_url"]))
-    users.delete_user(user["id"], keys)
+    users.delete_user(user["id"], keys, first)
     rate_limits.delete_named(f"login:{account_hash(user['username'])}")
     cleanup.delete_files(keys)
     db.erase_deleted()

@@ -3,6 +3,7 @@
 Deleting an account also deletes its rows in other tables.
 """
 
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import product
 from typing import Any, TypedDict
@@ -175,9 +176,13 @@ def set_disabled(user_id: int, is_disabled: bool) -> bool:
     return changed.count > 0
 
 
-def delete_user(user_id: int, file_keys: list[str]) -> bool:
+def delete_user(
+    user_id: int, file_keys: list[str], first: Callable[[], None] | None = None
+) -> bool:
     """Delete the account with its whole history, and schedule the deletion of these files."""
     with db.transaction():
+        if first:
+            first()
         db.one("SELECT id FROM users WHERE id = %s FOR UPDATE", user_id)
         for table in TABLES_OF_USERS:
             db.execute(f"DELETE FROM {table} WHERE user_id = %s", user_id)

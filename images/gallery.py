@@ -9,7 +9,17 @@ import validation
 from accounts.tokens import Session
 from errors import ApiError
 from files import cleanup, storage
-from images import FAILED, PENDING, UNFINISHED, blocklist, history, jobs, parameters, queue
+from images import (
+    FAILED,
+    PENDING,
+    UNFINISHED,
+    blocklist,
+    history,
+    jobs,
+    parameters,
+    queue,
+    queue_status,
+)
 from images.history import Generation
 from images.schemas import GenerateInput, GenerateTestInput, TestParams
 from images.submit import UsedKey, submit, submit_rows
@@ -31,6 +41,7 @@ def generate_test(
     storage.check()
     blocklist.check(wanted.prompt)
     rows = _test_rows(wanted)
+    queue_status.refuse_paused(rows[0]["model"])
     used_key = UsedKey(key, f"generate-test {wanted.model_dump_json()}") if key else None
     owner = str(session.user_id)
     record = heavy.pictures.run(_make_now, session, rows, used_key, owner=owner)

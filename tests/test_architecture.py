@@ -23,14 +23,18 @@ LAYERS = [
 ]
 WINGS = {"accounts", "commands", "engines", "files", "images", "migrations", "web"}
 SQL_FILES = {
+    "accounts/admin.py",
     "accounts/api_keys.py",
+    "accounts/audit.py",
     "accounts/rate_limits.py",
     "accounts/sessions.py",
     "accounts/users.py",
     "files/cleanup.py",
+    "images/admin.py",
     "images/history.py",
     "images/queue.py",
     "images/quota.py",
+    "images/stats.py",
     "images/submit.py",
 }
 TABLES = {
@@ -44,6 +48,9 @@ TABLES = {
     "api_keys",
     "workers",
     "model_seconds",
+    "audit_log",
+    "daily_jobs",
+    "paused_models",
 }
 SQL = re.compile(r"\b(SELECT .+ FROM|INSERT INTO|UPDATE \w+\s+SET|DELETE FROM)\b", re.DOTALL)
 CALLS = {"all", "execute", "insert", "one", "run_transaction", "value"}

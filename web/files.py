@@ -30,6 +30,7 @@ IMAGE_TYPES = {
 }
 DOWNLOAD_TYPE = "application/octet-stream"
 PUBLIC = "public, max-age=31536000, immutable"
+UNCACHED = "no-store"
 PRIVATE = "private, max-age={seconds}, immutable"
 YEAR_SECONDS = 31536000
 # Characters of a prompt in the name of a download, and of what tells two downloads apart.
