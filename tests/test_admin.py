@@ -10,13 +10,14 @@ import pytest
 
 import app as service
 import db
-from accounts import admin, audit
+from accounts import admin, api_keys, audit
 from accounts.audit import Actor
 from errors import ApiError
 from images import admin as image_admin
 from images import jobs, queue, stats
 from images.schemas import STATUSES
 from tests.conftest import Person
+from tests.test_openapi import check_documented
 from tests.test_queue import record, submit, submit_one, work
 
 ADMIN = "/api/v1/admin"
@@ -87,6 +88,16 @@ def test_only_an_admin_may_call(client, alice, method, path):
     assert refused(alice.open(method, f"{ADMIN}/{path}", json={})) == (403, "forbidden")
 
 
+@pytest.mark.parametrize(("method", "path"), CALLS)
+def test_no_api_key_may_call_not_even_an_admins(root, method, path):
+    key, _ = api_keys.make_key(root.id, "script", list(api_keys.SCOPES))
+    headers = {"Authorization": f"Bearer {key}"}
+
+    response = root.open(method, f"{ADMIN}/{path}", json={}, headers=headers)
+
+    assert refused(response) == (403, "key_not_allowed")
+
+
 def test_the_calls_of_this_file_are_all_there_are():
     rules = [rule for rule in service.app.url_map.iter_rules() if rule.rule.startswith(ADMIN)]
     calls = {(method, rule.endpoint) for rule in rules for method in rule.methods}
@@ -114,6 +125,67 @@ def test_the_first_admin_is_made_by_a_command(flask, alice):
         ("command", "user.role", "alice", {"role": "user"}, {"role": "admin"}),
         ("command", "user.role", "alice", {"role": "admin"}, {"role": "user"}),
     ]
+
+
+def prepare(root: Person, alice: Person) -> None:
+    """Let there be something of everything: an image, a job, a worker, entries."""
+    alice.generate()
+    submit(alice, n=2)
+    jobs.fail(jobs.acquire(["test_model"]), "engine_error")
+    queue.note_worker("w1", '{"test_model": "engine_busy"}', 1.0)
+    change(root, alice, role="admin")
+    pause(root, model="test_model")
+
+
+# Status, path in the document, method and address.
+ANSWERS = {
+    "users": (200, "users", "GET", "users"),
+    "bad filters of users": (400, "users", "GET", "users?role=x&status=x&cursor=x&q="),
+    "no admin": (403, "users", "GET", "users"),
+    "user": (200, "users/{user_id}", "GET", "users/2"),
+    "no user": (404, "users/{user_id}", "GET", "users/99"),
+    "change": (200, "users/{user_id}", "PATCH", "users/2"),
+    "change of oneself": (409, "users/{user_id}", "PATCH", "users/1"),
+    "delete": (200, "users/{user_id}", "DELETE", "users/2"),
+    "delete of oneself": (409, "users/{user_id}", "DELETE", "users/1"),
+    "jobs": (200, "jobs", "GET", "jobs"),
+    "bad filters of jobs": (400, "jobs", "GET", "jobs?status=x&user=x&since=x"),
+    "cancel": (200, "jobs/{job_id}/cancel", "POST", "jobs/3/cancel"),
+    "cancel of a finished one": (409, "jobs/{job_id}/cancel", "POST", "jobs/1/cancel"),
+    "cancel of none": (404, "jobs/{job_id}/cancel", "POST", "jobs/99/cancel"),
+    "requeue": (200, "jobs/{job_id}/requeue", "POST", "jobs/2/requeue"),
+    "requeue of a completed one": (409, "jobs/{job_id}/requeue", "POST", "jobs/1/requeue"),
+    "queue": (200, "queue", "GET", "queue"),
+    "pause": (200, "queue/pause", "POST", "queue/pause"),
+    "resume": (200, "queue/resume", "POST", "queue/resume"),
+    "workers": (200, "workers", "GET", "workers"),
+    "stats": (200, "stats", "GET", "stats"),
+    "bad days": (400, "stats", "GET", "stats?days=0"),
+    "audit": (200, "audit", "GET", "audit"),
+    "audit as csv": (200, "audit", "GET", "audit?format=csv"),
+    "audit as lines": (200, "audit", "GET", "audit?format=jsonl"),
+    "bad filters of the audit": (400, "audit", "GET", "audit?since=x&format=xml"),
+    "images": (200, "images", "GET", "images?user=2"),
+    "images of nobody": (404, "images", "GET", "images?user=99"),
+    "images without a user": (400, "images", "GET", "images"),
+    "no file": (404, "files/{user_id}/{filename}", "GET", "files/2/none.png"),
+}
+BODIES = {"PATCH": {"disabled": True}, "POST": {}, "GET": None, "DELETE": None}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_answers_are_as_documented(root, alice, settings, name):
+    settings.ADMIN_SEES_IMAGES = True
+    prepare(root, alice)
+    status, path, method, address = ANSWERS[name]
+    body = BODIES[method] if not address.startswith("queue") else {"model": "test_model"}
+    if status == 403:
+        db.execute("UPDATE users SET role = 'user'")
+
+    response = root.open(method, f"{ADMIN}/{address}", **({"json": body} if body else {}))
+
+    assert response.status_code == status
+    check_documented(response, f"{ADMIN}/{path}")
 
 
 # -- Accounts -----------------------------------------------------------------------------------
