@@ -64,6 +64,7 @@ from images.schemas import (
     TrashQuery,
 )
 from images.submit import submit
+from web import admin as admin_api
 from web import docs as documentation
 from web import files, hooks, records
 from web.auth import file_owner_required, login_required, owner_required, token_required
@@ -92,6 +93,7 @@ passwords.is_common("")
 app = Flask(__name__, static_folder=None)
 hooks.init_app(app)
 commands.register(app)
+app.register_blueprint(admin_api.routes)
 
 # -----------------------------------------------------------------------------------------------
 # Health and documentation
@@ -108,11 +110,13 @@ def health():
 def ready():
     """Say whether images can be made; 503 names what is unavailable."""
     state, problems = queue_status.readiness()
-    wrong = {name: (problem, {}) for name, problem in state.items() if problem}
+    fine = ("", queue_status.PAUSED)
+    wrong = {name: (problem, {}) for name, problem in state.items() if problem not in fine}
     if wrong:
         raise ApiError("not_ready", fields=wrong, retry_after=10)
+    shown = {name: problem or "ok" for name, problem in state.items()}
     models = {name: problem or "ok" for name, problem in problems.items()}
-    return success({**dict.fromkeys(state, "ok"), "models": models})
+    return success({**shown, "models": models})
 
 
 @app.get("/metrics")

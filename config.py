@@ -284,6 +284,7 @@ class Settings:
     EMBED_METADATA: bool = setting(True, on_or_off)
     AIGC_PRODUCER: str = setting("", label_text)
     AIGC_LABEL: bool | None = setting(None, on_or_off)
+    ADMIN_SEES_IMAGES: bool = setting(False, on_or_off)
 
     TOKEN_HOURS: float = setting(24.0, number(float, 0.0001, 24 * 365))
     SESSION_DAYS: int = setting(90, number(int, 1, 3650))

@@ -73,6 +73,16 @@ ERRORS = {
         "有效的分享链接过多，请先撤销一些",
         "Too many links are shared; revoke some first",
     ),
+    "own_account": (
+        409,
+        "管理员不能在此停用、降级或删除自己的账号",
+        "An admin cannot close, demote or delete the own account here",
+    ),
+    "not_requeueable": (
+        409,
+        "只有失败或生成中的任务可以重新排队",
+        "Only a job that failed or is being made can be put back into the queue",
+    ),
     "image_deleted": (410, "图像已删除", "That image was deleted"),
     "precondition_failed": (
         412,
@@ -145,6 +155,11 @@ ERRORS = {
         "The query takes too long; narrow it, for example by since and until",
     ),
     "not_ready": (503, "服务尚未就绪", "The service is not ready"),
+    "queue_paused": (
+        503,
+        "生成已暂停，请稍后重试",
+        "Images are not made just now; try again later",
+    ),
     "queue_full": (503, "排队任务已满，请稍后重试", "The queue is full; try again later"),
     "server_busy": (503, "服务器繁忙，请稍后重试", "The server is busy; try again soon"),
 }

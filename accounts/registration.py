@@ -1,11 +1,13 @@
 """Accounts opened and deleted, with their avatars."""
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 import db
 import heavy
-from accounts import invites, passwords, rate_limits, users
+from accounts import audit, invites, passwords, rate_limits, users
+from accounts.audit import Actor, Target
 from accounts.login import account_hash
 from accounts.names import email_key, identity_key
 from accounts.rate_limits import RateLimit, network
@@ -41,8 +43,13 @@ def check_admission(wanted: RegisterInput, address: str) -> None:
         raise ApiError("invite_required", fields={"inviteCode": ("missing", {})})
 
 
-def register(wanted: RegisterInput, avatar: bytes | None = None, address: str = "") -> Account:
-    """Add an account and return it.
+def register(
+    wanted: RegisterInput,
+    avatar: bytes | None = None,
+    address: str = "",
+    actor: Actor | None = None,
+) -> Account:
+    """Add an account and return it; an actor is who opens it for somebody else.
 
     What is cheap to check comes first: no picture is decoded and no password hashed for an account
     that cannot be. Raises Taken, BadPicture, storage.Unavailable, and ApiError when too many
@@ -61,7 +68,7 @@ def register(wanted: RegisterInput, avatar: bytes | None = None, address: str = 
     avatar_key = None
     try:
         avatar_key = store_avatar(picture) if picture else None
-        user_id = add_account(wanted, password_hash, avatar_key)
+        user_id = add_account(wanted, password_hash, avatar_key, actor)
     except ApiError:
         with suppress(db.Unavailable):
             limit.refund()
@@ -90,7 +97,9 @@ def refuse_taken(wanted: RegisterInput, conflicts: RateLimit, reserved: list[str
         raise Taken(*taken)
 
 
-def add_account(wanted: RegisterInput, password_hash: str, avatar_key: str | None) -> int:
+def add_account(
+    wanted: RegisterInput, password_hash: str, avatar_key: str | None, actor: Actor | None = None
+) -> int:
     """Add the account, which keeps its avatar and uses its invite, and return its id.
 
     Raises Taken, and ApiError for an invite that cannot be used (any more).
@@ -109,6 +118,8 @@ def add_account(wanted: RegisterInput, password_hash: str, avatar_key: str | Non
                 raise db.Unavailable  # this process slept so long that the file was deleted
             if wanted.invite_code:
                 invites.use(wanted.invite_code, user_id)
+            if actor:
+                audit.record(actor, "user.create", Target("user", user_id, wanted.username))
     except db.Duplicate as error:
         raise Taken("email" if "email" in error.key else "username") from None
     return user_id
@@ -126,15 +137,21 @@ def store_avatar(picture: pictures.Picture) -> str:
 
 
 def delete_account(
-    user: Account, session: Session | None = None, seconds: float = DELETE_SECONDS
+    user: Account,
+    session: Session | None = None,
+    seconds: float = DELETE_SECONDS,
+    first: Callable[[], None] | None = None,
 ) -> bool:
     """Delete an account for good: for everybody at once, its rows and files as far as time allows.
 
-    Sweeps do the rest, also if this process is killed. Tells if nothing is left. Raises BadToken if
-    the account was deleted before, or its owner's session has ended.
+    Sweeps do the rest, also if this process is killed. Tells if nothing is left. In the transaction
+    that ends the account, `first` is called before anything else. Raises BadToken if the account
+    was deleted before, or its owner's session has ended.
     """
     give_up_at = time.monotonic() + seconds
     with db.transaction():
+        if first:
+            first()
         before = users.lock_profile(session) if session else users.lock_account(user["id"])
         if not before:
             raise BadToken

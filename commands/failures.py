@@ -22,10 +22,12 @@ def fail(error: ApiError) -> NoReturn:
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """End the command with one line if the database is unavailable, or refuses."""
+    """End the command with one line if the database is unavailable, or something is refused."""
     try:
         yield
     except db.Unavailable as error:
         raise click.ClickException(f"the database is away: {error.__cause__}") from None
+    except ApiError as error:
+        fail(error)
     except pymysql.MySQLError as error:
         raise click.ClickException(f"the database refuses: {error.args[-1]}") from None

@@ -1,11 +1,18 @@
 """`flask jobs …`: look at the queue, and put right what is stuck in it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+
 import click
 from flask.cli import AppGroup
 
+import db
+from accounts import audit
+from accounts.pages import all_rows
 from commands.failures import plain_errors
-from images import PENDING, STATUSES, jobs, queue, queue_status
-from images.queue import Job
+from errors import ApiError
+from images import PENDING, STATUSES, admin, jobs, queue, queue_status
 from images.schemas import MAX_ID
 
 jobs_group = AppGroup("jobs", help="Look at the queue, and put right what is stuck in it.")
@@ -31,21 +38,30 @@ def jobs_stats() -> None:
     default=PENDING,
     type=click.Choice(STATUSES),
 )
+@click.option("--user", type=click.IntRange(1, MAX_ID), help="Only those of the user of this id.")
+@click.option("--model", help="Only those of this model.")
+@click.option("--error", help="Only those that failed with this code.")
 @click.option("--limit", default=20, help="How many, the newest first.")
 @plain_errors()
-def jobs_list(status: str, limit: int) -> None:
+def jobs_list(limit: int, **filters: str | int | None) -> None:
     """List generations in one status."""
-    for row in queue.list_jobs(status, limit):
+    for row in islice(all_rows(admin.list_jobs, filters), limit):
         whose = f"user {row['user_id']:<6} {row['model']:20}"
         state = f"attempt {row['attempt']}  {row['progress']:>3}%  {row['created_at']}"
         click.echo(f"{row['id']:>8}  {whose} {state}  {row['error_code'] or ''}")
 
 
-def find_job(generation_id: int) -> Job:
-    found = queue.get_job(generation_id)
-    if not found or not found["model"]:
-        raise click.ClickException(f"there is no job {generation_id}")
-    return found
+@contextmanager
+def job_errors(generation_id: int, refusal: str) -> Iterator[None]:
+    """End the command with one line if there is no such job, or nothing to be done with it."""
+    try:
+        yield
+    except db.Unavailable:
+        raise
+    except ApiError as error:
+        if error.code == "not_found":
+            raise click.ClickException(f"there is no job {generation_id}") from None
+        raise click.ClickException(f"job {generation_id} {refusal}") from None
 
 
 @jobs_group.command("cancel")
@@ -53,8 +69,8 @@ def find_job(generation_id: int) -> Job:
 @plain_errors()
 def jobs_cancel(generation_id: int) -> None:
     """Cancel an unfinished generation."""
-    if not queue.cancel(generation_id, find_job(generation_id)["user_id"]):
-        raise click.ClickException(f"job {generation_id} is finished already")
+    with job_errors(generation_id, "is finished already"):
+        admin.cancel_job(audit.command(), generation_id)
     click.echo(f"Canceled job {generation_id}")
 
 
@@ -63,8 +79,8 @@ def jobs_cancel(generation_id: int) -> None:
 @plain_errors()
 def jobs_requeue(generation_id: int) -> None:
     """Put a failed or stuck generation back into the queue."""
-    if not queue.requeue(find_job(generation_id)):
-        raise click.ClickException(f"job {generation_id} is neither failed nor in processing")
+    with job_errors(generation_id, "is neither failed nor in processing"):
+        admin.requeue_job(audit.command(), generation_id)
     click.echo(f"Requeued job {generation_id}")
 
 

@@ -5,7 +5,8 @@ import math
 import click
 from flask.cli import AppGroup
 
-from accounts import limits, passwords, registration, users
+from accounts import admin, audit, limits, passwords, registration, users
+from accounts.pages import all_rows
 from accounts.schemas import AccountLimitsInput, PasswordInput, RegisterInput
 from accounts.users import Account
 from commands.failures import fail, plain_errors
@@ -42,17 +43,20 @@ def user_create(username: str, email: str, password: str) -> None:
     """Add an account."""
     try:
         wanted = parse(RegisterInput, {"username": username, "email": email, "password": password})
-        user = registration.register(wanted)
+        user = registration.register(wanted, actor=audit.command())
     except ApiError as error:
         fail(error)
     click.echo(f"Created account {user['id']}: {username}")
 
 
 @user_group.command("list")
+@click.option("--q", help="Only those with this in their name or email.")
+@click.option("--role", type=click.Choice(admin.ROLES))
+@click.option("--status", type=click.Choice(admin.STATES))
 @plain_errors()
-def user_list() -> None:
-    """List every account."""
-    for user in users.list_users():
+def user_list(**filters: str | None) -> None:
+    """List accounts, the newest first."""
+    for user in all_rows(admin.list_users, filters):
         state = "disabled" if user["is_disabled"] else user["role"]
         name = f"{user['username']:22} {user['email']:32}"
         click.echo(f"{user['id']:>6}  {name} {state:9} {user['created_at']}")
@@ -69,7 +73,7 @@ def user_set_password(username: str, password: str) -> None:
         wanted = parse(PasswordInput, {"password": password})
     except ApiError as error:
         fail(error)
-    users.change_password(user["id"], passwords.hash_password(wanted.password))
+    admin.set_password(audit.command(), user["id"], passwords.hash_password(wanted.password))
     click.echo(f"Changed the password of {user['username']}")
 
 
@@ -80,7 +84,7 @@ def user_set_password(username: str, password: str) -> None:
 def user_disable(username: str, undo: bool) -> None:
     """Close an account: no log-in, its sessions end, and its unfinished images are canceled."""
     user = find_account(username)
-    users.set_disabled(user["id"], is_disabled=not undo)
+    admin.change_user(audit.command(), user["id"], {"disabled": not undo})
     queue.cancel_of_disabled()
     click.echo(f"{'Enabled' if undo else 'Disabled'} {user['username']}")
 
@@ -125,6 +129,18 @@ def account_limits(user: Account) -> str:
     return f"{shown} ({source}, until {shown_time(own['limits_until'])})" if source else shown
 
 
+@user_group.command("promote")
+@click.argument("username")
+@click.option("--undo", is_flag=True, help="Make an admin an ordinary user again.")
+@plain_errors()
+def user_promote(username: str, undo: bool) -> None:
+    """Make an account an admin, who may use the admin API."""
+    user = find_account(username)
+    role = admin.USER if undo else admin.ADMIN
+    admin.change_user(audit.command(), user["id"], {"role": role})
+    click.echo(f"{user['username']} is now {'a user' if undo else 'an admin'}")
+
+
 @user_group.command("delete")
 @click.argument("username")
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -134,5 +150,5 @@ def user_delete(username: str, yes: bool) -> None:
     user = find_account(username)
     if not yes:
         click.confirm(f"Delete {user['username']} and every image of theirs?", abort=True)
-    registration.delete_account(user, seconds=math.inf)
+    admin.delete_user(audit.command(), user["id"], seconds=math.inf)
     click.echo(f"Deleted {user['username']}")

@@ -20,6 +20,7 @@ from images import (
     jobs,
     parameters,
     queue,
+    queue_status,
     trash,
 )
 from images.history import Generation
@@ -43,6 +44,7 @@ def generate_test(
     storage.check()
     blocklist.check(wanted.prompt)
     rows = _test_rows(wanted)
+    queue_status.refuse_paused(rows[0]["model"])
     used_key = UsedKey(key, f"generate-test {wanted.model_dump_json()}") if key else None
     owner = str(session.user_id)
     record = heavy.pictures.run(_make_now, session, rows, used_key, owner=owner)

@@ -53,7 +53,9 @@ def acquire(models: list[str]) -> Job | None:
             return None
         if job := claim(generation_id):
             return job
-        # Another worker was faster; look whose turn it is now.
+        # Another worker was faster, or the model is paused; look whose turn it is now.
+        paused = queue.list_paused()
+        models = [] if "" in paused else [name for name in models if name not in paused]
     return None
 
 
@@ -62,11 +64,11 @@ def claim(generation_id: int) -> Job | None:
     job = queue.get_job(generation_id)
     if not job or job["status"] != PENDING:
         return None
-    metrics.note_wait(job["model"], job["waited_seconds"])
     token = secrets.token_hex(16)
     deadline_seconds = catalog.find_model(job["model"]).deadline_seconds
     if not queue.claim_job(job, token, LEASE_SECONDS, deadline_seconds, now=time.time()):
         return None
+    metrics.note_wait(job["model"], job["waited_seconds"])
     return {**job, "claim": token, "attempt": job["attempt"] + 1}
 
 
@@ -112,7 +114,9 @@ def mark_may_be_charged(job: Job) -> None:
 def complete(job: Job, result: results.Result) -> str:
     """Store the files, then record the result. Raises ClaimLost."""
     columns, keys = results.store(job, result, LEASE_SECONDS)
-    if not db.retry_while_unavailable(queue.complete, job["id"], job["claim"], columns, keys):
+    size = len(result.image) + len(result.thumbnail)
+    recorded = (job["id"], job["claim"], columns, keys, size)
+    if not db.retry_while_unavailable(queue.complete, *recorded):
         cleanup.delete_files(keys)
         raise ClaimLost
     return COMPLETED

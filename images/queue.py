@@ -1,5 +1,5 @@
-"""SQL of the queue: the rows of `image_generations` that wait or are being made, `workers`, and
-`model_seconds`.
+"""SQL of the queue: the rows of `image_generations` that wait or are being made, `workers`,
+`paused_models` and `model_seconds`.
 
 Every write of a worker holds only while the row is `processing` under the worker's claim. False
 then means that it was canceled, deleted or given to another worker, and that nothing was written.
@@ -10,7 +10,7 @@ from typing import TypedDict
 
 import db
 from files import cleanup
-from images import COMPLETED, FAILED, STATUSES, UNFINISHED, quota
+from images import COMPLETED, FAILED, STATUSES, UNFINISHED, quota, stats
 
 
 class Job(TypedDict):
@@ -40,6 +40,11 @@ MAX_WAIT_SECONDS = 3600
 # What is being made for an account that is disabled meanwhile stops at the next heartbeat.
 OF_ENABLED_USER = """
     EXISTS (SELECT 1 FROM users AS u WHERE u.id = user_id AND u.is_disabled = 0)
+"""
+
+# A model of which no job is taken, '' for any.
+NOT_PAUSED = """
+    NOT EXISTS (SELECT 1 FROM paused_models WHERE paused_models.model IN ('', %(model)s))
 """
 
 # Rows of programs older than the queue have no model, may be thousands, and may wait for ever. The
@@ -97,7 +102,10 @@ def get_job(generation_id: int) -> Job | None:
 
 
 def claim_job(job: Job, claim: str, lease_seconds: int, deadline_seconds: int, now: float) -> bool:
-    """Take a pending generation for this claim, unless another worker just did."""
+    """Take a pending generation for this claim.
+
+    Not if another worker just did, or if its model is paused.
+    """
     taken = db.execute(
         f"""
         UPDATE image_generations
@@ -105,12 +113,13 @@ def claim_job(job: Job, claim: str, lease_seconds: int, deadline_seconds: int, n
                lease_until = UNIX_TIMESTAMP() + %(lease_seconds)s,
                deadline_at = UNIX_TIMESTAMP() + %(deadline_seconds)s,
                started_at = CURRENT_TIMESTAMP, updated_at = CURRENT_TIMESTAMP
-         WHERE id = %(id)s AND status = 'pending' AND {OF_ENABLED_USER}
+         WHERE id = %(id)s AND status = 'pending' AND {OF_ENABLED_USER} AND {NOT_PAUSED}
         """,
         claim=claim,
         lease_seconds=lease_seconds,
         deadline_seconds=deadline_seconds,
         id=job["id"],
+        model=job["model"],
     ).count
     if taken:
         with suppress(db.Unavailable):  # it is claimed all the same
@@ -158,7 +167,9 @@ class FilesGone(Exception):
     """The files were deleted before the result was recorded, because it came too late."""
 
 
-def complete(generation_id: int, claim: str, result: db.Row, file_keys: list[str]) -> bool:
+def complete(
+    generation_id: int, claim: str, result: db.Row, file_keys: list[str], size: int = 0
+) -> bool:
     """Record the result and keep its files. May be repeated after a lost answer."""
     try:
         with db.transaction():
@@ -167,6 +178,7 @@ def complete(generation_id: int, claim: str, result: db.Row, file_keys: list[str
             for key in file_keys:
                 if not cleanup.keep(key):
                     raise FilesGone
+            stats.count(generation_id, size)
         return True
     except FilesGone:
         return False
@@ -210,6 +222,7 @@ def fail(job: Job, code: str, message: str, detail: str = "") -> bool:
         failed = _end(job["id"], job["claim"], FAILED, reason)
         if failed:
             quota.refund(job["user_id"], job["id"])
+            stats.count(job["id"])
     return failed
 
 
@@ -276,19 +289,25 @@ def forget_wrong_clock() -> None:
 def cancel(generation_id: int, user_id: int) -> bool:
     """Cancel a generation that is not finished; its worker notices at the next heartbeat."""
     with db.transaction():
-        quota.lock_user(user_id)
-        canceled = db.execute(
-            """
-            UPDATE image_generations
-               SET status = 'canceled', finished_at = CURRENT_TIMESTAMP,
-                   updated_at = CURRENT_TIMESTAMP
-             WHERE id = %s AND user_id = %s AND status IN ('pending', 'processing')
-            """,
-            generation_id,
-            user_id,
-        ).count
-        if canceled:
-            quota.refund(user_id, generation_id)
+        return cancel_within(generation_id, user_id)
+
+
+def cancel_within(generation_id: int, user_id: int) -> bool:
+    """Do the same within the caller's transaction."""
+    quota.lock_user(user_id)
+    canceled = db.execute(
+        """
+        UPDATE image_generations
+           SET status = 'canceled', finished_at = CURRENT_TIMESTAMP,
+               updated_at = CURRENT_TIMESTAMP
+         WHERE id = %s AND user_id = %s AND status IN ('pending', 'processing')
+        """,
+        generation_id,
+        user_id,
+    ).count
+    if canceled:
+        quota.refund(user_id, generation_id)
+        stats.count(generation_id)
     return canceled > 0
 
 
@@ -308,41 +327,50 @@ def cancel_of_disabled() -> None:
 def requeue(job: Job) -> bool:
     """Put a failed or stuck generation back into the queue, with all its attempts."""
     with db.transaction():
-        quota.lock_user(job["user_id"])
-        requeued = db.execute(
-            f"""
-            UPDATE image_generations
-               SET attempt = 0, not_before = 0, error_code = NULL, error_message = NULL,
-                   error_detail = NULL, {WAITING_AGAIN}
-             WHERE id = %s AND status = %s AND status IN ('failed', 'processing')
-               AND model IS NOT NULL
-            """,
-            job["id"],
-            job["status"],
-        ).count
-        if requeued and job["status"] == FAILED:
-            quota.reserve_again(job["user_id"], job["id"])
+        return requeue_within(job)
+
+
+def requeue_within(job: Job) -> bool:
+    """Do the same within the caller's transaction."""
+    quota.lock_user(job["user_id"])
+    requeued = db.execute(
+        f"""
+        UPDATE image_generations
+           SET attempt = 0, not_before = 0, error_code = NULL, error_message = NULL,
+               error_detail = NULL, {WAITING_AGAIN}
+         WHERE id = %s AND status = %s AND status IN ('failed', 'processing')
+           AND model IS NOT NULL
+        """,
+        job["id"],
+        job["status"],
+    ).count
+    if requeued and job["status"] == FAILED:
+        quota.reserve_again(job["user_id"], job["id"])
     return requeued > 0
 
 
-def list_jobs(status: str, limit: int) -> list[db.Row]:
-    # Completed are most, so that the newest are near the end of the table.
-    order = "id" if status == COMPLETED else "id + 0"
-    return db.all(
-        f"""
-          SELECT g.id, user_id, model, status, attempt, progress, created_at, started_at,
-                 error_code
-            FROM (SELECT id
-                    FROM image_generations
-                   WHERE status = %s AND model IS NOT NULL
-                ORDER BY {order} DESC
-                   LIMIT %s) AS newest
-            JOIN image_generations AS g ON g.id = newest.id
-        ORDER BY g.id DESC
-        """,
-        status,
-        limit,
-    )
+# -- Pausing ------------------------------------------------------------------------------------
+
+
+def pause(model: str) -> bool:
+    """Let no job of a model be taken, or of any if it is ''. Tells if that is new."""
+    try:
+        db.execute(
+            "INSERT INTO paused_models (model, paused_at) VALUES (%s, UNIX_TIMESTAMP())", model
+        )
+    except db.Duplicate:
+        return False
+    return True
+
+
+def resume(model: str) -> bool:
+    return db.execute("DELETE FROM paused_models WHERE model = %s", model).count > 0
+
+
+def list_paused() -> dict[str, int]:
+    """Return which models are paused, '' for all, and since when in seconds since 1970."""
+    rows = db.all("SELECT model, paused_at FROM paused_models ORDER BY model")
+    return {row["model"]: row["paused_at"] for row in rows}
 
 
 # -- Counts and the clock ----------------------------------------------------------------------
@@ -467,10 +495,10 @@ def delete_old_workers() -> int:
 
 
 def list_live_workers(seen_seconds: int) -> list[db.Row]:
-    """List the workers seen in the last seconds: {models, run_seconds}, as note_worker() wrote."""
+    """List the workers seen in the last seconds, as note_worker() wrote."""
     return db.all(
         """
-        SELECT models, run_seconds
+        SELECT name, models, run_seconds, seen_at
           FROM workers
          WHERE seen_at > UNIX_TIMESTAMP() - %(seconds)s
            AND seen_at <= UNIX_TIMESTAMP() + %(seconds)s

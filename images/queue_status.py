@@ -12,6 +12,7 @@ from typing import Any
 import db
 from config import settings
 from engines import catalog
+from errors import ApiError
 from files import storage
 from images import PENDING, PROCESSING, positions, queue
 from images.history import Generation
@@ -23,6 +24,8 @@ LIVE_SECONDS = 30
 SMALL_QUEUE = 1000
 # Of more than this that wait, only the oldest are put in order; the others come behind them.
 MAX_ORDERED = 5000
+# What stands for a problem of the queue that an operator wants.
+PAUSED = "paused"
 
 
 def cached(seconds: float) -> Callable:
@@ -67,8 +70,9 @@ class QueueStatus:
         if self.waiting == MAX_ORDERED:
             self.waiting = queue.count_waiting(settings.MAX_QUEUE)
         live_workers = queue.list_live_workers(LIVE_SECONDS)
-        self.problems = problems(live_workers)
-        self._workers = [_available(row["models"]) for row in live_workers]
+        paused = pauses(queue.list_paused())
+        self.problems = {**problems(live_workers), **paused}
+        self._workers = [_available(row["models"]).difference(paused) for row in live_workers]
         self._lines: dict[frozenset[str], positions.Line] = {}  # by the models that wait in it
         # Of a model that has made no image yet, what its workers need for any.
         run_seconds = [row["run_seconds"] for row in live_workers]
@@ -168,7 +172,7 @@ def problems(live_workers: list[db.Row]) -> dict[str, str]:
     That is "no_worker", or what the workers found when they last asked its engine, a key of
     messages.JOB_ERRORS.
     """
-    reports = [_read_report(row["models"]) for row in live_workers]
+    reports = [read_report(row["models"]) for row in live_workers]
     found = {}
     for name in catalog.models():
         reported = [report[name] for report in reports if name in report]
@@ -176,7 +180,21 @@ def problems(live_workers: list[db.Row]) -> dict[str, str]:
     return found
 
 
-def _read_report(text: str) -> dict[str, str]:
+def pauses(paused: dict[str, int]) -> dict[str, str]:
+    """Return for each model on offer of which no job is taken what is paused: it, or the queue."""
+    if "" in paused:
+        return dict.fromkeys(catalog.models(), PAUSED)
+    return {name: "model_paused" for name in catalog.models() if name in paused}
+
+
+def refuse_paused(model: str) -> None:
+    """Raise ApiError if no image of the model is to be made just now."""
+    paused = queue.list_paused()
+    if "" in paused or model in paused:
+        raise ApiError("queue_paused", retry_after=30)
+
+
+def read_report(text: str) -> dict[str, str]:
     try:
         return dict(json.loads(text))
     except (ValueError, TypeError):  # of a worker of an older release, during an upgrade
@@ -185,19 +203,22 @@ def _read_report(text: str) -> dict[str, str]:
 
 def _available(text: str) -> frozenset[str]:
     """Return the models that a worker reports no problem with."""
-    report = _read_report(text)
+    report = read_report(text)
     return frozenset(name for name, problem in report.items() if not problem)
 
 
 def readiness() -> tuple[dict[str, str], dict[str, str]]:
     """Return what an image needs, each with its problem, and the problems() of the models.
 
-    A problem is a key of messages.FIELDS, or "".
+    A problem is a key of messages.FIELDS, or "". A pause is one, but one that is wanted: submits
+    go on, so nobody is to be sent elsewhere.
     """
     state = {"database": "", "storage": "", "queue": "", "models": ""}
     found = {}
+    paused = {}
     try:
         found = problems(queue.list_live_workers(LIVE_SECONDS))
+        paused = queue.list_paused()
         queue.check_writable()
     except Exception:  # unavailable, read-only, or a database without our tables
         state["database"] = "unavailable"
@@ -206,8 +227,10 @@ def readiness() -> tuple[dict[str, str], dict[str, str]]:
         state["queue"] = "no_worker"
     elif found and all(found.values()):
         state["models"] = "no_model"
+    elif "" in paused:
+        state["queue"] = PAUSED
     try:
         storage.check()
     except storage.Unavailable:
         state["storage"] = "unavailable"
-    return state, found
+    return state, {**found, **pauses(paused)}

@@ -23,9 +23,11 @@ LAYERS = [
 ]
 WINGS = {"accounts", "commands", "engines", "files", "images", "migrations", "web"}
 SQL_FILES = {
+    "accounts/admin.py",
     "accounts/api_keys.py",
     "accounts/invites.py",
     "accounts/limits.py",
+    "accounts/audit.py",
     "accounts/rate_limits.py",
     "accounts/sessions.py",
     "accounts/users.py",
@@ -36,6 +38,8 @@ SQL_FILES = {
     "images/queue.py",
     "images/quota.py",
     "images/shares.py",
+    "images/admin.py",
+    "images/stats.py",
     "images/submit.py",
     "images/tags.py",
     "images/trash.py",
@@ -58,6 +62,9 @@ TABLES = {
     "model_seconds",
     "shares",
     "archive_links",
+    "audit_log",
+    "daily_jobs",
+    "paused_models",
 }
 SQL = re.compile(r"\b(SELECT .+ FROM|INSERT INTO|UPDATE \w+\s+SET|DELETE FROM)\b", re.DOTALL)
 CALLS = {"all", "execute", "insert", "one", "run_transaction", "value"}

@@ -3,7 +3,7 @@
 import pytest
 
 import db
-from images import jobs, queue, quota
+from images import admin, jobs, queue, quota
 from pool import pool
 from tests.test_queue import submit
 
@@ -61,8 +61,8 @@ def analyze(database: str) -> None:
         queue.list_running,
         queue.count_unfinished,
         queue.list_abandoned,
-        lambda: queue.list_jobs("pending", 20),
-        lambda: queue.list_jobs("processing", 20),
+        lambda: admin.list_jobs({"status": "pending"}, 20),
+        lambda: admin.list_jobs({"status": "processing"}, 20),
         lambda: quota.get_quota(1),
         jobs.sweep,
     ],

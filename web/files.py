@@ -38,6 +38,7 @@ DOWNLOAD_TYPE = "application/octet-stream"
 PUBLIC = "public, max-age=31536000, immutable"
 # Asked for again each time, or it would be shown for a while after its end.
 SHARED = "private, no-cache"
+UNCACHED = "no-store"
 PRIVATE = "private, max-age={seconds}, immutable"
 YEAR_SECONDS = 31536000
 # Characters of what tells two downloads apart.

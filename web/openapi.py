@@ -15,7 +15,7 @@ import accounts.schemas
 import images.schemas
 import messages
 from errors import ERRORS, ApiError
-from web import responses
+from web import admin_schemas, responses
 
 ROOT = Path(__file__).parent.parent
 # What web/hooks.py adds to every answer, and web/responses.py to errors.
@@ -245,7 +245,7 @@ def model_schema(name: str, schemas: Node) -> Node:
     found = schemas.get(name, {})
     if "type" in found:  # another operation has it, too
         return found
-    models = vars(accounts.schemas) | vars(images.schemas)
+    models = vars(accounts.schemas) | vars(images.schemas) | vars(admin_schemas)
     model = models[name]
     schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
     inner = schema.pop("$defs", {})

@@ -1,0 +1,89 @@
+"""SQL of `audit_log`: who changed what, from what to what, for whom, from where and when.
+
+Rows are added in the transaction of the change and never changed. They name accounts as they were
+called then, also those that are deleted later.
+"""
+
+import json
+import socket
+from typing import Any, NamedTuple
+
+import db
+from accounts.pages import Page, page_of
+
+COLUMNS = """
+    id, created_at, actor_id, actor_name, address, action, target_kind, target_id, target_name,
+    before_json, after_json
+"""
+FILTERS = {
+    "cursor": "id < %(cursor)s",
+    "actor": "(actor_name = %(actor)s OR actor_id = %(actor_id)s)",
+    "action": "action = %(action)s",
+    "since": "created_at >= %(since)s",
+    "until": "created_at <= %(until)s",
+}
+
+
+class Actor(NamedTuple):
+    """Who changes something: an admin, or a command, which has no id and a machine's name."""
+
+    user_id: int | None
+    name: str
+    address: str
+
+
+class Target(NamedTuple):
+    """Whom or what is changed, such as ("user", 7, "alice")."""
+
+    kind: str
+    id: int | None = None
+    name: str = ""
+
+
+def command() -> Actor:
+    """Return who changes something by `flask …` on this machine."""
+    return Actor(None, "command", socket.gethostname()[:64])
+
+
+def record(
+    actor: Actor, action: str, target: Target, before: Any = None, after: Any = None
+) -> None:
+    """Note a change, within its transaction. What is secret must not be in before and after."""
+    db.insert(
+        "audit_log",
+        actor_id=actor.user_id,
+        actor_name=actor.name,
+        address=actor.address,
+        action=action,
+        target_kind=target.kind,
+        target_id=target.id,
+        target_name=target.name,
+        before_json=to_json(before),
+        after_json=to_json(after),
+    )
+
+
+def to_json(value: Any) -> str | None:
+    return None if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def list_entries(filters: db.Row, limit: int) -> Page:
+    """List rows that match the filters of FILTERS, the newest first."""
+    values = dict(filters)
+    if "actor" in filters:
+        values["actor_id"] = int(filters["actor"]) if is_id(filters["actor"]) else None
+    conditions = " AND ".join(FILTERS[name] for name in filters) or "1 = 1"
+    sql = f"SELECT {COLUMNS} FROM audit_log WHERE {conditions} ORDER BY id DESC LIMIT %(limit)s"
+    return page_of([readable(row) for row in db.all(sql, **values, limit=limit)], limit)
+
+
+def is_id(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 10
+
+
+def readable(row: db.Row) -> db.Row:
+    """Return a row with `before` and `after` as values."""
+    for name in ("before", "after"):
+        text = row.pop(f"{name}_json")
+        row[name] = json.loads(text) if text else None
+    return row

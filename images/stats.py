@@ -1,0 +1,159 @@
+"""SQL of `daily_jobs`: how many jobs ended on each day, how they ended, and how long they took.
+
+A job is counted in the transaction that ends it, once for each time that it ends, and stays
+counted when its image is deleted. A day is one of QUOTA_TIMEZONE. To add up millions of rows at
+each look would take seconds.
+"""
+
+import time
+from collections import Counter
+from datetime import timedelta
+from typing import Any
+
+import db
+from images import CANCELED, COMPLETED, FAILED, quota
+
+OUTCOMES = (COMPLETED, FAILED, CANCELED)
+# Every offset of a time zone of today is a multiple of it.
+QUARTER_SECONDS = 900
+
+
+def count(generation_id: int, size: int = 0) -> None:
+    """Count a job that has just ended, and the size of its files, in the caller's transaction.
+
+    The row of the day is locked last, so that nobody waits for anything else while it is.
+    """
+    row = db.one(
+        """
+        SELECT model, status,
+               COALESCE(UNIX_TIMESTAMP(COALESCE(started_at, finished_at))
+                        - UNIX_TIMESTAMP(created_at), 0) AS waiting,
+               COALESCE(UNIX_TIMESTAMP(finished_at) - UNIX_TIMESTAMP(started_at), 0) AS running
+          FROM image_generations
+         WHERE id = %s AND model IS NOT NULL
+        """,
+        generation_id,
+    )
+    if row:
+        waiting, running = max(0, row["waiting"]), max(0, row["running"])
+        _add(row["model"], row["status"], size, waiting, running)
+
+
+def _add(model: str, outcome: str, size: int, waiting: int, running: int) -> None:
+    db.execute(
+        """
+        INSERT INTO daily_jobs
+               (day, model, outcome, jobs, bytes, waiting_seconds, waiting_most,
+                running_seconds, running_most)
+        VALUES (%(day)s, %(model)s, %(outcome)s, 1, %(size)s, %(waiting)s, %(waiting)s,
+                %(running)s, %(running)s)
+            ON DUPLICATE KEY UPDATE
+               jobs = jobs + 1,
+               bytes = bytes + %(size)s,
+               waiting_seconds = waiting_seconds + %(waiting)s,
+               waiting_most = CASE WHEN waiting_most < %(waiting)s THEN %(waiting)s
+                                   ELSE waiting_most END,
+               running_seconds = running_seconds + %(running)s,
+               running_most = CASE WHEN running_most < %(running)s THEN %(running)s
+                                   ELSE running_most END
+        """,
+        day=quota.day_of(time.time()),
+        model=model,
+        outcome=outcome,
+        size=size,
+        waiting=waiting,
+        running=running,
+    )
+
+
+# -- Series, one value a day --------------------------------------------------------------------
+
+
+def series(number: int) -> dict[str, Any]:
+    """Return what happened on each of the last days, today last, as lists to plot."""
+    today = quota.day_of(time.time())
+    days = range(today - number + 1, today + 1)
+    rows = _rows_since(days[0])
+    completed = [row for row in rows if row["outcome"] == COMPLETED]
+    models = sorted({row["model"] for row in rows})
+    return {
+        "days": [(quota.FIRST_DAY + timedelta(days=day)).isoformat() for day in days],
+        "users": _registered(days),
+        "images": _sums(days, completed, "jobs"),
+        "bytes": _sums(days, completed, "bytes"),
+        "models": {model: _of_model(days, rows, model) for model in models},
+    }
+
+
+def _rows_since(day: int) -> list[db.Row]:
+    return db.all(
+        """
+        SELECT day, model, outcome, jobs, bytes, waiting_seconds, waiting_most, running_seconds,
+               running_most
+          FROM daily_jobs
+         WHERE day >= %s
+        """,
+        day,
+    )
+
+
+def _registered(days: range) -> list[int]:
+    """Count the accounts of today by the day when they were opened."""
+    rows = db.all(
+        f"""
+          SELECT UNIX_TIMESTAMP(created_at) DIV {QUARTER_SECONDS} AS quarter, COUNT(*) AS number
+            FROM users
+           WHERE created_at >= %s
+        GROUP BY quarter
+        """,
+        time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(quota.end_of(days[0] - 1))),
+    )
+    found = Counter()
+    for row in rows:
+        found[quota.day_of((row["quarter"] or 0) * QUARTER_SECONDS)] += row["number"]
+    return [found[day] for day in days]
+
+
+def _sums(days: range, rows: list[db.Row], column: str) -> list[int]:
+    found = Counter()
+    for row in rows:
+        found[row["day"]] += row[column]
+    return [found[day] for day in days]
+
+
+def _of_model(days: range, rows: list[db.Row], model: str) -> dict[str, Any]:
+    by_outcome = {}
+    for outcome in OUTCOMES:
+        own = [row for row in rows if (row["model"], row["outcome"]) == (model, outcome)]
+        by_outcome[outcome] = own
+    completed = {row["day"]: row for row in by_outcome[COMPLETED]}
+    return {
+        **{outcome: _sums(days, own, "jobs") for outcome, own in by_outcome.items()},
+        "waitingSeconds": _seconds(days, completed, "waiting"),
+        "runningSeconds": _seconds(days, completed, "running"),
+    }
+
+
+def _seconds(days: range, completed: dict[int, db.Row], what: str) -> dict[str, list]:
+    """Return average and maximum over the images of each day; None where there was none."""
+    average = []
+    most = []
+    for day in days:
+        row = completed.get(day)
+        average.append(round(row[f"{what}_seconds"] / row["jobs"], 1) if row else None)
+        most.append(row[f"{what}_most"] if row else None)
+    return {"average": average, "max": most}
+
+
+def totals() -> dict[str, int]:
+    """Count accounts and their images, as they are now."""
+    found = db.one(
+        """
+        SELECT COUNT(*) AS users,
+               COALESCE(SUM(CASE WHEN is_disabled = 0 THEN 0 ELSE 1 END), 0) AS disabled,
+               COALESCE(SUM(CASE role WHEN 'admin' THEN 1 ELSE 0 END), 0) AS admins,
+               COALESCE(SUM(image_count), 0) AS images
+          FROM users
+        """
+    )
+    return {name: int(number) for name, number in found.items()}
