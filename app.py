@@ -13,13 +13,16 @@ import commands
 import config
 import logs
 import metrics
-from accounts import api_keys, passwords, registration, sessions
+from accounts import api_keys, passwords, registration, second_factor, sessions, users
 from accounts import login as logins
 from accounts.schemas import (
+    CodeInput,
     KeyInput,
     LoginInput,
     LogoutInput,
     NewPasswordInput,
+    OwnPasswordInput,
+    PasswordAndCodeInput,
     RegisterInput,
 )
 from accounts.tokens import Session
@@ -226,6 +229,59 @@ def revoke_key(key_id: str):
     if not api_keys.revoke(g.session.user_id, key_id):
         raise ApiError("not_found")
     return success(message="key_revoked")
+
+
+@app.get("/api/auth/2fa")
+@login_required
+def second_factor_state():
+    """Show whether the caller has a second factor, and how many recovery codes are left."""
+    return success(records.public_second_factor(second_factor.get_state(g.session.user_id)))
+
+
+@app.post("/api/auth/2fa")
+@login_required
+def set_up_second_factor():
+    """Make a secret for an authenticator app; it counts once a code of it is confirmed."""
+    wanted = read_body(OwnPasswordInput)
+    logins.confirm_password(g.session.user_id, wanted.password, client_address())
+    return success(second_factor.set_up(g.session.user_id, g.user["username"]))
+
+
+@app.post("/api/auth/2fa/confirm")
+@login_required
+def confirm_second_factor():
+    """Turn the second factor on, which ends other sessions, and show its recovery codes, once."""
+    code = read_body(CodeInput).code
+    codes = second_factor.turn_on(g.session, code, client_address())
+    return success({"recoveryCodes": codes, "token": renewed_token()}, "second_factor_on")
+
+
+@app.post("/api/auth/2fa/recovery-codes")
+@login_required
+def renew_recovery_codes():
+    """Make ten new recovery codes; those of before are void."""
+    confirm_both_factors()
+    return success({"recoveryCodes": second_factor.renew_recovery_codes(g.session)})
+
+
+@app.delete("/api/auth/2fa")
+@login_required
+def remove_second_factor():
+    """Take the second factor away, which ends other sessions."""
+    confirm_both_factors()
+    second_factor.turn_off(g.session)
+    return success({"token": renewed_token()}, "second_factor_off")
+
+
+def confirm_both_factors() -> None:
+    wanted = read_body(PasswordAndCodeInput)
+    logins.confirm_password(g.session.user_id, wanted.password, client_address())
+    second_factor.confirm_code(g.session.user_id, wanted.code, client_address())
+
+
+def renewed_token() -> str:
+    account = users.get_user(g.session.user_id)
+    return sessions.renew(g.session, account, client_address(), user_agent())
 
 
 # -----------------------------------------------------------------------------------------------

@@ -292,6 +292,7 @@ class Settings:
     LOGIN_FAILURES_PER_ACCOUNT: int = setting(10, number(int, 1, 10**6))
     LOGIN_FAILURES_PER_ADDRESS: int = setting(100, number(int, 1, 10**6))
     LOGIN_WINDOW_SECONDS: int = setting(600, number(int, 1, 86400))
+    REQUIRE_2FA: str = setting("off", one_of("off", "admins"))
     REGISTRATIONS_PER_ADDRESS: int = setting(1000, number(int, 1, 10**6))
     TAKEN_NAMES_PER_ADDRESS: int = setting(100, number(int, 1, 10**6))
 

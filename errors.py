@@ -17,7 +17,18 @@ ERRORS = {
     "token_expired": (401, "登录令牌已过期，请重新登录", "The token has expired; log in again"),
     "key_invalid": (401, "API 密钥无效或已过期", "The API key is not valid, or has expired"),
     "wrong_credentials": (401, "用户名或密码错误", "Wrong user name or password"),
+    "second_factor_required": (
+        401,
+        "请输入两步验证码",
+        "Send the code of your second factor as well",
+    ),
+    "second_factor_wrong": (
+        401,
+        "两步验证码错误或已使用过",
+        "The code of the second factor is wrong, or was used before",
+    ),
     "account_disabled": (403, "该账号已被停用", "This account is disabled"),
+    "wrong_code": (403, "验证码错误或已使用过", "The code is wrong, or was used before"),
     "wrong_password": (403, "密码错误", "Wrong password"),
     "key_not_allowed": (
         403,
@@ -28,6 +39,11 @@ ERRORS = {
         403,
         "该 API 密钥没有此操作的权限",
         "This API key lacks the scope that this call needs",
+    ),
+    "second_factor_not_set_up": (
+        403,
+        "管理员须先开启两步验证",
+        "Admins must set up a second factor first",
     ),
     "link_invalid": (403, "链接无效或已过期", "The link is invalid or has expired"),
     "forbidden": (403, "无权访问", "You may not see this"),
@@ -41,6 +57,8 @@ ERRORS = {
         "API 密钥过多，请先删除不用的",
         "Too many API keys; revoke one that is not used",
     ),
+    "second_factor_on": (409, "两步验证已开启", "The second factor is on already"),
+    "second_factor_off": (409, "两步验证未开启", "The second factor is not on"),
     "key_reused": (
         409,
         "该 Idempotency-Key 已用于另一个请求",

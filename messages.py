@@ -21,6 +21,7 @@ FIELDS = {
         "must not mix Latin, Cyrillic or Greek letters, which look alike",
     ),
     "wrong_password": ("错误", "is wrong"),
+    "wrong_code": ("错误或已使用过", "is wrong, or was used before"),
     "past_time": ("必须是将来的时间", "must be a time in the future"),
     "common_password": ("过于常见", "is too common"),
     "email": ("格式不正确", "is not an email address"),
@@ -89,12 +90,15 @@ LABELS = {
     "oldPassword": ("原密码", "Old password"),
     "newPassword": ("新密码", "New password"),
     "avatar": ("头像", "Avatar"),
+    "code": ("验证码", "Code"),
     "prompt": ("提示词", "Prompt"),
 }
 
 SUCCESS = {
     "registered": ("注册成功", "Registered"),
     "logged_in": ("登录成功", "Logged in"),
+    "second_factor_on": ("两步验证已开启", "The second factor is on"),
+    "second_factor_off": ("两步验证已关闭", "The second factor is off"),
     "submitted": ("任务已提交", "Submitted"),
     "canceled": ("任务已取消", "Canceled"),
     "deleted": ("删除成功", "Deleted"),

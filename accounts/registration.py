@@ -105,5 +105,6 @@ def delete_account(user: Account) -> None:
         keys.append(storage.key_of(user["avatar_url"]))
     users.delete_user(user["id"], keys)
     rate_limits.delete_named(f"login:{account_hash(user['username'])}")
+    rate_limits.delete_named(f"2fa:{user['id']}:")
     cleanup.delete_files(keys)
     db.erase_deleted()

@@ -47,6 +47,23 @@ KnownPassword = Annotated[str, Field(min_length=1, max_length=1000)]
 class LoginInput(BaseModel):
     username: str = Field(min_length=1, max_length=200)
     password: KnownPassword
+    code: str | None = Field(default=None, max_length=100)
+
+
+class OwnPasswordInput(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    password: KnownPassword
+
+
+class CodeInput(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    code: str = Field(min_length=1, max_length=100)
+
+
+class PasswordAndCodeInput(OwnPasswordInput, CodeInput):
+    pass
 
 
 class NewPasswordInput(BaseModel):

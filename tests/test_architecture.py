@@ -26,6 +26,7 @@ SQL_FILES = {
     "accounts/api_keys.py",
     "accounts/rate_limits.py",
     "accounts/sessions.py",
+    "accounts/second_factor.py",
     "accounts/users.py",
     "files/cleanup.py",
     "images/history.py",
@@ -44,6 +45,9 @@ TABLES = {
     "api_keys",
     "workers",
     "model_seconds",
+    "recovery_codes",
+    "identities",
+    "login_codes",
 }
 SQL = re.compile(r"\b(SELECT .+ FROM|INSERT INTO|UPDATE \w+\s+SET|DELETE FROM)\b", re.DOTALL)
 CALLS = {"all", "execute", "insert", "one", "run_transaction", "value"}

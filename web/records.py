@@ -70,6 +70,13 @@ def iso_seconds(seconds: int | None) -> str | None:
     return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat() + "Z"
 
 
+def public_second_factor(state: db.Row) -> dict[str, Any]:
+    return {
+        "enabled": bool(state["has_second_factor"]),
+        "recoveryCodesLeft": state["codes_left"],
+    }
+
+
 def iso_time(value: Any) -> str | None:
     """Return the database's UTC time as ISO 8601; MySQL's zero date is no time."""
     try:
