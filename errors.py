@@ -27,6 +27,18 @@ ERRORS = {
         "两步验证码错误或已使用过",
         "The code of the second factor is wrong, or was used before",
     ),
+    "login_code_invalid": (
+        401,
+        "登录凭据无效、已使用或已过期，请重新登录",
+        "That log-in is not valid, was used or has run out; log in again",
+    ),
+    "oidc_state_invalid": (
+        400,
+        "登录流程无效或已过期，请重新登录",
+        "That log-in was not begun in this browser, or too long ago; begin again",
+    ),
+    "oidc_denied": (403, "登录已取消或被拒绝", "The log-in was canceled or denied"),
+    "oidc_failed": (502, "外部登录失败，请稍后重试", "The log-in service gave no valid answer"),
     "account_disabled": (403, "该账号已被停用", "This account is disabled"),
     "wrong_code": (403, "验证码错误或已使用过", "The code is wrong, or was used before"),
     "wrong_password": (403, "密码错误", "Wrong password"),
@@ -56,6 +68,11 @@ ERRORS = {
         409,
         "API 密钥过多，请先删除不用的",
         "Too many API keys; revoke one that is not used",
+    ),
+    "identity_taken": (
+        409,
+        "该外部账号已关联到另一个账号",
+        "That log-in belongs to another account",
     ),
     "second_factor_on": (409, "两步验证已开启", "The second factor is on already"),
     "second_factor_off": (409, "两步验证未开启", "The second factor is not on"),
@@ -111,6 +128,11 @@ ERRORS = {
         503,
         "数据库暂时不可用，请稍后重试",
         "The database is unavailable; try again soon",
+    ),
+    "oidc_unavailable": (
+        503,
+        "外部登录服务暂时不可用，请稍后重试",
+        "The log-in service is unavailable; try again soon",
     ),
     "storage_unavailable": (
         503,

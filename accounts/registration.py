@@ -4,7 +4,7 @@ from contextlib import suppress
 
 import db
 import heavy
-from accounts import passwords, rate_limits, users
+from accounts import identities, passwords, rate_limits, users
 from accounts.login import account_hash
 from accounts.names import email_key, identity_key
 from accounts.rate_limits import RateLimit, network
@@ -26,8 +26,13 @@ class Taken(ApiError):
         super().__init__(f"{fields[0]}_taken", fields=problems)
 
 
-def register(wanted: RegisterInput, avatar: bytes | None = None, address: str = "") -> Account:
-    """Add an account and return it.
+def register(
+    wanted: RegisterInput,
+    avatar: bytes | None = None,
+    address: str = "",
+    identity: tuple[str, str] | None = None,
+) -> Account:
+    """Add an account and return it; `identity` is the issuer and subject it can log in by.
 
     What is cheap to check comes first: no picture is decoded and no password hashed for an account
     that cannot be. Raises Taken, BadPicture, storage.Unavailable, and ApiError when too many
@@ -46,7 +51,7 @@ def register(wanted: RegisterInput, avatar: bytes | None = None, address: str = 
     avatar_key = None
     try:
         avatar_key = store_avatar(picture) if picture else None
-        user_id = add_account(wanted, password_hash, avatar_key)
+        user_id = add_account(wanted, password_hash, avatar_key, identity)
     except ApiError:
         with suppress(db.Unavailable):
             limit.refund()
@@ -71,7 +76,12 @@ def refuse_taken(wanted: RegisterInput, conflicts: RateLimit, reserved: list[str
         raise Taken(*taken)
 
 
-def add_account(wanted: RegisterInput, password_hash: str, avatar_key: str | None) -> int:
+def add_account(
+    wanted: RegisterInput,
+    password_hash: str,
+    avatar_key: str | None,
+    identity: tuple[str, str] | None = None,
+) -> int:
     """Add the account, which keeps its avatar, and return its id. Raises Taken."""
     try:
         with db.transaction():
@@ -85,6 +95,8 @@ def add_account(wanted: RegisterInput, password_hash: str, avatar_key: str | Non
             )
             if avatar_key and not cleanup.keep(avatar_key):
                 raise db.Unavailable  # this process slept so long that the file was deleted
+            if identity:
+                identities.add(user_id, *identity)
     except db.Duplicate as error:
         raise Taken("email" if "email" in error.key else "username") from None
     return user_id

@@ -24,6 +24,7 @@ LAYERS = [
 WINGS = {"accounts", "commands", "engines", "files", "images", "migrations", "web"}
 SQL_FILES = {
     "accounts/api_keys.py",
+    "accounts/identities.py",
     "accounts/rate_limits.py",
     "accounts/sessions.py",
     "accounts/second_factor.py",

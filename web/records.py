@@ -77,6 +77,14 @@ def public_second_factor(state: db.Row) -> dict[str, Any]:
     }
 
 
+def public_identities(rows: list[db.Row]) -> dict[str, Any]:
+    identities = []
+    for row in rows:
+        shown = {"issuer": row["issuer"], "subject": row["subject"]}
+        identities.append({**shown, "createdAt": iso_time(row["created_at"])})
+    return {"identities": identities}
+
+
 def iso_time(value: Any) -> str | None:
     """Return the database's UTC time as ISO 8601; MySQL's zero date is no time."""
     try:
