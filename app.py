@@ -12,20 +12,37 @@ import commands
 import config
 import logs
 import metrics
-from accounts import api_keys, invites, passwords, registration, sessions
+from accounts import (
+    api_keys,
+    identities,
+    invites,
+    oidc,
+    passwords,
+    registration,
+    second_factor,
+    sessions,
+    users,
+)
 from accounts import login as logins
 from accounts import profile as own_account
 from accounts.schemas import (
+    CodeInput,
     DeleteAccountInput,
     KeyInput,
+    LinkInput,
     LoginInput,
     LogoutInput,
     NewPasswordInput,
+    OidcQuery,
+    OidcTokenInput,
+    OwnPasswordInput,
+    PasswordAndCodeInput,
     ProfileInput,
     RedeemInput,
     RegisterInput,
 )
 from accounts.tokens import Session
+from accounts.users import Account
 from config import settings
 from engines import catalog
 from errors import ApiError
@@ -67,6 +84,7 @@ from images.submit import submit
 from web import admin as admin_api
 from web import docs as documentation
 from web import files, hooks, records
+from web import oidc as openid_pages
 from web.auth import file_owner_required, login_required, owner_required, token_required
 from web.inputs import (
     client_address,
@@ -175,7 +193,10 @@ def login():
 
     401 for a wrong name or password alike, 429 after too many failures.
     """
-    user = logins.log_in(read_body(LoginInput), client_address())
+    return logged_in(logins.log_in(read_body(LoginInput), client_address()))
+
+
+def logged_in(user: Account) -> tuple[dict, int]:
     token = sessions.open_session(user, client_address(), user_agent())
     return success({"token": token, "user": records.public_user(user)}, "logged_in")
 
@@ -285,6 +306,116 @@ def delete_account():
     password = read_body(DeleteAccountInput).password
     is_complete = own_account.delete(g.session, password, client_address())
     return success({"complete": is_complete}, "account_deleted")
+
+
+@app.get("/api/auth/2fa")
+@login_required
+def second_factor_state():
+    """Show whether the caller has a second factor, and how many recovery codes are left."""
+    return success(records.public_second_factor(second_factor.get_state(g.session.user_id)))
+
+
+@app.post("/api/auth/2fa")
+@login_required
+def set_up_second_factor():
+    """Make a secret for an authenticator app; it counts once a code of it is confirmed."""
+    wanted = read_body(OwnPasswordInput)
+    logins.confirm_password(g.session.user_id, wanted.password, client_address())
+    return success(second_factor.set_up(g.session.user_id, g.user["username"]))
+
+
+@app.post("/api/auth/2fa/confirm")
+@login_required
+def confirm_second_factor():
+    """Turn the second factor on, which ends other sessions, and show its recovery codes, once."""
+    code = read_body(CodeInput).code
+    codes = second_factor.turn_on(g.session, code, client_address())
+    return success({"recoveryCodes": codes, "token": renewed_token()}, "second_factor_on")
+
+
+@app.post("/api/auth/2fa/recovery-codes")
+@login_required
+def renew_recovery_codes():
+    """Make ten new recovery codes; those of before are void."""
+    confirm_both_factors()
+    return success({"recoveryCodes": second_factor.renew_recovery_codes(g.session)})
+
+
+@app.delete("/api/auth/2fa")
+@login_required
+def remove_second_factor():
+    """Take the second factor away, which ends other sessions."""
+    confirm_both_factors()
+    second_factor.turn_off(g.session)
+    return success({"token": renewed_token()}, "second_factor_off")
+
+
+def confirm_both_factors() -> None:
+    wanted = read_body(PasswordAndCodeInput)
+    logins.confirm_password(g.session.user_id, wanted.password, client_address())
+    second_factor.confirm_code(g.session.user_id, wanted.code, client_address())
+
+
+def renewed_token() -> str:
+    account = users.get_user(g.session.user_id)
+    return sessions.renew(g.session, account, client_address(), user_agent())
+
+
+@app.get("/api/auth/oidc")
+def openid():
+    """Say what the button that leads to the OpenID provider says; 404 where there is none."""
+    oidc.require_provider()
+    return success({"label": settings.OIDC_LABEL})
+
+
+@app.get("/api/auth/oidc/login")
+def openid_login():
+    """Lead the browser to the OpenID provider."""
+    oidc.require_provider()
+    return openid_pages.to_provider(read_query(OidcQuery).challenge)
+
+
+@app.get("/api/auth/oidc/callback")
+def openid_callback():
+    """Lead the browser from the provider on to the front end, with a code for a log-in."""
+    oidc.require_provider()
+    return openid_pages.back_from_provider()
+
+
+@app.post("/api/auth/oidc/token")
+def openid_token():
+    """Exchange such a code for a token; the first time, this opens an account."""
+    wanted = read_body(OidcTokenInput)
+    oidc.require_provider()
+    return logged_in(oidc.log_in(wanted, client_address()))
+
+
+@app.get("/api/auth/oidc/link")
+@login_required
+def openid_links():
+    """List who may log in as the caller from an OpenID provider."""
+    return success(records.public_identities(identities.list_of(g.session.user_id)))
+
+
+@app.post("/api/auth/oidc/link")
+@login_required
+def link_openid():
+    """Let whoever such a code stands for log in as the caller from now on."""
+    wanted = read_body(LinkInput)
+    oidc.require_provider()
+    logins.confirm_password(g.session.user_id, wanted.password, client_address())
+    oidc.link(g.session, wanted)
+    return success(records.public_identities(identities.list_of(g.session.user_id)))
+
+
+@app.delete("/api/auth/oidc/link")
+@login_required
+def unlink_openid():
+    """Let nobody log in as the caller from an OpenID provider any more."""
+    password = read_body(OwnPasswordInput).password
+    logins.confirm_password(g.session.user_id, password, client_address())
+    identities.delete_of(g.session.user_id)
+    return success(records.public_identities([]))
 
 
 # -----------------------------------------------------------------------------------------------

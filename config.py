@@ -11,10 +11,12 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, tzinfo
+from importlib.util import find_spec
 from io import StringIO
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import dotenv
@@ -30,7 +32,7 @@ COMMON_PASSWORDS = HERE / "accounts" / "common_passwords.txt"
 DEVELOPMENT_ORIGINS = ["http://localhost:5173", "http://localhost:5174"]
 KEY_ADVICE = "make one with: python3 -c 'import secrets; print(secrets.token_hex(32))'"
 # Settings that may stand in files of their own, which NAME_FILE names.
-SECRETS = ("SECRET_KEY", "SECRET_KEY_PREVIOUS", "MYSQL_PASSWORD")
+SECRETS = ("SECRET_KEY", "SECRET_KEY_PREVIOUS", "MYSQL_PASSWORD", "OIDC_CLIENT_SECRET")
 ON = ("on", "true", "yes", "1")
 OFF = ("off", "false", "no", "0")
 PLACEHOLDERS = (
@@ -195,6 +197,13 @@ def url_prefix(text: str) -> str:
     return f"/{text.strip('/')}/"
 
 
+def web_address(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"[\s<>\"]", text):
+        raise ValueError("must be an address like https://login.example.com")
+    return text
+
+
 def existing_file(text: str) -> str:
     if not Path(text).is_file():
         raise ValueError("must be the path of an existing file")
@@ -297,6 +306,12 @@ class Settings:
     LOGIN_FAILURES_PER_ACCOUNT: int = setting(10, number(int, 1, 10**6))
     LOGIN_FAILURES_PER_ADDRESS: int = setting(100, number(int, 1, 10**6))
     LOGIN_WINDOW_SECONDS: int = setting(600, number(int, 1, 86400))
+    REQUIRE_2FA: str = setting("off", one_of("off", "admins"))
+    OIDC_ISSUER: str = setting("", web_address)
+    OIDC_CLIENT_ID: str = setting("")
+    OIDC_CLIENT_SECRET: str = setting("")
+    OIDC_LABEL: str = setting("OpenID")
+    OIDC_RETURN_URL: str = setting("", web_address)
     REGISTRATIONS_PER_ADDRESS: int = setting(1000, number(int, 1, 10**6))
     TAKEN_NAMES_PER_ADDRESS: int = setting(100, number(int, 1, 10**6))
 
@@ -344,6 +359,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     check_database()
     check_keys()
     check_label()
+    check_oidc()
     if settings.is_production:
         check_mode(ENV_FILE)
     if not settings.is_production and not environ.get("CORS_ORIGINS"):
@@ -391,6 +407,19 @@ def check_label() -> None:
         raise SettingError("AIGC_PRODUCER: must be set when AIGC_LABEL is on")
     if settings.AIGC_LABEL is None:
         settings.AIGC_LABEL = bool(settings.AIGC_PRODUCER)
+
+
+def check_oidc() -> None:
+    if not settings.OIDC_ISSUER:
+        return
+    for name in ("OIDC_CLIENT_ID", "OIDC_RETURN_URL"):
+        if not getattr(settings, name):
+            raise SettingError(f"{name}: must be set when OIDC_ISSUER is")
+    issuer = urlsplit(settings.OIDC_ISSUER)
+    if issuer.scheme != "https" and issuer.hostname not in ("localhost", "127.0.0.1", "::1"):
+        raise SettingError("OIDC_ISSUER: must begin with https://, unless it is on this machine")
+    if not find_spec("authlib"):
+        raise SettingError("OIDC_ISSUER: needs a package: pip install -r requirements-oidc.txt")
 
 
 def check_keys() -> None:

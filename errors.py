@@ -17,7 +17,30 @@ ERRORS = {
     "token_expired": (401, "登录令牌已过期，请重新登录", "The token has expired; log in again"),
     "key_invalid": (401, "API 密钥无效或已过期", "The API key is not valid, or has expired"),
     "wrong_credentials": (401, "用户名或密码错误", "Wrong user name or password"),
+    "second_factor_required": (
+        401,
+        "请输入两步验证码",
+        "Send the code of your second factor as well",
+    ),
+    "second_factor_wrong": (
+        401,
+        "两步验证码错误或已使用过",
+        "The code of the second factor is wrong, or was used before",
+    ),
+    "login_code_invalid": (
+        401,
+        "登录凭据无效、已使用或已过期，请重新登录",
+        "That log-in is not valid, was used or has run out; log in again",
+    ),
+    "oidc_state_invalid": (
+        400,
+        "登录流程无效或已过期，请重新登录",
+        "That log-in was not begun in this browser, or too long ago; begin again",
+    ),
+    "oidc_denied": (403, "登录已取消或被拒绝", "The log-in was canceled or denied"),
+    "oidc_failed": (502, "外部登录失败，请稍后重试", "The log-in service gave no valid answer"),
     "account_disabled": (403, "该账号已被停用", "This account is disabled"),
+    "wrong_code": (403, "验证码错误或已使用过", "The code is wrong, or was used before"),
     "wrong_password": (403, "密码错误", "Wrong password"),
     "key_not_allowed": (
         403,
@@ -28,6 +51,11 @@ ERRORS = {
         403,
         "该 API 密钥没有此操作的权限",
         "This API key lacks the scope that this call needs",
+    ),
+    "second_factor_not_set_up": (
+        403,
+        "管理员须先开启两步验证",
+        "Admins must set up a second factor first",
     ),
     "link_invalid": (403, "链接无效或已过期", "The link is invalid or has expired"),
     "registration_closed": (403, "本站不开放注册", "Registration is closed"),
@@ -55,6 +83,13 @@ ERRORS = {
         "该账号的额度由管理员设定，不能兑换邀请码",
         "The operator has set the limits of this account; no code can change them",
     ),
+    "identity_taken": (
+        409,
+        "该外部账号已关联到另一个账号",
+        "That log-in belongs to another account",
+    ),
+    "second_factor_on": (409, "两步验证已开启", "The second factor is on already"),
+    "second_factor_off": (409, "两步验证未开启", "The second factor is not on"),
     "key_reused": (
         409,
         "该 Idempotency-Key 已用于另一个请求",
@@ -143,6 +178,11 @@ ERRORS = {
         503,
         "数据库暂时不可用，请稍后重试",
         "The database is unavailable; try again soon",
+    ),
+    "oidc_unavailable": (
+        503,
+        "外部登录服务暂时不可用，请稍后重试",
+        "The log-in service is unavailable; try again soon",
     ),
     "storage_unavailable": (
         503,

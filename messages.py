@@ -22,6 +22,7 @@ FIELDS = {
     ),
     "wrong_password": ("错误", "is wrong"),
     "end_of_nothing": ("须与某项限额一同设定", "needs a limit that ends then"),
+    "wrong_code": ("错误或已使用过", "is wrong, or was used before"),
     "past_time": ("必须是将来的时间", "must be a time in the future"),
     "common_password": ("过于常见", "is too common"),
     "email": ("格式不正确", "is not an email address"),
@@ -99,6 +100,7 @@ LABELS = {
     "newPassword": ("新密码", "New password"),
     "inviteCode": ("邀请码", "Invite code"),
     "avatar": ("头像", "Avatar"),
+    "code": ("验证码", "Code"),
     "prompt": ("提示词", "Prompt"),
 }
 
@@ -107,6 +109,8 @@ SUCCESS = {
     "logged_in": ("登录成功", "Logged in"),
     "profile_changed": ("资料已更新", "Changed"),
     "account_deleted": ("账号已删除", "The account is deleted"),
+    "second_factor_on": ("两步验证已开启", "The second factor is on"),
+    "second_factor_off": ("两步验证已关闭", "The second factor is off"),
     "submitted": ("任务已提交", "Submitted"),
     "requeued": ("任务已重新排队", "Back in the queue"),
     "canceled": ("任务已取消", "Canceled"),

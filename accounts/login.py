@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import db
 import heavy
-from accounts import passwords, sessions, tokens, users
+from accounts import passwords, second_factor, sessions, tokens, users
 from accounts.names import identity_key
 from accounts.rate_limits import RateLimit, network
 from accounts.schemas import LoginInput, NewPasswordInput
@@ -28,7 +28,7 @@ class WrongCredentials(ApiError):
 
 
 def log_in(wanted: LoginInput, address: str) -> Account:
-    """Return the account if the password is right.
+    """Return the account if the password is right, and the code where there is a second factor.
 
     Raises WrongCredentials, and ApiError for a disabled account or after too many failures. A name
     that does not exist costs and answers the same as a wrong password.
@@ -41,6 +41,7 @@ def log_in(wanted: LoginInput, address: str) -> Account:
     )
     if user["is_disabled"]:
         raise ApiError("account_disabled")
+    second_factor.check(user, wanted.code, address)
     return user
 
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import db
 import heavy
-from accounts import audit, invites, passwords, rate_limits, users
+from accounts import audit, identities, invites, passwords, rate_limits, users
 from accounts.audit import Actor, Target
 from accounts.login import account_hash
 from accounts.names import email_key, identity_key
@@ -48,8 +48,11 @@ def register(
     avatar: bytes | None = None,
     address: str = "",
     actor: Actor | None = None,
+    identity: tuple[str, str] | None = None,
 ) -> Account:
     """Add an account and return it; an actor is who opens it for somebody else.
+
+    `identity` is the issuer and subject it can log in by.
 
     What is cheap to check comes first: no picture is decoded and no password hashed for an account
     that cannot be. Raises Taken, BadPicture, storage.Unavailable, and ApiError when too many
@@ -68,7 +71,7 @@ def register(
     avatar_key = None
     try:
         avatar_key = store_avatar(picture) if picture else None
-        user_id = add_account(wanted, password_hash, avatar_key, actor)
+        user_id = add_account(wanted, password_hash, avatar_key, actor, identity)
     except ApiError:
         with suppress(db.Unavailable):
             limit.refund()
@@ -98,7 +101,11 @@ def refuse_taken(wanted: RegisterInput, conflicts: RateLimit, reserved: list[str
 
 
 def add_account(
-    wanted: RegisterInput, password_hash: str, avatar_key: str | None, actor: Actor | None = None
+    wanted: RegisterInput,
+    password_hash: str,
+    avatar_key: str | None,
+    actor: Actor | None = None,
+    identity: tuple[str, str] | None = None,
 ) -> int:
     """Add the account, which keeps its avatar and uses its invite, and return its id.
 
@@ -120,6 +127,8 @@ def add_account(
                 invites.use(wanted.invite_code, user_id)
             if actor:
                 audit.record(actor, "user.create", Target("user", user_id, wanted.username))
+            if identity:
+                identities.add(user_id, *identity)
     except db.Duplicate as error:
         raise Taken("email" if "email" in error.key else "username") from None
     return user_id
@@ -159,6 +168,7 @@ def delete_account(
         keys = [storage.key_of(before["avatar_url"])] if before["avatar_url"] else []
         cleanup.schedule_deletion(keys, after_seconds=0)
         rate_limits.delete_named(f"login:{account_hash(before['username'])}")
+        rate_limits.delete_named(f"2fa:{user['id']}:")
     cleanup.delete_files(keys)
     with suppress(db.Unavailable):
         return delete_rest(user["id"], give_up_at)

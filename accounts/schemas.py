@@ -49,11 +49,18 @@ class PasswordInput(BaseModel):
     password: Password = Field(min_length=6, json_schema_extra=add_max_length)
 
 
-class RegisterInput(PasswordInput):
+class NameInput(BaseModel):
     username: Username = Field(min_length=3, max_length=20)
+
+
+class EmailInput(BaseModel):
     email: Email = Field(max_length=120, json_schema_extra={"pattern": EMAIL})
     # As forms send it, "" is none.
     invite_code: str = Field("", alias="inviteCode", max_length=100)
+
+
+class RegisterInput(EmailInput, NameInput, PasswordInput):
+    pass
 
 
 # What somebody types to be let in: it may be of a time with other rules.
@@ -76,6 +83,45 @@ class DeleteAccountInput(BaseModel):
 class LoginInput(BaseModel):
     username: str = Field(min_length=1, max_length=200)
     password: KnownPassword
+    code: str | None = Field(default=None, max_length=100)
+
+
+class OwnPasswordInput(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    password: KnownPassword
+
+
+class CodeInput(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    code: str = Field(min_length=1, max_length=100)
+
+
+# -- Log-in at an OpenID provider ---------------------------------------------------------------
+
+
+class OidcQuery(BaseModel):
+    challenge: str = Field(pattern=r"^[A-Za-z0-9_-]{43}$")
+
+
+class LoginCodeInput(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    login_code: str = Field(alias="loginCode", min_length=1, max_length=100)
+    verifier: str = Field(min_length=43, max_length=128)
+
+
+class OidcTokenInput(LoginCodeInput):
+    code: str | None = Field(default=None, max_length=100)
+
+
+class LinkInput(LoginCodeInput, OwnPasswordInput):
+    pass
+
+
+class PasswordAndCodeInput(OwnPasswordInput, CodeInput):
+    pass
 
 
 class NewPasswordInput(BaseModel):

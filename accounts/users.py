@@ -33,6 +33,8 @@ TABLES_OF_USERS = (
     "image_tags",
     "trashed_generations",
     "trashed_files",
+    "recovery_codes",
+    "identities",
 )
 
 
@@ -46,6 +48,7 @@ class Account(TypedDict):
     created_at: str
     is_disabled: int
     token_version: int
+    has_second_factor: int
 
 
 def create_user(
@@ -71,7 +74,8 @@ def create_user(
 def get_user(user_id: int) -> Account | None:
     return db.one(
         """
-        SELECT id, username, email, avatar_url, created_at, is_disabled, token_version
+        SELECT id, username, email, avatar_url, created_at, is_disabled, token_version,
+               has_second_factor
           FROM users
          WHERE id = %s
         """,
@@ -131,7 +135,7 @@ def get_user_for_login(username: str) -> dict[str, Any] | None:
     rows = db.all(
         """
         SELECT id, username, email, avatar_url, created_at, is_disabled, token_version,
-               password_hash, username_key
+               has_second_factor, password_hash, username_key
           FROM users
          WHERE username_key IN (%s, %s, %s, %s)
         """,

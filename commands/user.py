@@ -5,7 +5,7 @@ import math
 import click
 from flask.cli import AppGroup
 
-from accounts import admin, audit, limits, passwords, registration, users
+from accounts import admin, audit, limits, passwords, registration, second_factor, users
 from accounts.pages import all_rows
 from accounts.schemas import AccountLimitsInput, PasswordInput, RegisterInput
 from accounts.users import Account
@@ -75,6 +75,24 @@ def user_set_password(username: str, password: str) -> None:
         fail(error)
     admin.set_password(audit.command(), user["id"], passwords.hash_password(wanted.password))
     click.echo(f"Changed the password of {user['username']}")
+
+
+@user_group.command("reset-2fa")
+@click.argument("username")
+@plain_errors()
+def user_reset_2fa(username: str) -> None:
+    """Take away the second factor of somebody who has lost it."""
+    user = find_account(username)
+    if not second_factor.reset(user["id"]):
+        raise click.ClickException(f"{user['username']} has no second factor")
+    click.echo(f"Took away the second factor of {user['username']}")
+
+
+@user_group.command("renew-secrets")
+@plain_errors()
+def user_renew_secrets() -> None:
+    """Seal second factors with today's SECRET_KEY; SECRET_KEY_PREVIOUS may go after that."""
+    click.echo(f"Sealed {second_factor.seal_again()} second factors with SECRET_KEY")
 
 
 @user_group.command("disable")

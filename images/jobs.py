@@ -16,7 +16,7 @@ import engines
 import logs
 import messages
 import metrics
-from accounts import rate_limits, registration, sessions
+from accounts import identities, rate_limits, registration, sessions
 from engines import catalog
 from files import cleanup
 from images import (
@@ -175,3 +175,4 @@ def sweep() -> None:
     shares.delete_expired()
     archive_links.delete_expired()
     retention.sweep()
+    identities.delete_expired()

@@ -28,8 +28,10 @@ SQL_FILES = {
     "accounts/invites.py",
     "accounts/limits.py",
     "accounts/audit.py",
+    "accounts/identities.py",
     "accounts/rate_limits.py",
     "accounts/sessions.py",
+    "accounts/second_factor.py",
     "accounts/users.py",
     "files/cleanup.py",
     "images/archive_links.py",
@@ -65,6 +67,9 @@ TABLES = {
     "audit_log",
     "daily_jobs",
     "paused_models",
+    "recovery_codes",
+    "identities",
+    "login_codes",
 }
 SQL = re.compile(r"\b(SELECT .+ FROM|INSERT INTO|UPDATE \w+\s+SET|DELETE FROM)\b", re.DOTALL)
 CALLS = {"all", "execute", "insert", "one", "run_transaction", "value"}

@@ -11,6 +11,7 @@ from images import jobs, queue
 from tests.conftest import Person
 from tests.servers import ROOT, clean_environment
 from tests.test_queue import submit
+from tests.test_second_factor import Phone
 
 
 @pytest.fixture
@@ -69,6 +70,21 @@ def test_user_create_refuses_a_taken_name(flask, alice):
     result = flask("user", "create", "ALICE", "new@example.com", "--password", "secret1")
 
     assert result.exit_code == 1 and "is taken" in result.output
+
+
+def test_user_reset_2fa_lets_somebody_in_without_a_code(flask, alice):
+    Phone(alice).confirm()
+
+    results = [flask("user", "reset-2fa", "alice") for _ in range(2)]
+
+    assert [result.exit_code for result in results] == [0, 1]
+    alice.log_in()
+
+
+def test_user_renew_secrets_says_how_many(flask, alice):
+    Phone(alice).confirm()
+
+    assert flask("user", "renew-secrets").output.startswith("Sealed 1 ")
 
 
 def test_user_list_shows_everyone_but_no_hash(flask, alice, bob):

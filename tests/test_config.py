@@ -17,6 +17,11 @@ from tests.servers import ROOT, clean_environment
 
 GOOD_KEY = "7f1c09e2b85d4a36c0e9f47a1d2b6835"
 PRODUCTION = {"FLASK_ENV": "production", "SECRET_KEY": GOOD_KEY, "DATABASE": "sqlite"}
+OIDC = {
+    "OIDC_ISSUER": "https://login.example",
+    "OIDC_CLIENT_ID": "x",
+    "OIDC_RETURN_URL": "https://studio.example/login",
+}
 MYSQL = {"MYSQL_HOST": "db", "MYSQL_USER": "u", "MYSQL_DB": "d"}
 
 
@@ -80,6 +85,14 @@ def test_the_published_names_choose_mysql(load):
         ({"CORS_ORIGINS": "https://-é.example"}, "CORS_ORIGINS"),
         ({"CORS_ORIGINS": "null"}, "CORS_ORIGINS"),
         ({"TRUSTED_PROXIES": "nginx"}, "TRUSTED_PROXIES"),
+        ({"REQUIRE_2FA": "all"}, "REQUIRE_2FA"),
+        ({"OIDC_ISSUER": "login.example"}, "OIDC_ISSUER"),
+        ({"OIDC_ISSUER": "https://"}, "OIDC_ISSUER"),
+        ({"OIDC_ISSUER": "https://login.example"}, "OIDC_CLIENT_ID"),
+        ({"OIDC_ISSUER": "https://login.example", "OIDC_CLIENT_ID": "x"}, "OIDC_RETURN_URL"),
+        ({**OIDC, "OIDC_ISSUER": "http://login.example"}, "OIDC_ISSUER"),
+        ({**OIDC, "OIDC_RETURN_URL": "javascript:alert(1)"}, "OIDC_RETURN_URL"),
+        ({**OIDC, "OIDC_RETURN_URL": "/login"}, "OIDC_RETURN_URL"),
         ({"DATABASE": "postgres"}, "DATABASE"),
         ({"DATABASE": "mysql"}, "MYSQL_HOST"),
         ({"DATABASE": "sqlite", **MYSQL}, "DATABASE"),
@@ -178,6 +191,13 @@ def test_a_wrong_setting_is_one_line_on_the_command_line(tmp_path):
 
     assert ended.returncode == 1
     assert ended.stderr == "PORT: must be a whole number from 1 to 65535\n"
+
+
+def test_provider_without_its_package_stops_the_start(load, monkeypatch):
+    monkeypatch.setattr(config, "find_spec", lambda name: None)
+
+    with pytest.raises(config.SettingError, match=r"^OIDC_ISSUER: .*requirements-oidc\.txt"):
+        load(**OIDC)
 
 
 def test_the_environment_wins_over_the_env_file(settings, monkeypatch):

@@ -30,6 +30,7 @@ from images import jobs, queue, queue_status
 from tests.conftest import Person, form
 from tests.pictures import picture
 from tests.servers import ROOT
+from tests.test_second_factor import PASSWORD, Phone
 from validation import parse
 
 DOCUMENT = service.app.test_client().get("/api/openapi.json").json
@@ -392,6 +393,12 @@ def log_in(person: Person, **changes):
     )
 
 
+def send_code(person: Person, method: str, path: str):
+    phone = Phone(person)
+    phone.confirm()
+    return person.open(method, f"/api/auth/2fa{path}", json={**PASSWORD, "code": phone.code(1)})
+
+
 def submit(person: Person, prompt: str = "a fox", key: str = "k", **changes):
     body = {"prompt": prompt, "width": 64, "height": 64, "steps": 1, **changes}
     return person.post("/api/v1/images/generate", json=body, headers={"Idempotency-Key": key})
@@ -444,6 +451,14 @@ ANSWERS = {
         lambda alice: change(alice, email="new@example.com", avatar=(png(), "me.png")),
     ),
     "delete account": (200, lambda alice: delete_account(alice, "secret1")),
+    "no provider": (404, lambda alice: alice.get("/api/auth/oidc")),
+    "identities": (200, lambda alice: alice.get("/api/auth/oidc/link")),
+    "unlink": (200, lambda alice: alice.open("DELETE", "/api/auth/oidc/link", json=PASSWORD)),
+    "second factor": (200, lambda alice: alice.get("/api/auth/2fa")),
+    "set up a second factor": (200, lambda alice: alice.post("/api/auth/2fa", json=PASSWORD)),
+    "confirm a second factor": (200, lambda alice: Phone(alice).confirm()),
+    "remove a second factor": (200, lambda alice: send_code(alice, "DELETE", "")),
+    "renew recovery codes": (200, lambda alice: send_code(alice, "POST", "/recovery-codes")),
     "generate-test": (200, lambda alice: alice.generate()),
     "history": (200, lambda alice: alice.generate() and alice.get("/api/v1/images/history")),
     "empty history": (200, lambda alice: alice.get("/api/v1/images/history?page=7")),
@@ -510,6 +525,19 @@ ANSWERS = {
     "bad token": (
         401,
         lambda alice: alice.get("/api/v1/images/history", headers={"Authorization": "Bearer x"}),
+    ),
+    "code of a second factor missing": (
+        401,
+        lambda alice: Phone(alice).confirm() and log_in(alice),
+    ),
+    "code of a second factor wrong": (403, lambda alice: Phone(alice).confirm("000000")),
+    "no second factor": (
+        409,
+        lambda alice: alice.open("DELETE", "/api/auth/2fa", json={**PASSWORD, "code": "1"}),
+    ),
+    "second factor on already": (
+        409,
+        lambda alice: Phone(alice).confirm() and alice.post("/api/auth/2fa", json=PASSWORD),
     ),
     "name taken": (409, lambda alice: register(alice, username="ALICE")),
     "email taken": (409, lambda alice: register(alice, email="alice@example.com")),

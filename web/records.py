@@ -112,6 +112,21 @@ def iso_seconds(seconds: int | None) -> str | None:
     return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat() + "Z"
 
 
+def public_second_factor(state: db.Row) -> dict[str, Any]:
+    return {
+        "enabled": bool(state["has_second_factor"]),
+        "recoveryCodesLeft": state["codes_left"],
+    }
+
+
+def public_identities(rows: list[db.Row]) -> dict[str, Any]:
+    identities = []
+    for row in rows:
+        shown = {"issuer": row["issuer"], "subject": row["subject"]}
+        identities.append({**shown, "createdAt": iso_time(row["created_at"])})
+    return {"identities": identities}
+
+
 def iso_time(value: Any) -> str | None:
     """Return the database's UTC time as ISO 8601; MySQL's zero date is no time."""
     try:
