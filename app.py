@@ -13,14 +13,17 @@ import commands
 import config
 import logs
 import metrics
-from accounts import api_keys, passwords, registration, sessions
+from accounts import api_keys, passwords, recovery, registration, sessions
 from accounts import login as logins
 from accounts.schemas import (
+    ConfirmInput,
+    EmailInput,
     KeyInput,
     LoginInput,
     LogoutInput,
     NewPasswordInput,
     RegisterInput,
+    ResetInput,
 )
 from accounts.tokens import Session
 from config import settings
@@ -55,7 +58,7 @@ from web.inputs import (
     service_path,
     user_agent,
 )
-from web.responses import success
+from web.responses import language, success
 
 VERSION = "1.0.0"
 
@@ -137,7 +140,7 @@ def register():
     400 names each wrong field, 409 a name or email that is taken.
     """
     wanted, avatar = read_form(RegisterInput)
-    user = registration.register(wanted, avatar, client_address())
+    user = registration.register(wanted, avatar, client_address(), language())
     return success({"avatarUrl": user["avatar_url"]}, "registered")
 
 
@@ -226,6 +229,36 @@ def revoke_key(key_id: str):
     if not api_keys.revoke(g.session.user_id, key_id):
         raise ApiError("not_found")
     return success(message="key_revoked")
+
+
+@app.post("/api/auth/reset/request")
+def request_reset():
+    """Have a code for a new password mailed; the answer is the same if nobody has the email."""
+    email = read_body(EmailInput).email
+    recovery.request_code("reset", email, client_address(), language())
+    return success(message="code_requested")
+
+
+@app.post("/api/auth/reset")
+def reset():
+    """Set a new password by a code, which ends every session."""
+    recovery.reset_password(read_body(ResetInput), client_address())
+    return success(message="password_reset")
+
+
+@app.post("/api/auth/confirm/request")
+def request_confirmation():
+    """Have a code mailed once more to the email of an account that is not confirmed yet."""
+    email = read_body(EmailInput).email
+    recovery.request_code("confirm", email, client_address(), language())
+    return success(message="code_requested")
+
+
+@app.post("/api/auth/confirm")
+def confirm():
+    """Confirm an email by the code that was mailed to it."""
+    recovery.confirm_email(read_body(ConfirmInput).code, client_address(), language())
+    return success(message="email_confirmed")
 
 
 # -----------------------------------------------------------------------------------------------

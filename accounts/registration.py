@@ -4,7 +4,7 @@ from contextlib import suppress
 
 import db
 import heavy
-from accounts import passwords, rate_limits, users
+from accounts import mails, passwords, rate_limits, users
 from accounts.login import account_hash
 from accounts.names import email_key, identity_key
 from accounts.rate_limits import RateLimit, network
@@ -26,8 +26,16 @@ class Taken(ApiError):
         super().__init__(f"{fields[0]}_taken", fields=problems)
 
 
-def register(wanted: RegisterInput, avatar: bytes | None = None, address: str = "") -> Account:
+def register(
+    wanted: RegisterInput,
+    avatar: bytes | None = None,
+    address: str = "",
+    language: str = "",
+) -> Account:
     """Add an account and return it.
+
+    Its email counts as confirmed unless REQUIRE_EMAIL is on: then a code is mailed in this
+    language. The operator's command names none.
 
     What is cheap to check comes first: no picture is decoded and no password hashed for an account
     that cannot be. Raises Taken, BadPicture, storage.Unavailable, and ApiError when too many
@@ -46,7 +54,8 @@ def register(wanted: RegisterInput, avatar: bytes | None = None, address: str = 
     avatar_key = None
     try:
         avatar_key = store_avatar(picture) if picture else None
-        user_id = add_account(wanted, password_hash, avatar_key)
+        mail_language = language if settings.REQUIRE_EMAIL else ""
+        user_id = add_account(wanted, password_hash, avatar_key, mail_language)
     except ApiError:
         with suppress(db.Unavailable):
             limit.refund()
@@ -71,8 +80,13 @@ def refuse_taken(wanted: RegisterInput, conflicts: RateLimit, reserved: list[str
         raise Taken(*taken)
 
 
-def add_account(wanted: RegisterInput, password_hash: str, avatar_key: str | None) -> int:
-    """Add the account, which keeps its avatar, and return its id. Raises Taken."""
+def add_account(
+    wanted: RegisterInput, password_hash: str, avatar_key: str | None, mail_language: str
+) -> int:
+    """Add the account, which keeps its avatar, and return its id. Raises Taken.
+
+    With a language, it gets mail to confirm its email.
+    """
     try:
         with db.transaction():
             user_id = users.create_user(
@@ -82,7 +96,10 @@ def add_account(wanted: RegisterInput, password_hash: str, avatar_key: str | Non
                 email_key=email_key(wanted.email),
                 password_hash=password_hash,
                 avatar_url=storage.url(avatar_key) if avatar_key else None,
+                email_confirmed=not mail_language,
             )
+            if mail_language:
+                mails.add("confirm", wanted.email, mail_language)
             if avatar_key and not cleanup.keep(avatar_key):
                 raise db.Unavailable  # this process slept so long that the file was deleted
     except db.Duplicate as error:

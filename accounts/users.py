@@ -26,6 +26,8 @@ TABLES_OF_USERS = (
     "deleted_generations",
     "sessions",
     "api_keys",
+    "codes",
+    "mails",
 )
 
 
@@ -39,6 +41,10 @@ class Account(TypedDict):
     created_at: str
     is_disabled: int
     token_version: int
+    email_confirmed: int
+
+
+COLUMNS = ", ".join(Account.__annotations__)
 
 
 def create_user(
@@ -48,6 +54,7 @@ def create_user(
     email_key: str,
     password_hash: str,
     avatar_url: str | None = None,
+    email_confirmed: bool = True,
 ) -> int:
     """Add an account and return its id. Raises Duplicate if the name or the email is taken."""
     return db.insert(
@@ -58,31 +65,21 @@ def create_user(
         email_key=email_key,
         password_hash=password_hash,
         avatar_url=avatar_url,
+        email_confirmed=int(email_confirmed),
     )
 
 
 def get_user(user_id: int) -> Account | None:
-    return db.one(
-        """
-        SELECT id, username, email, avatar_url, created_at, is_disabled, token_version
-          FROM users
-         WHERE id = %s
-        """,
-        user_id,
-    )
+    return db.one(f"SELECT {COLUMNS} FROM users WHERE id = %s", user_id)
+
+
+def get_user_by_email(email: str) -> Account | None:
+    return db.one(f"SELECT {COLUMNS} FROM users WHERE email_key = %s", email_key(email))
 
 
 def get_user_with_hash(user_id: int) -> dict[str, Any] | None:
     """Do the same, with the password hash."""
-    return db.one(
-        """
-        SELECT id, username, email, avatar_url, created_at, is_disabled, token_version,
-               password_hash
-          FROM users
-         WHERE id = %s
-        """,
-        user_id,
-    )
+    return db.one(f"SELECT {COLUMNS}, password_hash FROM users WHERE id = %s", user_id)
 
 
 def get_profile(session: Session) -> db.Row | None:
@@ -105,9 +102,8 @@ def get_user_for_login(username: str) -> dict[str, Any] | None:
     """
     keys = [former_key(username), identity_key(username)]
     rows = db.all(
-        """
-        SELECT id, username, email, avatar_url, created_at, is_disabled, token_version,
-               password_hash, username_key
+        f"""
+        SELECT {COLUMNS}, password_hash, username_key
           FROM users
          WHERE username_key IN (%s, %s, %s, %s)
         """,
@@ -153,8 +149,13 @@ SET_HASH = "UPDATE users SET password_hash = %s WHERE id = %s"
 def change_password(user_id: int, password_hash: str) -> bool:
     """Set a new password and end every session of the account."""
     with db.transaction():
-        changed = db.execute(SET_HASH, password_hash, user_id)
-        sessions.end_all(user_id)
+        return set_password(user_id, password_hash)
+
+
+def set_password(user_id: int, password_hash: str) -> bool:
+    """Do the same inside the caller's transaction."""
+    changed = db.execute(SET_HASH, password_hash, user_id)
+    sessions.end_all(user_id)
     return changed.count > 0
 
 
@@ -164,6 +165,16 @@ def change_own_password(session: Session, password_hash: str) -> None:
         db.execute(SET_HASH, password_hash, session.user_id)
         sessions.check(session)
         sessions.end_all(session.user_id, but=session.session_id)
+
+
+def set_email(user_id: int, email: str) -> None:
+    """Give the account an email that is confirmed. Raises Duplicate if another has it."""
+    db.execute(
+        "UPDATE users SET email = %s, email_key = %s, email_confirmed = 1 WHERE id = %s",
+        email,
+        email_key(email),
+        user_id,
+    )
 
 
 def set_disabled(user_id: int, is_disabled: bool) -> bool:

@@ -3,7 +3,7 @@
 import click
 from flask.cli import AppGroup
 
-from accounts import passwords, registration, users
+from accounts import passwords, recovery, registration, users
 from accounts.schemas import PasswordInput, RegisterInput
 from accounts.users import Account
 from commands.failures import fail, plain_errors
@@ -68,6 +68,18 @@ def user_set_password(username: str, password: str) -> None:
         fail(error)
     users.change_password(user["id"], passwords.hash_password(wanted.password))
     click.echo(f"Changed the password of {user['username']}")
+
+
+@user_group.command("reset-code")
+@click.argument("username")
+@plain_errors()
+def user_reset_code(username: str) -> None:
+    """Make a code for a new password, good once and for 30 minutes; the one before is void."""
+    user = find_account(username)
+    try:
+        click.echo(recovery.make_reset_code(user["id"]))
+    except ApiError as error:
+        fail(error)
 
 
 @user_group.command("disable")

@@ -16,7 +16,7 @@ import engines
 import logs
 import messages
 import metrics
-from accounts import rate_limits, sessions
+from accounts import codes, mails, rate_limits, sessions
 from files import cleanup
 from images import COMPLETED, FAILED, PENDING, parameters, queue, results, submit
 from images.queue import Job
@@ -155,3 +155,5 @@ def sweep() -> None:
     queue.delete_old_workers()
     rate_limits.delete_expired()
     sessions.delete_expired()
+    codes.delete_expired()
+    mails.delete_expired()

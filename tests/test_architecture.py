@@ -24,6 +24,8 @@ LAYERS = [
 WINGS = {"accounts", "commands", "engines", "files", "images", "migrations", "web"}
 SQL_FILES = {
     "accounts/api_keys.py",
+    "accounts/codes.py",
+    "accounts/mails.py",
     "accounts/rate_limits.py",
     "accounts/sessions.py",
     "accounts/users.py",
@@ -35,6 +37,8 @@ SQL_FILES = {
 }
 TABLES = {
     "users",
+    "codes",
+    "mails",
     "image_generations",
     "deleted_generations",
     "idempotency_keys",
