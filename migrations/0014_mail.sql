@@ -9,7 +9,7 @@ CREATE TABLE IF NOT EXISTS codes (
     expires_at BIGINT NOT NULL,
     PRIMARY KEY (user_id, purpose)
 ) {TABLE};
-CREATE UNIQUE INDEX codes_code_hash ON codes (code_hash);
+CREATE INDEX codes_code_hash ON codes (code_hash);
 
 -- Mail to be sent. A row without user_id is for the account that has this email, if there is one.
 CREATE TABLE IF NOT EXISTS mails (

@@ -176,6 +176,19 @@ def test_each_try_is_put_off_for_longer(alice, start):
     assert [230 < seconds <= 240 for seconds in waiting()] == [True]
 
 
+def test_only_some_mail_is_sent_at_a_time(alice, start):
+    inbox = start().inbox
+    for _ in range(mailer.MAX_AT_ONCE + 2):
+        add()
+
+    numbers = []
+    for _ in range(2):
+        mailer.send_due()
+        numbers.append(len(inbox.messages))
+
+    assert numbers == [mailer.MAX_AT_ONCE, mailer.MAX_AT_ONCE + 2]
+
+
 def test_mail_is_claimed_by_one_worker(alice, start):
     start()
     add()
