@@ -18,6 +18,7 @@ from accounts import (
     invites,
     oidc,
     passwords,
+    recovery,
     registration,
     second_factor,
     sessions,
@@ -27,7 +28,9 @@ from accounts import login as logins
 from accounts import profile as own_account
 from accounts.schemas import (
     CodeInput,
+    ConfirmInput,
     DeleteAccountInput,
+    EmailInput,
     KeyInput,
     LinkInput,
     LoginInput,
@@ -40,6 +43,7 @@ from accounts.schemas import (
     ProfileInput,
     RedeemInput,
     RegisterInput,
+    ResetInput,
 )
 from accounts.tokens import Session
 from accounts.users import Account
@@ -97,7 +101,7 @@ from web.inputs import (
     service_path,
     user_agent,
 )
-from web.responses import success
+from web.responses import language, success
 
 VERSION = "1.0.0"
 
@@ -183,7 +187,7 @@ def register():
     """
     wanted, avatar = read_form(RegisterInput)
     registration.check_admission(wanted, client_address())
-    user = registration.register(wanted, avatar, client_address())
+    user = registration.register(wanted, avatar, client_address(), language())
     return success({"avatarUrl": user["avatar_url"]}, "registered")
 
 
@@ -294,9 +298,9 @@ def change_profile():
     409 for an email that is taken, 429 after too many wrong passwords.
     """
     wanted, avatar = read_changes(ProfileInput)
-    changed = own_account.change(g.session, wanted, avatar, client_address())
+    changed, is_mailed = own_account.change(g.session, wanted, avatar, client_address(), language())
     data = {"id": g.session.user_id, **records.public_profile(changed)}
-    return success(data, "profile_changed")
+    return success(data, "code_requested" if is_mailed else "profile_changed")
 
 
 @app.delete("/api/auth/account")
@@ -416,6 +420,36 @@ def unlink_openid():
     logins.confirm_password(g.session.user_id, password, client_address())
     identities.delete_of(g.session.user_id)
     return success(records.public_identities([]))
+
+
+@app.post("/api/auth/reset/request")
+def request_reset():
+    """Have a code for a new password mailed; the answer is the same if nobody has the email."""
+    email = read_body(EmailInput).email
+    recovery.request_code("reset", email, client_address(), language())
+    return success(message="code_requested")
+
+
+@app.post("/api/auth/reset")
+def reset():
+    """Set a new password by a code, which ends every session."""
+    recovery.reset_password(read_body(ResetInput), client_address())
+    return success(message="password_reset")
+
+
+@app.post("/api/auth/confirm/request")
+def request_confirmation():
+    """Have a code mailed once more to the email of an account that is not confirmed yet."""
+    email = read_body(EmailInput).email
+    recovery.request_code("confirm", email, client_address(), language())
+    return success(message="code_requested")
+
+
+@app.post("/api/auth/confirm")
+def confirm():
+    """Confirm an email by the code that was mailed to it."""
+    recovery.confirm_email(read_body(ConfirmInput).code, client_address(), language())
+    return success(message="email_confirmed")
 
 
 # -----------------------------------------------------------------------------------------------

@@ -15,8 +15,8 @@ from importlib.util import find_spec
 from io import StringIO
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, NamedTuple
+from urllib.parse import unquote, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import dotenv
@@ -27,12 +27,19 @@ HERE = Path(__file__).resolve().parent
 HOST = r"(?!\.\w)[\w.-]+|\[[0-9a-f:.]+\]"
 ORIGIN = re.compile(rf"([a-z][a-z0-9+.-]*)://(\*\.)?({HOST})(?::([0-9]{{0,5}}))?")
 DEFAULT_PORTS = {"http": 80, "https": 443}
+SMTP_PORTS = {"smtp": 587, "smtps": 465}
 ENV_FILE = HERE / ".env"
 COMMON_PASSWORDS = HERE / "accounts" / "common_passwords.txt"
 DEVELOPMENT_ORIGINS = ["http://localhost:5173", "http://localhost:5174"]
 KEY_ADVICE = "make one with: python3 -c 'import secrets; print(secrets.token_hex(32))'"
 # Settings that may stand in files of their own, which NAME_FILE names.
-SECRETS = ("SECRET_KEY", "SECRET_KEY_PREVIOUS", "MYSQL_PASSWORD", "OIDC_CLIENT_SECRET")
+SECRETS = (
+    "SECRET_KEY",
+    "SECRET_KEY_PREVIOUS",
+    "MYSQL_PASSWORD",
+    "OIDC_CLIENT_SECRET",
+    "SMTP_URL",
+)
 ON = ("on", "true", "yes", "1")
 OFF = ("off", "false", "no", "0")
 PLACEHOLDERS = (
@@ -43,6 +50,16 @@ PLACEHOLDERS = (
 
 # os.EX_CONFIG, which Windows lacks: how a worker ends that finds a setting wrong.
 WRONG_SETTING_STATUS = 78
+
+
+class SmtpServer(NamedTuple):
+    """Who takes the mail; `scheme` is smtp, which STARTTLS encrypts, or smtps."""
+
+    scheme: str
+    host: str
+    port: int
+    user: str
+    password: str
 
 
 class SettingError(SystemExit):
@@ -184,6 +201,49 @@ def on_or_off(text: str) -> bool:
     return text.lower() in ON
 
 
+def smtp_server(text: str) -> SmtpServer:
+    try:
+        parts = urlsplit(text)
+        port = parts.port or SMTP_PORTS[parts.scheme]
+    except (ValueError, LookupError):  # what they say would show the password
+        parts = None
+    if not parts or not parts.hostname or parts.path.strip("/") or parts.query or parts.fragment:
+        raise ValueError(
+            "must be like smtp://user:password@mail.example.com:587, or smtps://…;"
+            " in user and password, characters such as / : @ # are written as %2F and so on"
+        )
+    user = unquote(parts.username or "")
+    return SmtpServer(parts.scheme, parts.hostname, port, user, unquote(parts.password or ""))
+
+
+def mail_sender(text: str) -> str:
+    # Imported late, as not everybody sends mail.
+    from email.message import EmailMessage
+
+    message = EmailMessage()
+    message["From"] = text
+    header = message["From"]
+    found = [one.addr_spec for one in header.addresses if one.username and one.domain]
+    if len(found) != 1 or header.defects or not found[0].isascii():
+        raise ValueError("must be one address, like Studio <no-reply@example.com>")
+    return text
+
+
+def public_url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in DEFAULT_PORTS or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError("must be like https://studio.example.com")
+    return text.rstrip("/")
+
+
+def page(text: str) -> str:
+    if not re.fullmatch(r"/[\x21-\x7e]*", text) or "{code}" not in text:
+        raise ValueError(
+            "must begin with / and have {code} in it, like /reset-password#code={code}"
+        )
+    return text
+
+
 def words(text: str) -> list[str]:
     parts = re.split("[,，]", text)  # also the comma that Chinese keyboards write
     return [part.strip() for part in parts if part.strip()]
@@ -314,6 +374,16 @@ class Settings:
     OIDC_RETURN_URL: str = setting("", web_address)
     REGISTRATIONS_PER_ADDRESS: int = setting(1000, number(int, 1, 10**6))
     TAKEN_NAMES_PER_ADDRESS: int = setting(100, number(int, 1, 10**6))
+    CODES_PER_ACCOUNT: int = setting(5, number(int, 1, 10**6))
+    CODES_PER_ADDRESS: int = setting(50, number(int, 1, 10**6))
+
+    SMTP_URL: SmtpServer | None = setting(None, smtp_server)
+    SMTP_REQUIRE_TLS: bool | None = setting(None, on_or_off)
+    MAIL_FROM: str = setting("", mail_sender)
+    PUBLIC_URL: str = setting("", public_url)
+    RESET_PAGE: str = setting("/reset-password#code={code}", page)
+    CONFIRM_PAGE: str = setting("/confirm-email#code={code}", page)
+    REQUIRE_EMAIL: bool = setting(False, on_or_off)
 
     @property
     def is_production(self) -> bool:
@@ -360,6 +430,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     check_keys()
     check_label()
     check_oidc()
+    check_mail()
     if settings.is_production:
         check_mode(ENV_FILE)
     if not settings.is_production and not environ.get("CORS_ORIGINS"):
@@ -420,6 +491,15 @@ def check_oidc() -> None:
         raise SettingError("OIDC_ISSUER: must begin with https://, unless it is on this machine")
     if not find_spec("authlib"):
         raise SettingError("OIDC_ISSUER: needs a package: pip install -r requirements-oidc.txt")
+
+
+def check_mail() -> None:
+    if settings.REQUIRE_EMAIL and not settings.SMTP_URL:
+        raise SettingError("SMTP_URL: must be set when REQUIRE_EMAIL is on")
+    if settings.SMTP_URL and not settings.MAIL_FROM:
+        raise SettingError("MAIL_FROM: must be set when SMTP_URL is")
+    if settings.SMTP_REQUIRE_TLS is None:
+        settings.SMTP_REQUIRE_TLS = settings.is_production
 
 
 def check_keys() -> None:

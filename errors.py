@@ -57,6 +57,16 @@ ERRORS = {
         "管理员须先开启两步验证",
         "Admins must set up a second factor first",
     ),
+    "email_unconfirmed": (
+        403,
+        "邮箱尚未验证，请使用邮件中的验证码",
+        "Confirm your email first, by the code that was mailed to it",
+    ),
+    "code_invalid": (
+        403,
+        "验证码无效、已使用或已过期",
+        "The code is wrong, used already, or has expired",
+    ),
     "link_invalid": (403, "链接无效或已过期", "The link is invalid or has expired"),
     "registration_closed": (403, "本站不开放注册", "Registration is closed"),
     "invite_required": (403, "注册需要邀请码", "An invite code is needed to register"),
@@ -64,6 +74,11 @@ ERRORS = {
     "forbidden": (403, "无权访问", "You may not see this"),
     "not_found": (404, "资源不存在", "Not found"),
     "code_unknown": (404, "邀请码不存在", "There is no such invite code"),
+    "mail_not_offered": (
+        404,
+        "本服务不发送邮件，请联系管理员获取验证码",
+        "This server sends no mail; ask its operator for a code",
+    ),
     "method_not_allowed": (405, "该地址不支持此请求方法", "This address does not take that method"),
     "request_timeout": (408, "请求超时", "The request did not arrive in time"),
     "username_taken": (409, "用户名已存在", "That user name is taken"),
@@ -148,8 +163,8 @@ ERRORS = {
     ),
     "too_many_codes": (
         429,
-        "无效邀请码尝试次数过多，请稍后再试",
-        "Too many invite codes that cannot be used, from this address; try again later",
+        "验证码请求或尝试次数过多，请稍后再试",
+        "Too many codes were asked for or tried; try again later",
     ),
     "too_many_active_jobs": (
         429,

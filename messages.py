@@ -99,8 +99,8 @@ LABELS = {
     "oldPassword": ("原密码", "Old password"),
     "newPassword": ("新密码", "New password"),
     "inviteCode": ("邀请码", "Invite code"),
-    "avatar": ("头像", "Avatar"),
     "code": ("验证码", "Code"),
+    "avatar": ("头像", "Avatar"),
     "prompt": ("提示词", "Prompt"),
 }
 
@@ -111,6 +111,12 @@ SUCCESS = {
     "account_deleted": ("账号已删除", "The account is deleted"),
     "second_factor_on": ("两步验证已开启", "The second factor is on"),
     "second_factor_off": ("两步验证已关闭", "The second factor is off"),
+    "code_requested": (
+        "如果该邮箱有对应的账号，验证码邮件将很快送达",
+        "If there is an account with this email, a code is on its way to it",
+    ),
+    "password_reset": ("密码已重置，请重新登录", "The password is changed; log in with it"),
+    "email_confirmed": ("邮箱验证成功", "The email is confirmed"),
     "submitted": ("任务已提交", "Submitted"),
     "requeued": ("任务已重新排队", "Back in the queue"),
     "canceled": ("任务已取消", "Canceled"),
@@ -125,6 +131,97 @@ SUCCESS = {
     "restored": ("恢复成功", "Restored"),
     "changed": ("修改成功", "Changed"),
     "generated": ("图像生成成功", "The image is ready"),
+}
+
+# Subject and text of each mail.
+MAILS = {
+    "reset": (
+        (
+            "重置密码",
+            """\
+有人请求重置账号“{name}”的密码。验证码（30 分钟内有效，仅可使用一次）：
+
+{code}
+
+如果不是您本人的操作，请忽略此邮件，密码不会改变。请勿将验证码告诉任何人。
+""",
+        ),
+        (
+            "Reset your password",
+            """\
+Somebody asked for a new password of the account "{name}". The code, good once
+and for 30 minutes:
+
+{code}
+
+If it was not you, ignore this mail: your password stays as it is. Never tell
+the code to anybody.
+""",
+        ),
+    ),
+    "confirm": (
+        (
+            "验证邮箱",
+            """\
+请使用以下验证码确认此邮箱（24 小时内有效，仅可使用一次）：
+
+{code}
+
+如果您没有用此邮箱注册账号或更换邮箱，请忽略此邮件。
+""",
+        ),
+        (
+            "Confirm your email",
+            """\
+Confirm this address with the following code, good once and for 24 hours:
+
+{code}
+
+If you did not enter this address for an account, ignore this mail.
+""",
+        ),
+    ),
+    "taken": (
+        (
+            "该邮箱已有账号",
+            """\
+有人想把此邮箱用于另一个账号，但它已属于您的账号，因此没有任何改变。
+
+如果是您本人的操作，请使用另一个邮箱。
+""",
+        ),
+        (
+            "You have an account with this email",
+            """\
+Somebody wanted to use this address for another account. It belongs to yours
+already, so nothing has changed.
+
+If it was you, use another address.
+""",
+        ),
+    ),
+    "changed": (
+        (
+            "邮箱已更换",
+            """\
+账号“{name}”的邮箱已更换，此邮箱不再属于该账号。
+
+如果不是您本人的操作，请立即联系管理员。
+""",
+        ),
+        (
+            "Your email was changed",
+            """\
+The account "{name}" has another email now; this address no longer belongs to it.
+
+If it was not you, contact the operator of the service at once.
+""",
+        ),
+    ),
+    "test": (
+        ("测试邮件", "邮件设置可用。\n"),
+        ("Test mail", "Mail works.\n"),
+    ),
 }
 
 
@@ -159,6 +256,11 @@ JOB_ERRORS = {
 
 def success_text(key: str, language: str) -> str:
     return SUCCESS[key][0 if language == "zh" else 1]
+
+
+def mail_text(key: str, language: str) -> tuple[str, str]:
+    """Return the subject of a mail, and its text with {names} for its values."""
+    return MAILS[key][0 if language == "zh" else 1]
 
 
 def job_text(code: str, language: str) -> str:

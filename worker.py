@@ -5,7 +5,8 @@ Three kinds of threads:
 - the heartbeat thread renews the lease each second, notices cancels, deadlines and signals, and
   sweeps. An engine hears of it the next time it reports progress;
 - one thread for each model probes its engine: the jobs of one that is unavailable wait in the
-queue.
+queue;
+- with SMTP_URL, one thread sends mail, which a hanging server may keep for as long as it likes.
 """
 
 import json
@@ -38,6 +39,8 @@ KILL_AFTER_SECONDS = 5
 # How often an engine is probed, while it is available and while it is not.
 PROBE_SECONDS = 30
 PROBE_AGAIN_SECONDS = 2
+# How often mail is looked for.
+MAIL_SECONDS = 2
 # The average time of a job before there was one, and how many jobs it is an average of.
 FIRST_RUN_SECONDS = 5.0
 AVERAGE_OF = 5
@@ -121,6 +124,8 @@ class Worker:
         """Acquire and run jobs until told to stop."""
         loops = [self.heartbeat_loop]
         loops += [probe.loop for probe in self.probes.values()]
+        if settings.SMTP_URL:
+            loops.append(mail_loop)
         for loop in loops:
             threading.Thread(target=loop, daemon=True).start()
         while not self.is_stopping:
@@ -225,6 +230,15 @@ class Worker:
     def on_signal(self, number: int, frame: object) -> None:
         self.stopping_since = time.monotonic()
         self.is_stopping = True
+
+
+def mail_loop() -> None:
+    # Imported late, as not everybody sends mail.
+    from accounts import mailer
+
+    while True:
+        log_errors(mailer.send_due)
+        time.sleep(MAIL_SECONDS)
 
 
 def log_errors(function: Callable[..., Any], *arguments: Any) -> None:

@@ -30,8 +30,9 @@ class WrongCredentials(ApiError):
 def log_in(wanted: LoginInput, address: str) -> Account:
     """Return the account if the password is right, and the code where there is a second factor.
 
-    Raises WrongCredentials, and ApiError for a disabled account or after too many failures. A name
-    that does not exist costs and answers the same as a wrong password.
+    Raises WrongCredentials, and ApiError for a disabled account, an email that is not confirmed, or
+    after too many failures. A name that does not exist costs and answers the same as a wrong
+    password.
     """
     limit = login_limit(wanted.username, address)
     limit.check()
@@ -42,6 +43,8 @@ def log_in(wanted: LoginInput, address: str) -> Account:
     if user["is_disabled"]:
         raise ApiError("account_disabled")
     second_factor.check(user, wanted.code, address)
+    if settings.REQUIRE_EMAIL and not user["email_confirmed"]:
+        raise ApiError("email_unconfirmed")
     return user
 
 

@@ -4,40 +4,49 @@ from contextlib import suppress
 
 import db
 import heavy
-from accounts import login, registration, users
+from accounts import login, recovery, registration, users
 from accounts.names import email_key
 from accounts.rate_limits import network
 from accounts.registration import Taken
 from accounts.schemas import ProfileInput
 from accounts.tokens import BadToken, Session
+from config import settings
 from errors import ApiError
 from files import cleanup, pictures, storage
 from validation import InvalidInput
 
 
-def change(session: Session, wanted: ProfileInput, avatar: bytes | None, address: str) -> db.Row:
-    """Change what was asked for, and return the profile; an empty avatar removes it.
+def change(
+    session: Session, wanted: ProfileInput, avatar: bytes | None, address: str, language: str
+) -> tuple[db.Row, bool]:
+    """Change what was asked for; an empty avatar removes it.
 
-    What is cheap to refuse comes first: no picture is decoded for a wrong password or a taken
-    email. Raises InvalidInput, Taken, BadPicture, BadToken, storage.Unavailable, and ApiError
+    Returns the profile, and whether an email waits to be confirmed by the code mailed to it. What
+    is cheap to refuse comes first: no picture is decoded for a wrong password or a taken email.
+    Raises InvalidInput, Taken, BadPicture, BadToken, storage.Unavailable, and ApiError
     for a wrong password or after too many.
     """
     before = get_profile(session)
     email = wanted.email if wanted.email != before["email"] else None
+    is_mailed = bool(email and settings.SMTP_URL)
     if email:
-        check_email_change(session, email, wanted.password, address)
+        confirm_password(session, wanted.password, address)
+        if is_mailed:
+            recovery.request_change(*session[:2], email, address, language)
+        else:
+            refuse_taken(session, email, address)
     owner = str(session.user_id)
     picture = heavy.pictures.run(pictures.make_avatar, avatar, owner=owner) if avatar else None
     avatar_key = None
     try:
         avatar_key = registration.store_avatar(picture) if picture else None
-        write(session, email, avatar_key, has_new_avatar=avatar is not None)
+        write(session, None if is_mailed else email, avatar_key, has_new_avatar=avatar is not None)
     except ApiError:
         with suppress(db.Unavailable):
             if avatar_key:
                 cleanup.delete_unkept(avatar_key)
         raise
-    return db.retry_while_unavailable(get_profile, session)
+    return db.retry_while_unavailable(get_profile, session), is_mailed
 
 
 def get_profile(session: Session) -> db.Row:
@@ -47,16 +56,16 @@ def get_profile(session: Session) -> db.Row:
     return profile
 
 
-def check_email_change(session: Session, email: str, password: str | None, address: str) -> None:
-    """Let only somebody with the password take an email, which nobody else has.
-
-    As at registration, one address cannot ask without end who has an account.
-    """
+def confirm_password(session: Session, password: str | None, address: str) -> None:
     if not password:
         raise InvalidInput(fields={"password": ("missing", {})})
+    login.confirm_password(session.user_id, password, address)
+
+
+def refuse_taken(session: Session, email: str, address: str) -> None:
+    """Raise Taken, but as at registration not without end: nobody can find out who has one."""
     conflicts = registration.taken_limit(network(address))
     conflicts.check()
-    login.confirm_password(session.user_id, password, address)
     owner = users.get_id_of_email(email_key(email))
     if owner not in (None, session.user_id):
         conflicts.hit()
@@ -87,7 +96,7 @@ def write(
 def change_email(user_id: int, email: str) -> None:
     """Give an account another email. Raises Taken."""
     try:
-        users.set_email(user_id, email, email_key(email))
+        users.set_email(user_id, email)
     except db.Duplicate:
         raise Taken("email") from None
 

@@ -118,6 +118,11 @@ def delete_expired() -> int:
     return deleted.count
 
 
+def clear_named(start: str) -> None:
+    """Let the counters whose names begin so start anew; networks that are known stay known."""
+    db.execute("UPDATE rate_limits SET hits = 0 WHERE name LIKE %s", f"{start}%")
+
+
 def delete_named(start: str) -> None:
     """Delete the counters whose names begin so."""
     db.execute("DELETE FROM rate_limits WHERE name LIKE %s", f"{start}%")

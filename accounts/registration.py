@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import db
 import heavy
-from accounts import audit, identities, invites, passwords, rate_limits, users
+from accounts import audit, identities, invites, mails, passwords, rate_limits, users
 from accounts.audit import Actor, Target
 from accounts.login import account_hash
 from accounts.names import email_key, identity_key
@@ -47,12 +47,16 @@ def register(
     wanted: RegisterInput,
     avatar: bytes | None = None,
     address: str = "",
+    language: str = "",
     actor: Actor | None = None,
     identity: tuple[str, str] | None = None,
 ) -> Account:
     """Add an account and return it; an actor is who opens it for somebody else.
 
     `identity` is the issuer and subject it can log in by.
+
+    Its email counts as confirmed unless REQUIRE_EMAIL is on: then a code is mailed in this
+    language. The operator's command names none.
 
     What is cheap to check comes first: no picture is decoded and no password hashed for an account
     that cannot be. Raises Taken, BadPicture, storage.Unavailable, and ApiError when too many
@@ -71,7 +75,8 @@ def register(
     avatar_key = None
     try:
         avatar_key = store_avatar(picture) if picture else None
-        user_id = add_account(wanted, password_hash, avatar_key, actor, identity)
+        mail_language = language if settings.REQUIRE_EMAIL else ""
+        user_id = add_account(wanted, password_hash, avatar_key, mail_language, actor, identity)
     except ApiError:
         with suppress(db.Unavailable):
             limit.refund()
@@ -104,12 +109,14 @@ def add_account(
     wanted: RegisterInput,
     password_hash: str,
     avatar_key: str | None,
+    mail_language: str = "",
     actor: Actor | None = None,
     identity: tuple[str, str] | None = None,
 ) -> int:
     """Add the account, which keeps its avatar and uses its invite, and return its id.
 
-    Raises Taken, and ApiError for an invite that cannot be used (any more).
+    With a language, it gets mail to confirm its email. Raises Taken, and ApiError for an invite
+    that cannot be used (any more).
     """
     try:
         with db.transaction():
@@ -120,7 +127,10 @@ def add_account(
                 email_key=email_key(wanted.email),
                 password_hash=password_hash,
                 avatar_url=storage.url(avatar_key) if avatar_key else None,
+                email_confirmed=not mail_language,
             )
+            if mail_language:
+                mails.add("confirm", wanted.email, mail_language)
             if avatar_key and not cleanup.keep(avatar_key):
                 raise db.Unavailable  # this process slept so long that the file was deleted
             if wanted.invite_code:

@@ -137,6 +137,18 @@ class LogoutInput(BaseModel):
     everywhere: StrictBool = False
 
 
+class EmailInput(BaseModel):
+    email: Email = Field(max_length=120, json_schema_extra={"pattern": EMAIL})
+
+
+class ConfirmInput(BaseModel):
+    code: str = Field(min_length=1, max_length=100)
+
+
+class ResetInput(ConfirmInput):
+    password: Password = Field(alias="newPassword", min_length=6, json_schema_extra=add_max_length)
+
+
 # -- API keys -----------------------------------------------------------------------------------
 
 KeyName = Annotated[str, BeforeValidator(empty_if_invisible), AfterValidator(check_prompt)]

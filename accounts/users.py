@@ -35,6 +35,8 @@ TABLES_OF_USERS = (
     "trashed_files",
     "recovery_codes",
     "identities",
+    "codes",
+    "mails",
 )
 
 
@@ -49,6 +51,10 @@ class Account(TypedDict):
     is_disabled: int
     token_version: int
     has_second_factor: int
+    email_confirmed: int
+
+
+COLUMNS = ", ".join(Account.__annotations__)
 
 
 def create_user(
@@ -58,6 +64,7 @@ def create_user(
     email_key: str,
     password_hash: str,
     avatar_url: str | None = None,
+    email_confirmed: bool = True,
 ) -> int:
     """Add an account and return its id. Raises Duplicate if the name or the email is taken."""
     return db.insert(
@@ -68,32 +75,21 @@ def create_user(
         email_key=email_key,
         password_hash=password_hash,
         avatar_url=avatar_url,
+        email_confirmed=int(email_confirmed),
     )
 
 
 def get_user(user_id: int) -> Account | None:
-    return db.one(
-        """
-        SELECT id, username, email, avatar_url, created_at, is_disabled, token_version,
-               has_second_factor
-          FROM users
-         WHERE id = %s
-        """,
-        user_id,
-    )
+    return db.one(f"SELECT {COLUMNS} FROM users WHERE id = %s", user_id)
+
+
+def get_user_by_email(email: str) -> Account | None:
+    return db.one(f"SELECT {COLUMNS} FROM users WHERE email_key = %s", email_key(email))
 
 
 def get_user_with_hash(user_id: int) -> dict[str, Any] | None:
     """Do the same, with the password hash."""
-    return db.one(
-        """
-        SELECT id, username, email, avatar_url, created_at, is_disabled, token_version,
-               password_hash
-          FROM users
-         WHERE id = %s
-        """,
-        user_id,
-    )
+    return db.one(f"SELECT {COLUMNS}, password_hash FROM users WHERE id = %s", user_id)
 
 
 def get_profile(session: Session) -> db.Row | None:
@@ -133,9 +129,8 @@ def get_user_for_login(username: str) -> dict[str, Any] | None:
     """
     keys = [former_key(username), identity_key(username)]
     rows = db.all(
-        """
-        SELECT id, username, email, avatar_url, created_at, is_disabled, token_version,
-               has_second_factor, password_hash, username_key
+        f"""
+        SELECT {COLUMNS}, password_hash, username_key
           FROM users
          WHERE username_key IN (%s, %s, %s, %s)
         """,
@@ -188,11 +183,6 @@ def set_password_hash(user_id: int, password_hash: str, old_hash: str) -> bool:
 SET_HASH = "UPDATE users SET password_hash = %s WHERE id = %s"
 
 
-def set_email(user_id: int, email: str, key: str) -> None:
-    """Write another email. Raises Duplicate if somebody else has it."""
-    db.execute("UPDATE users SET email = %s, email_key = %s WHERE id = %s", email, key, user_id)
-
-
 def set_avatar(user_id: int, avatar_url: str | None) -> None:
     db.execute("UPDATE users SET avatar_url = %s WHERE id = %s", avatar_url, user_id)
 
@@ -200,8 +190,13 @@ def set_avatar(user_id: int, avatar_url: str | None) -> None:
 def change_password(user_id: int, password_hash: str) -> bool:
     """Set a new password and end every session of the account."""
     with db.transaction():
-        changed = db.execute(SET_HASH, password_hash, user_id)
-        sessions.end_all(user_id)
+        return set_password(user_id, password_hash)
+
+
+def set_password(user_id: int, password_hash: str) -> bool:
+    """Do the same inside the caller's transaction."""
+    changed = db.execute(SET_HASH, password_hash, user_id)
+    sessions.end_all(user_id)
     return changed.count > 0
 
 
@@ -211,6 +206,16 @@ def change_own_password(session: Session, password_hash: str) -> None:
         db.execute(SET_HASH, password_hash, session.user_id)
         sessions.check(session)
         sessions.end_all(session.user_id, but=session.session_id)
+
+
+def set_email(user_id: int, email: str) -> None:
+    """Give the account an email that is confirmed. Raises Duplicate if another has it."""
+    db.execute(
+        "UPDATE users SET email = %s, email_key = %s, email_confirmed = 1 WHERE id = %s",
+        email,
+        email_key(email),
+        user_id,
+    )
 
 
 def set_disabled(user_id: int, is_disabled: bool) -> bool:

@@ -7,11 +7,20 @@ from commands.database import db_group
 from commands.engines import engines_group
 from commands.invite import invite_group
 from commands.jobs import jobs_group
+from commands.mail import mail_group
 from commands.queue import queue_group
 from commands.user import user_group
 
-GROUPS = [db_group, user_group, invite_group, jobs_group, engines_group]
-GROUPS = [db_group, user_group, jobs_group, queue_group, engines_group, audit_group]
+GROUPS = [
+    db_group,
+    user_group,
+    invite_group,
+    mail_group,
+    jobs_group,
+    queue_group,
+    engines_group,
+    audit_group,
+]
 
 
 def register(app: Flask) -> None:

@@ -5,7 +5,7 @@ import math
 import click
 from flask.cli import AppGroup
 
-from accounts import admin, audit, limits, passwords, registration, second_factor, users
+from accounts import admin, audit, limits, passwords, recovery, registration, second_factor, users
 from accounts.pages import all_rows
 from accounts.schemas import AccountLimitsInput, PasswordInput, RegisterInput
 from accounts.users import Account
@@ -93,6 +93,18 @@ def user_reset_2fa(username: str) -> None:
 def user_renew_secrets() -> None:
     """Seal second factors with today's SECRET_KEY; SECRET_KEY_PREVIOUS may go after that."""
     click.echo(f"Sealed {second_factor.seal_again()} second factors with SECRET_KEY")
+
+
+@user_group.command("reset-code")
+@click.argument("username")
+@plain_errors()
+def user_reset_code(username: str) -> None:
+    """Make a code for a new password, good once and for 30 minutes; the one before is void."""
+    user = find_account(username)
+    try:
+        click.echo(recovery.make_reset_code(user["id"]))
+    except ApiError as error:
+        fail(error)
 
 
 @user_group.command("disable")

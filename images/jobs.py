@@ -16,7 +16,7 @@ import engines
 import logs
 import messages
 import metrics
-from accounts import identities, rate_limits, registration, sessions
+from accounts import codes, identities, mails, rate_limits, registration, sessions
 from engines import catalog
 from files import cleanup
 from images import (
@@ -176,3 +176,5 @@ def sweep() -> None:
     archive_links.delete_expired()
     retention.sweep()
     identities.delete_expired()
+    codes.delete_expired()
+    mails.delete_expired()

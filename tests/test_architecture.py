@@ -29,6 +29,8 @@ SQL_FILES = {
     "accounts/limits.py",
     "accounts/audit.py",
     "accounts/identities.py",
+    "accounts/codes.py",
+    "accounts/mails.py",
     "accounts/rate_limits.py",
     "accounts/sessions.py",
     "accounts/second_factor.py",
@@ -48,6 +50,8 @@ SQL_FILES = {
 }
 TABLES = {
     "users",
+    "codes",
+    "mails",
     "image_generations",
     "deleted_generations",
     "image_tags",

@@ -105,6 +105,13 @@ def test_the_published_names_choose_mysql(load):
         ({"IMAGE_DAYS": "-1"}, "IMAGE_DAYS"),
         ({"TRASH_DAYS": "0.5"}, "TRASH_DAYS"),
         *[({"QUOTA_TIMEZONE": name}, "QUOTA_TIMEZONE") for name in ("UTC+8", "Asia", "../x", "\0")],
+        *[({"MAIL_FROM": text}, "MAIL_FROM") for text in ("Studio", "a@b.de, c@d.de", "测@b.de")],
+        ({"SMTP_URL": "smtp://localhost"}, "MAIL_FROM"),
+        ({"REQUIRE_EMAIL": "on"}, "SMTP_URL"),
+        ({"PUBLIC_URL": "studio.example.com"}, "PUBLIC_URL"),
+        ({"PUBLIC_URL": "https://studio.example.com/#/"}, "PUBLIC_URL"),
+        ({"RESET_PAGE": "/reset"}, "RESET_PAGE"),
+        ({"CONFIRM_PAGE": "https://evil.example/{code}"}, "CONFIRM_PAGE"),
         ({"PASSWORD_MAX_LENGTH": "19"}, "PASSWORD_MAX_LENGTH"),
         ({"PASSWORD_MAX_LENGTH": "1001"}, "PASSWORD_MAX_LENGTH"),
         ({"PASSWORD_BLOCKLIST": "/no/such/file"}, "PASSWORD_BLOCKLIST"),
@@ -335,7 +342,7 @@ def test_a_models_file_in_another_encoding_is_named(settings, tmp_path, encoding
     assert str(stopped.value).startswith("MODELS_FILE: models.toml: is not UTF-8")
 
 
-@pytest.mark.parametrize("name", config.SECRETS)
+@pytest.mark.parametrize("name", [name for name in config.SECRETS if name != "SMTP_URL"])
 def test_a_secret_may_stand_in_a_file(load, tmp_path, name):
     file = tmp_path / "secret"
     file.write_text(f"\ufeff{GOOD_KEY}\r\n", encoding="utf-8")
@@ -343,6 +350,61 @@ def test_a_secret_may_stand_in_a_file(load, tmp_path, name):
     environ = {**PRODUCTION, name: "", f"{name}_FILE": str(file)}
 
     assert getattr(load(**environ), name) == GOOD_KEY
+
+
+def test_the_password_of_the_mail_server_may_stand_in_a_file(load, tmp_path):
+    file = tmp_path / "smtp"
+    file.write_text("smtp://me:hunter2@mail.example\n")
+
+    settings = load(SMTP_URL_FILE=str(file), MAIL_FROM="a@b.de")
+
+    assert settings.SMTP_URL.password == "hunter2"
+
+
+@pytest.mark.parametrize(
+    ("text", "server"),
+    [
+        ("smtp://Mail.example", ("smtp", "mail.example", 587, "", "")),
+        (
+            "smtps://a%40b.de:p%2F%3A%23@mail.example/",
+            ("smtps", "mail.example", 465, "a@b.de", "p/:#"),
+        ),
+        ("smtp://[::1]:25", ("smtp", "::1", 25, "", "")),
+    ],
+)
+def test_mail_server_is_read_from_its_url(load, text, server):
+    settings = load(SMTP_URL=text, MAIL_FROM="Studio <no-reply@example.com>")
+
+    assert server == settings.SMTP_URL
+    assert settings.SMTP_REQUIRE_TLS is False
+
+
+def test_production_sends_no_mail_without_tls_unless_it_is_asked_to(load):
+    mail = {"SMTP_URL": "smtp://localhost", "MAIL_FROM": "a@b.de"}
+
+    assert load(**PRODUCTION, **mail).SMTP_REQUIRE_TLS
+    assert not load(**PRODUCTION, **mail, SMTP_REQUIRE_TLS="off").SMTP_REQUIRE_TLS
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "mail.example",
+        "http://mail.example",
+        "smtp://",
+        "smtp://me:hunter2@mail.example:x",
+        "smtp://me:hunter2@mail.example/path",
+        "smtp://me:hunter2#@mail.example",
+        "smtp://me:hunter2@[mail",
+        "smtp://me:hunter2\u2100@mail.example",
+    ],
+)
+def test_an_error_about_the_mail_server_shows_no_password(load, text):
+    with pytest.raises(config.SettingError) as stopped:
+        load(SMTP_URL=text, MAIL_FROM="a@b.de")
+
+    assert str(stopped.value).startswith("SMTP_URL: ")
+    assert "hunter2" not in str(stopped.value) and "\n" not in str(stopped.value)
 
 
 def test_a_key_of_an_engine_may_stand_in_a_file(monkeypatch, tmp_path):
