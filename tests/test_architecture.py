@@ -215,7 +215,7 @@ def test_only_config_reads_the_environment(path):
 
 
 @pytest.mark.parametrize(
-    ("path", "most"), [("app.py", 600), ("db.py", 180), ("openapi.yaml", 1300)]
+    ("path", "most"), [("app.py", 450), ("db.py", 180), ("openapi.yaml", 1300)]
 )
 def test_files_that_everybody_reads_stay_short(path, most):
     assert len((ROOT / path).read_text(encoding="utf-8").splitlines()) <= most
@@ -231,7 +231,7 @@ def test_functions_are_short(path):
     assert long == []
 
 
-def test_every_route_is_in_app():
+def test_every_route_is_in_app_or_one_of_its_blueprints():
     routes = []
     for path in MODULES:
         for node in ast.walk(MODULES[path]):
@@ -239,12 +239,12 @@ def test_every_route_is_in_app():
                 isinstance(one, ast.Call)
                 and isinstance(one.func, ast.Attribute)
                 and isinstance(one.func.value, ast.Name)
-                and one.func.value.id == "app"
+                and one.func.value.id in ("app", "routes")
                 for one in node.decorator_list
             ):
                 routes.append(path)
 
-    assert set(routes) == {"app.py"}
+    assert set(routes) == {"app.py", "web/account.py", "web/admin.py"}
 
 
 def test_the_map_names_every_file():

@@ -25,7 +25,7 @@ MAX_BODY_BYTES = 64 * 1024
 MAX_UPLOAD_BYTES = 8 * 1024 * 1024
 MAX_FORM_PARTS = 100
 # The routes that take files.
-UPLOADS = {"register", "change_profile"}
+UPLOADS = {"register", "account.change_profile"}
 # Room for 10,000 ids of ten digits, of the routes that take so many.
 MAX_IDS_BYTES = 128 * 1024
 LONG_LISTS = {"archive_images"}
