@@ -53,11 +53,8 @@ def register(
 ) -> Account:
     """Add an account and return it; an actor is who opens it for somebody else.
 
-    `identity` is the issuer and subject it can log in by.
-
-    Its email counts as confirmed unless REQUIRE_EMAIL is on: then a code is mailed in this
-    language. The operator's command names none.
-
+    It can log in by `identity`, an issuer and subject. Its email counts as confirmed unless
+    REQUIRE_EMAIL is on: then a code is mailed in this language. The operator's command names none.
     What is cheap to check comes first: no picture is decoded and no password hashed for an account
     that cannot be. Raises Taken, BadPicture, storage.Unavailable, and ApiError when too many
     accounts came from this address, or an invite cannot be used.

@@ -1188,6 +1188,10 @@ LIMITS = [
 NO_LIMITS = dict.fromkeys(LIMITS, "1000000")
 
 
+# Behind these all others would only be refused.
+ENDS_THE_SESSION = ["logOut", "endSession", "deleteAccount"]
+
+
 def live_token(url: str) -> str:
     requests.post(f"{url}/api/auth/register", data=form("alice"))
     answer = requests.post(
@@ -1212,6 +1216,9 @@ def test_service_keeps_its_word_for_requests_made_up_at_random(live, tmp_path):
         f"{url}/api/openapi.json",
     ]
     header = f"Authorization: Bearer {live_token(url)}"
+    db.execute("UPDATE users SET role = 'admin'")
+    for operation in ENDS_THE_SESSION:
+        command += ["--exclude-operation-id", operation]
     result = subprocess.run([*command, "--header", header], cwd=tmp_path, capture_output=True)
 
     assert result.returncode == 0, result.stdout.decode()
