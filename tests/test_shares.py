@@ -7,6 +7,7 @@ import pytest
 
 import db
 from accounts import users
+from accounts.tokens import BadToken, Session
 from files import metadata, storage
 from images import shares
 from tests.conftest import Person
@@ -254,3 +255,13 @@ def test_shares_are_as_documented(alice, image, monkeypatch):
     for answer in revoked:
         check_documented(answer, "/api/v1/shares/{share_id}")
     assert [answer.status_code for answer in refused] == [409, 404, 400]
+
+
+def test_a_session_that_ends_meanwhile_shares_nothing(alice, image):
+    session = Session(alice.id, users.get_user(alice.id)["token_version"])
+    users.change_password(alice.id, "x")
+
+    with pytest.raises(BadToken):
+        shares.create_share(session, image, 7)
+
+    assert db.value("SELECT COUNT(*) FROM shares") == 0
