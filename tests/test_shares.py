@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+import config
 import db
 from accounts import users
 from accounts.tokens import BadToken, Session
@@ -100,6 +101,11 @@ def end_by_deleting(alice, image):
     assert db.value("SELECT COUNT(*) FROM shares") == 0
 
 
+def end_by_the_trash(alice, image):
+    config.settings.TRASH_DAYS = 7
+    assert alice.open("DELETE", f"/api/v1/images/{image}").status_code == 200
+
+
 def end_by_disabling(alice, image):
     users.set_disabled(alice.id, True)
 
@@ -124,6 +130,7 @@ def end_by_a_row_that_names_anothers_file(alice, image):
     "end",
     [
         end_by_deleting,
+        end_by_the_trash,
         end_by_disabling,
         end_by_deleting_the_account,
         end_by_losing_the_file,
@@ -140,6 +147,22 @@ def test_a_share_that_has_ended_is_as_if_it_had_never_been(client, alice, image,
     assert "X-Robots-Tag" not in ended.headers
     kinds = [{name for name, _ in answer.headers} for answer in (ended, unknown)]
     assert kinds[0] == kinds[1]
+
+
+def test_a_share_is_back_with_an_image_from_the_trash_until_that_is_purged(
+    client, alice, settings, image, link
+):
+    settings.TRASH_DAYS = 7
+    alice.open("DELETE", f"/api/v1/images/{image}")
+    assert alice.get(SHARES).json["data"]["shares"] == []
+
+    alice.post("/api/v1/images/restore", json={"ids": [image]})
+    restored = client.get(link)
+    alice.open("DELETE", f"/api/v1/images/{image}")
+    alice.open("DELETE", f"/api/v1/images/{image}?purge=true")
+
+    assert (restored.status_code, client.get(link).status_code) == (200, 404)
+    assert db.value("SELECT COUNT(*) FROM shares") == 0
 
 
 def test_a_new_password_ends_no_share(client, alice, link):
