@@ -363,7 +363,7 @@ def fetch_archive():
 def share_image(generation: Generation):
     """Make a link by which anybody sees the image, without prompt and owner."""
     days = read_optional_body(ShareInput).days
-    share, token = shares.create_share(g.session.user_id, generation["id"], days)
+    share, token = shares.create_share(g.session, generation["id"], days)
     return success(records.public_share(share, token), "shared", status=201)
 
 

@@ -57,7 +57,7 @@ INDEXED = {"status", "favorite", "model", "tag"}
 # Where generations with a tag are read from: the index of the tag leads to them.
 TAGGED = """
     (SELECT t.generation_id AS id, t.user_id, t.created_at, g.status, g.favorite, g.model,
-            g.search_text, g.prompt_text
+            g.search_text, g.prompt_text, g.image_url
        FROM image_tags AS t
        JOIN image_generations AS g ON g.id = t.generation_id
       WHERE t.user_id = %(user_id)s AND t.tag_key = %(tag)s) AS tagged
@@ -290,11 +290,12 @@ def find_with_image(user_id: int, filters: db.Row, most: int) -> list[int]:
 
     Raises TooManySearches, Busy or TooSlow.
     """
+    filters = with_tags(filters)
     conditions = [*_conditions(filters), "image_url IS NOT NULL"]
     values = {**filters, "user_id": user_id}
     if "q" in filters:
         values["q"] = search.fold(filters["q"])
-    rows = search.run(user_id, _newest, conditions, values, most)
+    rows = search.run(user_id, _newest, _source(filters), conditions, values, most)
     return [row["id"] for row in rows]
 
 

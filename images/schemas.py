@@ -151,6 +151,7 @@ class ArchiveInput(BaseModel):
     model: str | None = Field(None, max_length=64)
     since: Time | None = None
     until: Time | None = None
+    tag: Annotated[list[Tag], Field(max_length=10)] | None = None
     metadata: Literal["keep", "strip"] = "keep"
     link: StrictBool = False
 

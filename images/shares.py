@@ -7,6 +7,8 @@ import hashlib
 import secrets
 
 import db
+from accounts import sessions
+from accounts.tokens import Session
 from errors import ApiError
 
 # Links of one account that are good at the same time.
@@ -22,29 +24,31 @@ def hash_of(token: str) -> str:
     return hashlib.sha256(token.encode(errors="replace")).hexdigest()
 
 
-def create_share(user_id: int, generation_id: int, days: int) -> tuple[db.Row, str]:
+def create_share(session: Session, generation_id: int, days: int) -> tuple[db.Row, str]:
     """Share an image of the user; return the share, and the token that nobody can look up later.
 
-    Raises ApiError if there is no such image, or the account has too many shares.
+    Raises BadToken, and ApiError if there is no such image, or the account has too many shares.
     """
     token = new_token()
     added = db.execute(
-        """
+        f"""
         INSERT INTO shares (user_id, generation_id, token_hash, created_at, expires_at)
-        SELECT user_id, id, %(token_hash)s, UNIX_TIMESTAMP(), UNIX_TIMESTAMP() + %(seconds)s
-          FROM image_generations
-         WHERE id = %(id)s AND user_id = %(user_id)s AND image_url IS NOT NULL
+        SELECT u.id, g.id, %(token_hash)s, UNIX_TIMESTAMP(), UNIX_TIMESTAMP() + %(seconds)s
+          FROM users AS u
+          JOIN image_generations AS g ON g.id = %(id)s AND g.user_id = u.id
+         WHERE {sessions.condition(session)} AND g.image_url IS NOT NULL
            AND (SELECT COUNT(*)
                   FROM shares
                  WHERE user_id = %(user_id)s AND expires_at > UNIX_TIMESTAMP()) < %(most)s
         """,
         id=generation_id,
-        user_id=user_id,
         token_hash=hash_of(token),
         seconds=days * DAY_SECONDS,
         most=MAX_SHARES,
+        **session._asdict(),
     )
-    shares = list_shares(user_id)
+    sessions.check(session)
+    shares = list_shares(session.user_id)
     if added.count:
         return next(share for share in shares if share["id"] == added.new_id), token
     raise ApiError("too_many_shares" if len(shares) >= MAX_SHARES else "no_image")

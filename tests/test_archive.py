@@ -98,10 +98,16 @@ def test_without_metadata_nothing_tells_of_the_prompt(alice):
         ({"status": "failed"}, []),
         ({"until": "2000-01-01T00:00:00Z"}, []),
         ({"model": "nothing"}, []),
+        ({"tag": ["Wild"]}, ["a red fox", "a fox"]),
+        ({"tag": ["wild", "best"]}, ["a red fox"]),
+        ({"tag": ["wild"], "q": "red", "favorite": True}, ["a red fox"]),
+        ({"tag": ["wild"], "status": "failed"}, []),
     ],
 )
 def test_the_filters_of_the_history_choose(alice, filters, kept):
-    _, red, _ = make(alice, "a fox", "a red fox", "a hen")
+    fox, red, _ = make(alice, "a fox", "a red fox", "a hen")
+    alice.post("/api/v1/images/tags", json={"ids": [fox, red], "add": ["wild"]})
+    alice.post("/api/v1/images/tags", json={"ids": [red], "add": ["best"]})
     alice.open("PATCH", f"/api/v1/images/{red}", json={"favorite": True})
     alice.post("/api/v1/images/generate", json={"prompt": "a fox that is not drawn"})
 
@@ -127,6 +133,8 @@ def test_the_filters_of_the_history_choose(alice, filters, kept):
         ({"since": "yesterday"}, "since"),
         ({"favorite": "true"}, "favorite"),
         ({"page": 1}, "page"),
+        ({"tag": "wild"}, "tag"),
+        ({"tag": [""]}, "tag.0"),
     ],
 )
 def test_what_is_no_choice_is_refused(alice, body, field):

@@ -5,8 +5,10 @@ import re
 
 import pytest
 
+import config
 import db
 from accounts import users
+from accounts.tokens import BadToken, Session
 from files import metadata, storage
 from images import shares
 from tests.conftest import Person
@@ -99,6 +101,11 @@ def end_by_deleting(alice, image):
     assert db.value("SELECT COUNT(*) FROM shares") == 0
 
 
+def end_by_the_trash(alice, image):
+    config.settings.TRASH_DAYS = 7
+    assert alice.open("DELETE", f"/api/v1/images/{image}").status_code == 200
+
+
 def end_by_disabling(alice, image):
     users.set_disabled(alice.id, True)
 
@@ -123,6 +130,7 @@ def end_by_a_row_that_names_anothers_file(alice, image):
     "end",
     [
         end_by_deleting,
+        end_by_the_trash,
         end_by_disabling,
         end_by_deleting_the_account,
         end_by_losing_the_file,
@@ -139,6 +147,22 @@ def test_a_share_that_has_ended_is_as_if_it_had_never_been(client, alice, image,
     assert "X-Robots-Tag" not in ended.headers
     kinds = [{name for name, _ in answer.headers} for answer in (ended, unknown)]
     assert kinds[0] == kinds[1]
+
+
+def test_a_share_is_back_with_an_image_from_the_trash_until_that_is_purged(
+    client, alice, settings, image, link
+):
+    settings.TRASH_DAYS = 7
+    alice.open("DELETE", f"/api/v1/images/{image}")
+    assert alice.get(SHARES).json["data"]["shares"] == []
+
+    alice.post("/api/v1/images/restore", json={"ids": [image]})
+    restored = client.get(link)
+    alice.open("DELETE", f"/api/v1/images/{image}")
+    alice.open("DELETE", f"/api/v1/images/{image}?purge=true")
+
+    assert (restored.status_code, client.get(link).status_code) == (200, 404)
+    assert db.value("SELECT COUNT(*) FROM shares") == 0
 
 
 def test_a_new_password_ends_no_share(client, alice, link):
@@ -254,3 +278,13 @@ def test_shares_are_as_documented(alice, image, monkeypatch):
     for answer in revoked:
         check_documented(answer, "/api/v1/shares/{share_id}")
     assert [answer.status_code for answer in refused] == [409, 404, 400]
+
+
+def test_a_session_that_ends_meanwhile_shares_nothing(alice, image):
+    session = Session(alice.id, users.get_user(alice.id)["token_version"])
+    users.change_password(alice.id, "x")
+
+    with pytest.raises(BadToken):
+        shares.create_share(session, image, 7)
+
+    assert db.value("SELECT COUNT(*) FROM shares") == 0

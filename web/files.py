@@ -124,8 +124,10 @@ def shared_file(token: str, is_download: bool) -> Response:
         data = metadata.strip(path.read_bytes())
     except (ValueError, FileNotFoundError):
         raise ApiError("not_found") from None
-    name = Path(f"{hashlib.sha256(token.encode()).hexdigest()[:MAX_MARK]}{path.suffix}")
-    response = send(data, f"image-{name}", etag=hashlib.sha256(data).hexdigest())
+    # The names of stored files are random and are never used again; only their hash is told.
+    mark = hashlib.sha256(path.name.encode()).hexdigest()
+    name = Path(f"{mark[:MAX_MARK]}{path.suffix}")
+    response = send(data, f"image-{name}", etag=mark)
     if is_download:
         offer(response, name)
     response.headers["Cache-Control"] = SHARED
