@@ -97,7 +97,7 @@ def get_profile(session: Session) -> db.Row | None:
     return db.one(
         f"""
         SELECT u.username, u.email, u.avatar_url, u.created_at, u.role, u.image_count,
-               {limits.COLUMNS}
+               {limits.PACKED} AS limits
           FROM users AS u
          WHERE {sessions.condition(session)}
         """,

@@ -52,7 +52,7 @@ def public_profile(profile: db.Row) -> dict[str, Any]:
         "created_at": iso_time(profile["created_at"]),
         "role": profile["role"],
         "imageCount": profile["image_count"],
-        "limits": public_limits(profile),
+        "limits": public_limits(limits.unpack(profile["limits"])),
     }
 
 
