@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import db
-from accounts import audit, invites, limits, registration, second_factor, sessions, users
+from accounts import audit, codes, invites, limits, registration, second_factor, sessions, users
 from accounts.audit import Actor, Target
 from accounts.names import identity_key
 from accounts.pages import Page, page_of
@@ -25,7 +25,8 @@ DISABLED = "disabled"
 STATES = (ACTIVE, DISABLED)
 
 COLUMNS = f"""
-    id, username, email, role, is_disabled, created_at, image_count, has_second_factor,
+    id, username, email, role, is_disabled, created_at, image_count, storage_bytes,
+    has_second_factor,
     {limits.COLUMNS}
 """
 FILTERS = {
@@ -142,6 +143,17 @@ def set_password(actor: Actor, user_id: int, password_hash: str) -> None:
         audit.record(actor, "user.password", target(user))
 
 
+def make_reset_code(actor: Actor, user_id: int) -> str:
+    """Return a code for a new password, to hand on. Raises ApiError for a disabled account."""
+    with db.transaction():
+        user = lock(actor, user_id)
+        code = codes.make_within(user_id, codes.RESET)
+        if not code:
+            raise ApiError("account_disabled")
+        audit.record(actor, "user.reset-code", target(user))
+    return code
+
+
 def reset_second_factor(actor: Actor, user_id: int) -> None:
     """Take away a second factor that somebody has lost. Raises ApiError if there is none."""
     with db.transaction():
@@ -215,7 +227,7 @@ def get_invite(invite_id: int) -> db.Row:
 
 
 def revoke_invite(actor: Actor, invite_id: int) -> bool:
-    """Let nobody use an invite any more; says if that is new. Raises ApiError if it is not there."""
+    """Let nobody use an invite any more; says if that is new. Raises ApiError for none."""
     invite = get_invite(invite_id)
     with db.transaction():
         is_new = invites.revoke(invite_id)

@@ -145,8 +145,10 @@ def totals() -> dict[str, int]:
         SELECT COUNT(*) AS users,
                COALESCE(SUM(CASE WHEN is_disabled = 0 THEN 0 ELSE 1 END), 0) AS disabled,
                COALESCE(SUM(CASE role WHEN 'admin' THEN 1 ELSE 0 END), 0) AS admins,
-               COALESCE(SUM(image_count), 0) AS images
+               COALESCE(SUM(image_count), 0) AS images,
+               COALESCE(SUM(storage_bytes), 0) AS bytes
           FROM users
+         WHERE deleted_at = 0
         """
     )
     return {name: int(number) for name, number in found.items()}

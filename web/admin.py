@@ -5,7 +5,7 @@ Each handler reads, calls one function, which `flask …` calls too, and answers
 
 from flask import Blueprint
 
-from accounts import admin, audit
+from accounts import admin, audit, codes
 from accounts.audit import Actor
 from accounts.pages import all_rows
 from accounts.schemas import InviteInput
@@ -74,6 +74,14 @@ def delete_user(actor: Actor, user_id: int):
     """Delete an account with all that belongs to it; there is no way back."""
     admin.delete_user(actor, user_id)
     return success({"id": user_id}, "deleted")
+
+
+@routes.post("/users/<int:user_id>/reset-code")
+@admin_required
+def make_reset_code(actor: Actor, user_id: int):
+    """Make a code for a new password, to hand on to whoever has forgotten theirs."""
+    code = admin.make_reset_code(actor, user_id)
+    return success({"code": code, "expiresInSeconds": codes.LIFETIMES[codes.RESET]})
 
 
 @routes.post("/users/<int:user_id>/reset-2fa")

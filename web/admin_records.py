@@ -50,6 +50,7 @@ def public_account(user: db.Row) -> dict[str, Any]:
         "createdAt": iso_time(user["created_at"]),
         "secondFactor": bool(user["has_second_factor"]),
         "imageCount": user["image_count"],
+        "storageBytes": user["storage_bytes"],
         "limits": public_limits(user),
     }
 
