@@ -9,10 +9,11 @@ from functools import partial
 from typing import Any
 
 import db
-from accounts import audit, registration, sessions, users
+from accounts import audit, codes, invites, limits, registration, second_factor, sessions, users
 from accounts.audit import Actor, Target
 from accounts.names import identity_key
 from accounts.pages import Page, page_of
+from accounts.schemas import AccountLimitsInput, InviteInput
 from accounts.tokens import BadToken, Session
 from errors import ApiError
 
@@ -23,7 +24,11 @@ ACTIVE = "active"
 DISABLED = "disabled"
 STATES = (ACTIVE, DISABLED)
 
-COLUMNS = "id, username, email, role, is_disabled, created_at, image_count"
+COLUMNS = f"""
+    id, username, email, role, is_disabled, created_at, image_count, storage_bytes,
+    has_second_factor,
+    {limits.COLUMNS}
+"""
 FILTERS = {
     "cursor": "id < %(cursor)s",
     "q": "(INSTR(username_key, %(q)s) > 0 OR INSTR(email_key, %(q)s) > 0)",
@@ -42,12 +47,19 @@ class OwnAccount(ApiError):
 
 def get_caller(session: Session) -> Actor:
     """Return who is calling, an admin at this moment. Raises BadToken, ApiError for others."""
-    sql = f"SELECT u.username, u.role FROM users AS u WHERE {sessions.condition(session)}"
-    caller = db.one(sql, **session._asdict())
+    caller = db.one(
+        f"""
+        SELECT u.username, u.role, u.has_second_factor
+          FROM users AS u
+         WHERE {sessions.condition(session)}
+        """,
+        **session._asdict(),
+    )
     if not caller:
         raise BadToken
     if caller["role"] != ADMIN:
         raise ApiError("forbidden")
+    second_factor.refuse_admin_without(caller)
     return Actor(session.user_id, caller["username"], "")
 
 
@@ -72,7 +84,9 @@ def get_user(user_id: int) -> db.Row:
 
 
 def change_user(actor: Actor, user_id: int, changes: dict[str, Any]) -> db.Row:
-    """Change `disabled` or `role` of an account and return it; closing it ends its sessions.
+    """Change `disabled`, `role` and `limits` of an account and return it.
+
+    Closing it, or opening it again, ends its sessions. Limits are an AccountLimitsInput, or None.
 
     Raises OwnAccount, and ApiError if there is no such account or the actor is no admin any more.
     """
@@ -80,18 +94,44 @@ def change_user(actor: Actor, user_id: int, changes: dict[str, Any]) -> db.Row:
         user = lock(actor, user_id)
         if user_id == actor.user_id and (changes.get("disabled") or changes.get("role") == USER):
             raise OwnAccount
-        before = {"disabled": bool(user["is_disabled"]), "role": user["role"]}
-        new = {name: value for name, value in changes.items() if value != before[name]}
-        if "disabled" in new:
-            sql = "UPDATE users SET is_disabled = %s WHERE id = %s"
-            db.execute(sql, int(new["disabled"]), user_id)
-            sessions.end_all(user_id)
-        if "role" in new:
-            db.execute("UPDATE users SET role = %s WHERE id = %s", new["role"], user_id)
-        for name, value in new.items():
-            shown = {name: before[name]}, {name: value}
-            audit.record(actor, f"user.{name}", target(user), *shown)
-        return get_user(user_id)
+        before = state_of(user)
+        for name, value in changes.items():
+            if name == "limits" or value != before[name]:
+                CHANGES[name](user_id, value)
+        changed = get_user(user_id)
+        after = state_of(changed)
+        for name in after:
+            if after[name] != before[name]:
+                shown = {name: before[name]}, {name: after[name]}
+                audit.record(actor, f"user.{name}", target(user), *shown)
+        return changed
+
+
+def state_of(user: db.Row) -> dict[str, Any]:
+    """Return what can be changed of an account."""
+    own = {**limits.of_row(user)._asdict(), "until": user["limits_until"]}
+    return {
+        "disabled": bool(user["is_disabled"]),
+        "role": user["role"],
+        "limits": own if user["limits_source"] else None,
+    }
+
+
+def set_disabled(user_id: int, is_disabled: bool) -> None:
+    db.execute("UPDATE users SET is_disabled = %s WHERE id = %s", int(is_disabled), user_id)
+    sessions.end_all(user_id)
+
+
+def set_role(user_id: int, role: str) -> None:
+    db.execute("UPDATE users SET role = %s WHERE id = %s", role, user_id)
+
+
+def set_limits(user_id: int, wanted: AccountLimitsInput | None) -> None:
+    own = wanted.limits if wanted else limits.NO_LIMITS
+    limits.set_limits(user_id, own, wanted and wanted.expires_at, limits.ADMIN)
+
+
+CHANGES = {"disabled": set_disabled, "role": set_role, "limits": set_limits}
 
 
 def set_password(actor: Actor, user_id: int, password_hash: str) -> None:
@@ -101,6 +141,26 @@ def set_password(actor: Actor, user_id: int, password_hash: str) -> None:
         db.execute(users.SET_HASH, password_hash, user_id)
         sessions.end_all(user_id)
         audit.record(actor, "user.password", target(user))
+
+
+def make_reset_code(actor: Actor, user_id: int) -> str:
+    """Return a code for a new password, to hand on. Raises ApiError for a disabled account."""
+    with db.transaction():
+        user = lock(actor, user_id)
+        code = codes.make_within(user_id, codes.RESET)
+        if not code:
+            raise ApiError("account_disabled")
+        audit.record(actor, "user.reset-code", target(user))
+    return code
+
+
+def reset_second_factor(actor: Actor, user_id: int) -> None:
+    """Take away a second factor that somebody has lost. Raises ApiError if there is none."""
+    with db.transaction():
+        user = lock(actor, user_id)
+        if not second_factor.reset_within(user_id):
+            raise ApiError("second_factor_off")
+        audit.record(actor, "user.reset-2fa", target(user))
 
 
 def delete_user(actor: Actor, user_id: int, seconds: float = registration.DELETE_SECONDS) -> None:
@@ -139,3 +199,38 @@ def lock(actor: Actor, user_id: int) -> db.Row:
 
 def target(user: db.Row) -> Target:
     return Target("user", user["id"], user["username"])
+
+
+# -- Invites ------------------------------------------------------------------------------------
+
+
+def create_invite(actor: Actor, wanted: InviteInput) -> tuple[int, str]:
+    """Add an invite; return its id and its code, which is shown this once."""
+    with db.transaction():
+        invite_id, code = invites.create(wanted)
+        gives = {**wanted.limits._asdict(), "uses": wanted.uses, "until": wanted.expires_at}
+        invite = Target("invite", invite_id, wanted.note[:100])
+        audit.record(actor, "invite.create", invite, None, gives)
+    return invite_id, code
+
+
+def list_invites(filters: db.Row, limit: int) -> Page:
+    return page_of(invites.list_invites(limit, filters.get("cursor")), limit)
+
+
+def get_invite(invite_id: int) -> db.Row:
+    """Return an invite. Raises ApiError if there is none."""
+    invite = invites.get_invite(invite_id)
+    if not invite:
+        raise ApiError("not_found")
+    return invite
+
+
+def revoke_invite(actor: Actor, invite_id: int) -> bool:
+    """Let nobody use an invite any more; says if that is new. Raises ApiError for none."""
+    invite = get_invite(invite_id)
+    with db.transaction():
+        is_new = invites.revoke(invite_id)
+        if is_new:
+            audit.record(actor, "invite.revoke", Target("invite", invite_id, invite["note"][:100]))
+    return is_new

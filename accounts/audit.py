@@ -17,11 +17,17 @@ COLUMNS = """
 """
 FILTERS = {
     "cursor": "id < %(cursor)s",
-    "actor": "(actor_name = %(actor)s OR actor_id = %(actor_id)s)",
+    "actor": "actor_name = %(actor)s",
+    "actor_id": "actor_id = %(actor_id)s",
     "action": "action = %(action)s",
     "since": "created_at >= %(since)s",
     "until": "created_at <= %(until)s",
+    "first_id": "id >= %(first_id)s",
+    "last_id": "id <= %(last_id)s",
 }
+MAX_INT = 2**31 - 1  # what the column holds
+# Entries are added in the order of their time, or so many later at most.
+SPARE_IDS = 1000
 
 
 class Actor(NamedTuple):
@@ -69,15 +75,36 @@ def to_json(value: Any) -> str | None:
 
 def list_entries(filters: db.Row, limit: int) -> Page:
     """List rows that match the filters of FILTERS, the newest first."""
-    values = dict(filters)
-    if "actor" in filters:
-        values["actor_id"] = int(filters["actor"]) if is_id(filters["actor"]) else None
+    filters = {**filters, **_ids_between(filters)}
+    if is_id(filters.get("actor", "")):
+        filters["actor_id"] = int(filters.pop("actor"))
     conditions = " AND ".join(FILTERS[name] for name in filters) or "1 = 1"
     sql = f"SELECT {COLUMNS} FROM audit_log WHERE {conditions} ORDER BY id DESC LIMIT %(limit)s"
-    return page_of([readable(row) for row in db.all(sql, **values, limit=limit)], limit)
+    return page_of([readable(row) for row in db.all(sql, **filters, limit=limit)], limit)
+
+
+def _ids_between(filters: db.Row) -> dict[str, int]:
+    """Return between which ids the entries of these times are, so that no others are read."""
+    found = {}
+    if "since" in filters:
+        sql = "SELECT id FROM audit_log WHERE created_at >= %s ORDER BY created_at, id LIMIT 1"
+        first = db.one(sql, filters["since"])
+        found["first_id"] = first["id"] - SPARE_IDS if first else MAX_INT
+    if "until" in filters:
+        sql = """
+              SELECT id
+                FROM audit_log
+               WHERE created_at <= %s
+            ORDER BY created_at DESC, id DESC
+               LIMIT 1
+        """
+        last = db.one(sql, filters["until"])
+        found["last_id"] = last["id"] + SPARE_IDS if last else 0
+    return found
 
 
 def is_id(text: str) -> bool:
+    """Tell if this is an id; an admin whose name is a number is found by the id."""
     return text.isascii() and text.isdigit() and len(text) < 10
 
 

@@ -24,33 +24,38 @@ def make(user_id: int, purpose: str, email: str = "", token_version: int | None 
 
     "" if there is no such account, if it is disabled, or not of this token_version any more.
     """
-    code = "-".join("".join(secrets.choice(ALPHABET) for _ in range(4)) for _ in range(GROUPS))
     with db.transaction():
-        user = db.one(
-            "SELECT token_version, is_disabled FROM users WHERE id = %s FOR UPDATE", user_id
-        )
-        if not user or user["is_disabled"]:
-            return ""
-        if token_version not in (None, user["token_version"]):
-            return ""
-        db.execute(
-            """
-            INSERT INTO codes (user_id, purpose, code_hash, email, token_version, expires_at)
-            VALUES (%(user_id)s, %(purpose)s, %(code_hash)s, %(email)s, %(token_version)s,
-                    UNIX_TIMESTAMP() + %(seconds)s)
-                ON DUPLICATE KEY UPDATE
-                   code_hash = %(code_hash)s,
-                   email = %(email)s,
-                   token_version = %(token_version)s,
-                   expires_at = UNIX_TIMESTAMP() + %(seconds)s
-            """,
-            user_id=user_id,
-            purpose=purpose,
-            code_hash=code_hash(code),
-            email=email,
-            token_version=user["token_version"],
-            seconds=LIFETIMES[purpose],
-        )
+        return make_within(user_id, purpose, email, token_version)
+
+
+def make_within(
+    user_id: int, purpose: str, email: str = "", token_version: int | None = None
+) -> str:
+    """Do the same within the caller's transaction."""
+    code = "-".join("".join(secrets.choice(ALPHABET) for _ in range(4)) for _ in range(GROUPS))
+    user = db.one("SELECT token_version, is_disabled FROM users WHERE id = %s FOR UPDATE", user_id)
+    if not user or user["is_disabled"]:
+        return ""
+    if token_version not in (None, user["token_version"]):
+        return ""
+    db.execute(
+        """
+        INSERT INTO codes (user_id, purpose, code_hash, email, token_version, expires_at)
+        VALUES (%(user_id)s, %(purpose)s, %(code_hash)s, %(email)s, %(token_version)s,
+                UNIX_TIMESTAMP() + %(seconds)s)
+            ON DUPLICATE KEY UPDATE
+               code_hash = %(code_hash)s,
+               email = %(email)s,
+               token_version = %(token_version)s,
+               expires_at = UNIX_TIMESTAMP() + %(seconds)s
+        """,
+        user_id=user_id,
+        purpose=purpose,
+        code_hash=code_hash(code),
+        email=email,
+        token_version=user["token_version"],
+        seconds=LIFETIMES[purpose],
+    )
     return code
 
 

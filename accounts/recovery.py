@@ -63,14 +63,6 @@ def try_limit(address: str) -> RateLimit:
     return RateLimit(counters, WINDOW_SECONDS, "too_many_codes")
 
 
-def make_reset_code(user_id: int) -> str:
-    """Return a code for the operator to hand on. Raises ApiError for a disabled account."""
-    code = codes.make(user_id, codes.RESET)
-    if not code:
-        raise ApiError("account_disabled")
-    return code
-
-
 def reset_password(wanted: ResetInput, address: str) -> None:
     """Set a new password by a code, and end every session. Raises ApiError."""
     limit = try_limit(address)

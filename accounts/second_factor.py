@@ -135,9 +135,14 @@ def reset(user_id: int) -> bool:
     Every session of the account ends.
     """
     with db.transaction():
-        had_one = _clear(user_id)
-        if had_one:
-            sessions.end_all(user_id)
+        return reset_within(user_id)
+
+
+def reset_within(user_id: int) -> bool:
+    """Do the same within the caller's transaction."""
+    had_one = _clear(user_id)
+    if had_one:
+        sessions.end_all(user_id)
     return had_one
 
 

@@ -1,14 +1,16 @@
 """`flask invite …`: make, list and revoke the codes that open accounts and give them limits."""
 
 import time
+from itertools import islice
 from typing import Any
 
 import click
 from flask.cli import AppGroup
 
 import db
-from accounts import invites
+from accounts import admin, audit, invites
 from accounts.limits import Limits
+from accounts.pages import all_rows
 from accounts.schemas import InviteInput
 from commands.failures import fail, plain_errors
 from config import words
@@ -70,7 +72,8 @@ def invite_create(
     fields = limit_fields(daily, active, models)
     fields |= {"uses": uses, "expiresAt": expires, "limitDays": days, "note": note}
     try:
-        invite_id, code = invites.create(parse(InviteInput, fields))
+        wanted = parse(InviteInput, fields)
+        invite_id, code = admin.create_invite(audit.command(), wanted)
     except ApiError as error:
         fail(error)
     click.echo(f"Invite {invite_id}; its code is shown only now:\n{code}")
@@ -81,7 +84,7 @@ def invite_create(
 @plain_errors()
 def invite_list(limit: int) -> None:
     """List invites."""
-    for invite in invites.list_invites(limit):
+    for invite in islice(all_rows(admin.list_invites, {}), limit):
         click.echo(invite_line(invite))
 
 
@@ -100,6 +103,7 @@ def invite_line(invite: db.Row) -> str:
 @plain_errors()
 def invite_revoke(invite_id: int) -> None:
     """Let nobody use an invite any more. Accounts keep what it gave them."""
-    if not invites.revoke(invite_id):
+    invite = invites.get_invite(invite_id)
+    if not invite or not admin.revoke_invite(audit.command(), invite_id):
         raise click.ClickException(f"there is no invite {invite_id} that is not revoked")
     click.echo(f"Revoked invite {invite_id}")

@@ -5,7 +5,7 @@ import math
 import click
 from flask.cli import AppGroup
 
-from accounts import admin, audit, limits, passwords, recovery, registration, second_factor, users
+from accounts import admin, audit, limits, passwords, registration, second_factor, users
 from accounts.pages import all_rows
 from accounts.schemas import AccountLimitsInput, PasswordInput, RegisterInput
 from accounts.users import Account
@@ -83,8 +83,12 @@ def user_set_password(username: str, password: str) -> None:
 def user_reset_2fa(username: str) -> None:
     """Take away the second factor of somebody who has lost it."""
     user = find_account(username)
-    if not second_factor.reset(user["id"]):
-        raise click.ClickException(f"{user['username']} has no second factor")
+    try:
+        admin.reset_second_factor(audit.command(), user["id"])
+    except ApiError as error:
+        if error.code != "second_factor_off":
+            raise
+        raise click.ClickException(f"{user['username']} has no second factor") from None
     click.echo(f"Took away the second factor of {user['username']}")
 
 
@@ -102,7 +106,7 @@ def user_reset_code(username: str) -> None:
     """Make a code for a new password, good once and for 30 minutes; the one before is void."""
     user = find_account(username)
     try:
-        click.echo(recovery.make_reset_code(user["id"]))
+        click.echo(admin.make_reset_code(audit.command(), user["id"]))
     except ApiError as error:
         fail(error)
 
@@ -140,16 +144,9 @@ def user_limits(
     if reset and is_given:
         raise click.ClickException("--reset stands alone")
     if reset or is_given:
-        set_limits(user, fields)
-    click.echo(f"{user['username']}: {account_limits(user)}")
-
-
-def set_limits(user: Account, fields: dict) -> None:
-    try:
         wanted = parse(AccountLimitsInput, fields)
-    except ApiError as error:
-        fail(error)
-    limits.set_limits(user["id"], wanted.limits, wanted.expires_at, limits.ADMIN)
+        admin.change_user(audit.command(), user["id"], {"limits": wanted})
+    click.echo(f"{user['username']}: {account_limits(user)}")
 
 
 def account_limits(user: Account) -> str:

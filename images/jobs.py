@@ -29,6 +29,7 @@ from images import (
     results,
     retention,
     shares,
+    stats,
     submit,
 )
 from images.queue import Job
@@ -69,7 +70,8 @@ def claim(generation_id: int) -> Job | None:
     if not queue.claim_job(job, token, LEASE_SECONDS, deadline_seconds, now=time.time()):
         return None
     metrics.note_wait(job["model"], job["waited_seconds"])
-    return {**job, "claim": token, "attempt": job["attempt"] + 1}
+    taken = {"claim": token, "attempt": job["attempt"] + 1, "taken_at": time.monotonic()}
+    return {**job, **taken}
 
 
 def run(job: Job, on_progress: Callable[[int, int], None] = engines.no_progress) -> str:
@@ -114,12 +116,17 @@ def mark_may_be_charged(job: Job) -> None:
 def complete(job: Job, result: results.Result) -> str:
     """Store the files, then record the result. Raises ClaimLost."""
     columns, keys = results.store(job, result, LEASE_SECONDS)
-    size = len(result.image) + len(result.thumbnail)
-    recorded = (job["id"], job["claim"], columns, keys, size)
+    recorded = (job["id"], job["claim"], columns, keys, measure(job, result))
     if not db.retry_while_unavailable(queue.complete, *recorded):
         cleanup.delete_files(keys)
         raise ClaimLost
     return COMPLETED
+
+
+def measure(job: Job, result: results.Result) -> stats.Measured:
+    size = len(result.image) + len(result.thumbnail)
+    running = round(time.monotonic() - job["taken_at"])
+    return stats.Measured(size, max(0, job["waited_seconds"]), running)
 
 
 def defer(job: Job, error: engines.TransientError) -> str:

@@ -10,11 +10,11 @@ from typing import TypedDict
 
 import db
 from files import cleanup
-from images import COMPLETED, FAILED, STATUSES, UNFINISHED, quota, stats
+from images import CANCELED, COMPLETED, FAILED, STATUSES, UNFINISHED, quota, stats
 
 
 class Job(TypedDict):
-    """What a worker needs to know of a generation; acquired, it has its `claim` too."""
+    """What a worker needs to know of a generation; acquired, it has `claim` and `taken_at` too."""
 
     id: int
     user_id: int
@@ -168,7 +168,11 @@ class FilesGone(Exception):
 
 
 def complete(
-    generation_id: int, claim: str, result: db.Row, file_keys: list[str], size: int = 0
+    generation_id: int,
+    claim: str,
+    result: db.Row,
+    file_keys: list[str],
+    measured: stats.Measured = stats.NOTHING,
 ) -> bool:
     """Record the result and keep its files. May be repeated after a lost answer."""
     try:
@@ -178,7 +182,7 @@ def complete(
             for key in file_keys:
                 if not cleanup.keep(key):
                     raise FilesGone
-            stats.count(generation_id, size)
+            stats.count(generation_id, COMPLETED, measured)
         return True
     except FilesGone:
         return False
@@ -222,7 +226,7 @@ def fail(job: Job, code: str, message: str, detail: str = "") -> bool:
         failed = _end(job["id"], job["claim"], FAILED, reason)
         if failed:
             quota.refund(job["user_id"], job["id"])
-            stats.count(job["id"])
+            stats.count(job["id"], FAILED)
     return failed
 
 
@@ -307,7 +311,7 @@ def cancel_within(generation_id: int, user_id: int) -> bool:
     ).count
     if canceled:
         quota.refund(user_id, generation_id)
-        stats.count(generation_id)
+        stats.count(generation_id, CANCELED)
     return canceled > 0
 
 

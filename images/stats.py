@@ -6,9 +6,9 @@ each look would take seconds.
 """
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import db
 from images import CANCELED, COMPLETED, FAILED, quota
@@ -18,51 +18,45 @@ OUTCOMES = (COMPLETED, FAILED, CANCELED)
 QUARTER_SECONDS = 900
 
 
-def count(generation_id: int, size: int = 0) -> None:
-    """Count a job that has just ended, and the size of its files, in the caller's transaction.
+class Measured(NamedTuple):
+    """What is known of a completed job: the size of its files, and whole seconds."""
+
+    size: int = 0
+    waiting: int = 0
+    running: int = 0
+
+
+NOTHING = Measured()
+
+
+def count(generation_id: int, outcome: str, measured: Measured = NOTHING) -> None:
+    """Count a job that has just ended so, in the caller's transaction.
 
     The row of the day is locked last, so that nobody waits for anything else while it is.
     """
-    row = db.one(
-        """
-        SELECT model, status,
-               COALESCE(UNIX_TIMESTAMP(COALESCE(started_at, finished_at))
-                        - UNIX_TIMESTAMP(created_at), 0) AS waiting,
-               COALESCE(UNIX_TIMESTAMP(finished_at) - UNIX_TIMESTAMP(started_at), 0) AS running
-          FROM image_generations
-         WHERE id = %s AND model IS NOT NULL
-        """,
-        generation_id,
-    )
-    if row:
-        waiting, running = max(0, row["waiting"]), max(0, row["running"])
-        _add(row["model"], row["status"], size, waiting, running)
-
-
-def _add(model: str, outcome: str, size: int, waiting: int, running: int) -> None:
     db.execute(
         """
         INSERT INTO daily_jobs
                (day, model, outcome, jobs, bytes, waiting_seconds, waiting_most,
                 running_seconds, running_most)
-        VALUES (%(day)s, %(model)s, %(outcome)s, 1, %(size)s, %(waiting)s, %(waiting)s,
-                %(running)s, %(running)s)
+        SELECT %(day)s, g.model, %(outcome)s, 1, %(size)s, %(waiting)s, %(waiting)s,
+               %(running)s, %(running)s
+          FROM image_generations AS g
+         WHERE g.id = %(id)s AND g.model IS NOT NULL
             ON DUPLICATE KEY UPDATE
-               jobs = jobs + 1,
-               bytes = bytes + %(size)s,
-               waiting_seconds = waiting_seconds + %(waiting)s,
-               waiting_most = CASE WHEN waiting_most < %(waiting)s THEN %(waiting)s
-                                   ELSE waiting_most END,
-               running_seconds = running_seconds + %(running)s,
-               running_most = CASE WHEN running_most < %(running)s THEN %(running)s
-                                   ELSE running_most END
+               jobs = daily_jobs.jobs + 1,
+               bytes = daily_jobs.bytes + %(size)s,
+               waiting_seconds = daily_jobs.waiting_seconds + %(waiting)s,
+               waiting_most = CASE WHEN daily_jobs.waiting_most < %(waiting)s THEN %(waiting)s
+                                   ELSE daily_jobs.waiting_most END,
+               running_seconds = daily_jobs.running_seconds + %(running)s,
+               running_most = CASE WHEN daily_jobs.running_most < %(running)s THEN %(running)s
+                                   ELSE daily_jobs.running_most END
         """,
+        id=generation_id,
         day=quota.day_of(time.time()),
-        model=model,
         outcome=outcome,
-        size=size,
-        waiting=waiting,
-        running=running,
+        **measured._asdict(),
     )
 
 
@@ -73,15 +67,16 @@ def series(number: int) -> dict[str, Any]:
     """Return what happened on each of the last days, today last, as lists to plot."""
     today = quota.day_of(time.time())
     days = range(today - number + 1, today + 1)
-    rows = _rows_since(days[0])
-    completed = [row for row in rows if row["outcome"] == COMPLETED]
-    models = sorted({row["model"] for row in rows})
+    of_model = defaultdict(list)
+    for row in _rows_since(days[0]):
+        of_model[row["model"]].append(row)
+    completed = [row for rows in of_model.values() for row in rows if row["outcome"] == COMPLETED]
     return {
         "days": [(quota.FIRST_DAY + timedelta(days=day)).isoformat() for day in days],
         "users": _registered(days),
         "images": _sums(days, completed, "jobs"),
         "bytes": _sums(days, completed, "bytes"),
-        "models": {model: _of_model(days, rows, model) for model in models},
+        "models": {model: _of_model(days, rows) for model, rows in sorted(of_model.items())},
     }
 
 
@@ -99,6 +94,7 @@ def _rows_since(day: int) -> list[db.Row]:
 
 def _registered(days: range) -> list[int]:
     """Count the accounts of today by the day when they were opened."""
+    first = time.gmtime(quota.end_of(days[0] - 1))
     rows = db.all(
         f"""
           SELECT UNIX_TIMESTAMP(created_at) DIV {QUARTER_SECONDS} AS quarter, COUNT(*) AS number
@@ -106,7 +102,7 @@ def _registered(days: range) -> list[int]:
            WHERE created_at >= %s
         GROUP BY quarter
         """,
-        time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(quota.end_of(days[0] - 1))),
+        time.strftime("%Y-%m-%d %H:%M:%S", first),
     )
     found = Counter()
     for row in rows:
@@ -121,17 +117,14 @@ def _sums(days: range, rows: list[db.Row], column: str) -> list[int]:
     return [found[day] for day in days]
 
 
-def _of_model(days: range, rows: list[db.Row], model: str) -> dict[str, Any]:
-    by_outcome = {}
+def _of_model(days: range, rows: list[db.Row]) -> dict[str, Any]:
+    shown = {}
     for outcome in OUTCOMES:
-        own = [row for row in rows if (row["model"], row["outcome"]) == (model, outcome)]
-        by_outcome[outcome] = own
-    completed = {row["day"]: row for row in by_outcome[COMPLETED]}
-    return {
-        **{outcome: _sums(days, own, "jobs") for outcome, own in by_outcome.items()},
-        "waitingSeconds": _seconds(days, completed, "waiting"),
-        "runningSeconds": _seconds(days, completed, "running"),
-    }
+        shown[outcome] = _sums(days, [row for row in rows if row["outcome"] == outcome], "jobs")
+    completed = {row["day"]: row for row in rows if row["outcome"] == COMPLETED}
+    shown["waitingSeconds"] = _seconds(days, completed, "waiting")
+    shown["runningSeconds"] = _seconds(days, completed, "running")
+    return shown
 
 
 def _seconds(days: range, completed: dict[int, db.Row], what: str) -> dict[str, list]:
@@ -152,8 +145,10 @@ def totals() -> dict[str, int]:
         SELECT COUNT(*) AS users,
                COALESCE(SUM(CASE WHEN is_disabled = 0 THEN 0 ELSE 1 END), 0) AS disabled,
                COALESCE(SUM(CASE role WHEN 'admin' THEN 1 ELSE 0 END), 0) AS admins,
-               COALESCE(SUM(image_count), 0) AS images
+               COALESCE(SUM(image_count), 0) AS images,
+               COALESCE(SUM(storage_bytes), 0) AS bytes
           FROM users
+         WHERE deleted_at = 0
         """
     )
     return {name: int(number) for name, number in found.items()}

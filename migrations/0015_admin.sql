@@ -13,7 +13,8 @@ CREATE TABLE IF NOT EXISTS audit_log (
     after_json TEXT
 ) {TABLE};
 CREATE INDEX audit_time ON audit_log (created_at);
-CREATE INDEX audit_actor ON audit_log (actor_name, id);
+CREATE INDEX audit_actor ON audit_log (actor_id, id);
+CREATE INDEX audit_actor_name ON audit_log (actor_name, id);
 CREATE INDEX audit_action ON audit_log (action, id);
 CREATE INDEX users_role ON users (role, is_disabled);
 CREATE INDEX users_created ON users (created_at);

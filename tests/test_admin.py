@@ -16,7 +16,7 @@ from errors import ApiError
 from images import admin as image_admin
 from images import jobs, queue, stats
 from images.schemas import STATUSES
-from tests.conftest import Person
+from tests.conftest import Person, form
 from tests.test_openapi import check_documented
 from tests.test_queue import record, submit, submit_one, work
 
@@ -26,6 +26,11 @@ CALLS = [
     ("GET", "users/1"),
     ("PATCH", "users/1"),
     ("DELETE", "users/1"),
+    ("POST", "users/1/reset-code"),
+    ("POST", "users/1/reset-2fa"),
+    ("POST", "invites"),
+    ("GET", "invites"),
+    ("DELETE", "invites/1"),
     ("GET", "jobs"),
     ("POST", "jobs/1/cancel"),
     ("POST", "jobs/1/requeue"),
@@ -135,6 +140,8 @@ def prepare(root: Person, alice: Person) -> None:
     queue.note_worker("w1", '{"test_model": "engine_busy"}', 1.0)
     change(root, alice, role="admin")
     pause(root, model="test_model")
+    root.post(f"{ADMIN}/invites", json={"uses": 1})
+    db.execute("UPDATE users SET has_second_factor = 1 WHERE id = %s", root.id)
 
 
 # Status, path in the document, method and address.
@@ -148,6 +155,15 @@ ANSWERS = {
     "change of oneself": (409, "users/{user_id}", "PATCH", "users/1"),
     "delete": (200, "users/{user_id}", "DELETE", "users/2"),
     "delete of oneself": (409, "users/{user_id}", "DELETE", "users/1"),
+    "limits": (200, "users/{user_id}", "PATCH", "users/2"),
+    "reset code": (200, "users/{user_id}/reset-code", "POST", "users/2/reset-code"),
+    "no second factor": (409, "users/{user_id}/reset-2fa", "POST", "users/2/reset-2fa"),
+    "second factor": (200, "users/{user_id}/reset-2fa", "POST", "users/1/reset-2fa"),
+    "invite": (200, "invites", "POST", "invites"),
+    "bad invite": (400, "invites", "POST", "invites?bad"),
+    "invites": (200, "invites", "GET", "invites"),
+    "revoke": (200, "invites/{invite_id}", "DELETE", "invites/1"),
+    "no invite": (404, "invites/{invite_id}", "DELETE", "invites/99"),
     "jobs": (200, "jobs", "GET", "jobs"),
     "bad filters of jobs": (400, "jobs", "GET", "jobs?status=x&user=x&since=x"),
     "cancel": (200, "jobs/{job_id}/cancel", "POST", "jobs/3/cancel"),
@@ -170,7 +186,15 @@ ANSWERS = {
     "images without a user": (400, "images", "GET", "images"),
     "no file": (404, "files/{user_id}/{filename}", "GET", "files/2/none.png"),
 }
-BODIES = {"PATCH": {"disabled": True}, "POST": {}, "GET": None, "DELETE": None}
+BODIES = {
+    "change": {"disabled": True},
+    "change of oneself": {"disabled": True},
+    "limits": {"limits": {"dailyImages": 5, "models": ["test_model"], "expiresAt": "2099-01-01"}},
+    "invite": {"uses": 2, "activeJobs": 1},
+    "bad invite": {"uses": 0, "limitDays": 1},
+    "pause": {"model": "test_model"},
+    "resume": {"model": "test_model"},
+}
 
 
 @pytest.mark.parametrize("name", ANSWERS)
@@ -178,11 +202,10 @@ def test_answers_are_as_documented(root, alice, settings, name):
     settings.ADMIN_SEES_IMAGES = True
     prepare(root, alice)
     status, path, method, address = ANSWERS[name]
-    body = BODIES[method] if not address.startswith("queue") else {"model": "test_model"}
     if status == 403:
         db.execute("UPDATE users SET role = 'user'")
 
-    response = root.open(method, f"{ADMIN}/{address}", **({"json": body} if body else {}))
+    response = root.open(method, f"{ADMIN}/{address}", json=BODIES.get(name))
 
     assert response.status_code == status
     check_documented(response, f"{ADMIN}/{path}")
@@ -233,7 +256,10 @@ def test_one_user_is_shown_whole(root, alice):
         "email": "alice@example.com",
         "role": "user",
         "status": "active",
+        "secondFactor": False,
         "imageCount": 1,
+        "storageBytes": db.value("SELECT storage_bytes FROM users WHERE id = %s", alice.id),
+        "limits": alice.get("/api/auth/profile").json["data"]["limits"],
     }
 
 
@@ -322,6 +348,125 @@ def test_a_deleted_account_leaves_its_name_in_the_audit_log_alone(root, alice):
     assert names(data(root, "users")) == ["root"]
     assert entries() == [("root", "user.delete", "alice", None, None)]
     assert Person("alice").history()["records"] == []
+
+
+def test_limits_count_at_once_and_are_noted(root, alice):
+    given = {"dailyImages": 1, "activeJobs": None, "models": None, "expiresAt": "2099-01-01"}
+    shown = change(root, alice, limits=given).json["data"]["limits"]
+
+    assert (shown["dailyImages"], shown["source"]) == (1, "admin")
+    submit(alice)
+    assert submit(alice).json["code"] == "quota_spent"
+    change(root, alice, limits=given)
+    change(root, alice, limits=None)
+    assert submit(alice).status_code == 202
+    before, after = [entry[3:] for entry in entries()]
+    assert before[0] == after[1] == {"limits": None}
+    assert before[1]["limits"]["daily_images"] == 1 and before[1] == after[0]
+
+
+@pytest.mark.parametrize(
+    ("limits", "field"),
+    [
+        ({"dailyImages": 0}, "limits.dailyImages"),
+        ({"models": ["nothing"]}, "limits.models"),
+        ({"models": []}, "limits.models"),
+        ({"expiresAt": "2099-01-01"}, "limits.expiresAt"),
+        ({"images": 1}, "limits.images"),
+        (1, "limits"),
+    ],
+)
+def test_wrong_limits_are_named(root, alice, limits, field):
+    response = change(root, alice, limits=limits)
+
+    assert (response.status_code, list(response.json["fields"])) == (400, [field])
+
+
+def test_a_lost_second_factor_is_taken_away(root, alice):
+    path = f"{ADMIN}/users/{alice.id}/reset-2fa"
+    assert refused(root.post(path)) == (409, "second_factor_off")
+    db.execute("UPDATE users SET has_second_factor = 1 WHERE id = %s", alice.id)
+
+    assert root.post(path).status_code == 200
+
+    assert alice.get("/api/auth/profile").status_code == 401
+    assert data(root, f"users/{alice.id}")["secondFactor"] is False
+    assert [entry[1:3] for entry in entries()] == [("user.reset-2fa", "alice")]
+
+
+def test_admins_need_a_second_factor_if_the_setting_says_so(root, settings):
+    settings.REQUIRE_2FA = "admins"
+    assert refused(root.get(f"{ADMIN}/users")) == (403, "second_factor_not_set_up")
+
+    db.execute("UPDATE users SET has_second_factor = 1")
+
+    assert root.get(f"{ADMIN}/users").status_code == 200
+
+
+def test_a_forgotten_password_is_set_by_a_code_once(root, alice, client):
+    path = f"{ADMIN}/users/{alice.id}/reset-code"
+    old = root.post(path).json["data"]["code"]
+    code = root.post(path).json["data"]["code"]
+
+    def reset(code: str) -> int:
+        body = {"code": code, "newPassword": "secret2"}
+        return client.post("/api/auth/reset", json=body).status_code
+
+    assert reset(old) >= 400 and reset(code) == 200 and reset(code) >= 400
+    assert alice.get("/api/auth/profile").status_code == 401
+    alice.log_in("secret2")
+    assert [entry[1:] for entry in entries()] == [("user.reset-code", "alice", None, None)] * 2
+
+
+def test_a_closed_account_gets_no_code(root, alice):
+    change(root, alice, disabled=True)
+
+    response = root.post(f"{ADMIN}/users/{alice.id}/reset-code")
+
+    assert refused(response) == (403, "account_disabled")
+    check_documented(response, f"{ADMIN}/users/{{user_id}}/reset-code")
+
+
+# -- Invites ------------------------------------------------------------------------------------
+
+
+def invite(person: Person, **body) -> dict:
+    return person.post(f"{ADMIN}/invites", json=body).json["data"]
+
+
+def test_an_invite_is_made_shown_and_used(root, client):
+    made = invite(root, uses=2, dailyImages=7, note="workshop")
+
+    person = form("carol", inviteCode=made["code"])
+    assert client.post("/api/auth/register", data=person).status_code == 200
+
+    [shown] = data(root, "invites")["invites"]
+    assert (shown["uses"], shown["maxUses"], shown["state"]) == (1, 2, "open")
+    assert (shown["dailyImages"], shown["note"], "code" in shown) == (7, "workshop", False)
+    assert [entry[:3] for entry in entries()] == [("root", "invite.create", "workshop")]
+    assert made["code"] not in json.dumps(db.all("SELECT * FROM audit_log"))
+
+
+def test_a_revoked_invite_opens_nothing(root, client):
+    made = invite(root)
+    for _ in range(2):
+        shown = root.open("DELETE", f"{ADMIN}/invites/{made['id']}").json["data"]
+
+    person = form("carol", inviteCode=made["code"])
+    refusal = client.post("/api/auth/register", data=person)
+
+    assert (shown["state"], refused(refusal)) == ("revoked", (410, "code_expired"))
+    assert [entry[1] for entry in entries()] == ["invite.create", "invite.revoke"]
+
+
+def test_invites_come_by_pages(root):
+    numbers = [invite(root)["id"] for _ in range(3)]
+
+    first = data(root, "invites?per_page=2")
+    second = data(root, f"invites?per_page=2&cursor={first['nextCursor']}")
+
+    shown = [one["id"] for page in (first, second) for one in page["invites"]]
+    assert (shown, second["nextCursor"]) == (numbers[::-1], None)
 
 
 # -- Jobs ---------------------------------------------------------------------------------------
@@ -442,6 +587,9 @@ def test_commands_leave_entries_too(flask, alice):
     flask("user", "set-password", "alice", "--password", "secret2")
     flask("user", "disable", "alice")
     flask("user", "create", "carol", "carol@example.com", "--password", "secret1")
+    flask("user", "limits", "carol", "--daily", "5")
+    flask("invite", "create", "--note", "workshop")
+    flask("invite", "revoke", "1")
     flask("user", "delete", "alice", "--yes")
 
     found = [entry[:3] for entry in entries()]
@@ -451,6 +599,9 @@ def test_commands_leave_entries_too(flask, alice):
         ("command", "user.password", "alice"),
         ("command", "user.disabled", "alice"),
         ("command", "user.create", "carol"),
+        ("command", "user.limits", "carol"),
+        ("command", "invite.create", "workshop"),
+        ("command", "invite.revoke", "workshop"),
         ("command", "user.delete", "alice"),
     ]
     assert "secret" not in json.dumps(db.all("SELECT * FROM audit_log"))
@@ -654,7 +805,8 @@ def test_numbers_count_each_way_that_a_job_ends(root, alice):
     completed = alice.history("?status=completed")["records"]
     sizes = [len(alice.get(record["imageUrl"]).data) for record in completed]
     assert found["bytes"][-1] > sum(sizes)
-    assert found["totals"] == {"users": 2, "disabled": 0, "admins": 1, "images": 4}
+    totals = {"users": 2, "disabled": 0, "admins": 1, "images": 4}
+    assert {name: found["totals"][name] for name in totals} == totals
 
 
 def test_what_is_deleted_stays_counted(root, alice):
@@ -667,26 +819,15 @@ def test_what_is_deleted_stays_counted(root, alice):
 
 def test_numbers_say_how_long_images_waited_and_took(root, alice):
     for seconds in (10, 30):
-        number = submit_one(alice)
+        submit_one(alice)
         job = jobs.acquire(["test_model"])
-        moment = db.value("SELECT UNIX_TIMESTAMP()") - seconds
-        db.execute(
-            "UPDATE image_generations SET created_at = %s, started_at = %s WHERE id = %s",
-            utc(moment - 5),
-            utc(moment),
-            number,
-        )
-        jobs.run(job)
+        jobs.run({**job, "waited_seconds": 5, "taken_at": time.monotonic() - seconds})
 
     model = data(root, "stats?days=1")["models"]["test_model"]
 
     assert model["waitingSeconds"] == {"average": [5], "max": [5]}
     assert 20 <= model["runningSeconds"]["average"][0] <= 25
     assert 30 <= model["runningSeconds"]["max"][0] <= 35
-
-
-def utc(seconds: int) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(seconds))
 
 
 def test_days_without_anything_have_no_average(root, alice):

@@ -352,7 +352,7 @@ def test_operator_hears_that_there_is_no_such_account(alice, flask):
 
 
 def test_deleted_account_leaves_no_code_and_no_mail(alice, inbox, flask):
-    recovery.make_reset_code(alice.id)
+    codes.make(alice.id, codes.RESET)
     recovery.request_change(alice.id, 0, "new@example.com", "", "en")
 
     registration.delete_account(users.get_user(alice.id))
@@ -361,7 +361,7 @@ def test_deleted_account_leaves_no_code_and_no_mail(alice, inbox, flask):
 
 
 def test_sweep_deletes_what_has_run_out(alice, inbox):
-    recovery.make_reset_code(alice.id)
+    codes.make(alice.id, codes.RESET)
     ask(alice)
     jobs.sweep()
     kept = len(db.all("SELECT * FROM codes")), len(db.all("SELECT * FROM mails"))
@@ -521,7 +521,7 @@ def test_mail_to_new_addresses_is_limited(alice, inbox, settings):
 
 
 def test_codes_have_at_least_128_bits(alice):
-    letters = recovery.make_reset_code(alice.id).replace("-", "")
+    letters = codes.make(alice.id, codes.RESET).replace("-", "")
 
     assert len(codes.ALPHABET) == len(set(codes.ALPHABET)) == 32
     assert len(letters) * 5 >= 128

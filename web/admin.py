@@ -5,9 +5,10 @@ Each handler reads, calls one function, which `flask …` calls too, and answers
 
 from flask import Blueprint
 
-from accounts import admin, audit
+from accounts import admin, audit, codes
 from accounts.audit import Actor
 from accounts.pages import all_rows
+from accounts.schemas import InviteInput
 from config import settings
 from images import admin as jobs
 from images import queue, queue_status, stats
@@ -18,6 +19,7 @@ from web.admin_records import (
     public_account,
     public_entry,
     public_image,
+    public_invite,
     public_job,
     public_queue,
     public_worker,
@@ -25,6 +27,7 @@ from web.admin_records import (
 from web.admin_schemas import (
     AdminImagesQuery,
     AuditQuery,
+    InvitesQuery,
     JobsQuery,
     PauseInput,
     StatsQuery,
@@ -71,6 +74,49 @@ def delete_user(actor: Actor, user_id: int):
     """Delete an account with all that belongs to it; there is no way back."""
     admin.delete_user(actor, user_id)
     return success({"id": user_id}, "deleted")
+
+
+@routes.post("/users/<int:user_id>/reset-code")
+@admin_required
+def make_reset_code(actor: Actor, user_id: int):
+    """Make a code for a new password, to hand on to whoever has forgotten theirs."""
+    code = admin.make_reset_code(actor, user_id)
+    return success({"code": code, "expiresInSeconds": codes.LIFETIMES[codes.RESET]})
+
+
+@routes.post("/users/<int:user_id>/reset-2fa")
+@admin_required
+def reset_second_factor(actor: Actor, user_id: int):
+    """Take away the second factor of somebody who has lost it."""
+    admin.reset_second_factor(actor, user_id)
+    return success({"id": user_id}, "second_factor_off")
+
+
+# -- Invites ------------------------------------------------------------------------------------
+
+
+@routes.post("/invites")
+@admin_required
+def create_invite(actor: Actor):
+    """Make an invite; its code is shown only now."""
+    invite_id, code = admin.create_invite(actor, read_body(InviteInput))
+    return success({"code": code, **public_invite(admin.get_invite(invite_id))})
+
+
+@routes.get("/invites")
+@admin_required
+def list_invites(actor: Actor):
+    """List invites, the newest first."""
+    query = read_query(InvitesQuery)
+    return page("invites", public_invite, admin.list_invites(query.filters, query.per_page))
+
+
+@routes.delete("/invites/<int:invite_id>")
+@admin_required
+def revoke_invite(actor: Actor, invite_id: int):
+    """Let nobody use an invite any more; accounts keep what it gave them."""
+    admin.revoke_invite(actor, invite_id)
+    return success(public_invite(admin.get_invite(invite_id)))
 
 
 # -- Jobs ---------------------------------------------------------------------------------------

@@ -4,18 +4,25 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 from flask import Response
 
 import db
-from accounts import admin
+from accounts import admin, invites
 from accounts.pages import Page
 from engines import catalog
 from images import parameters, queue, queue_status
 from images.history import Generation
-from web.records import error_message, iso_time, shown_number, shown_status, shown_text
+from web.records import (
+    error_message,
+    iso_seconds,
+    iso_time,
+    public_limits,
+    shown_number,
+    shown_status,
+    shown_text,
+)
 from web.responses import success
 
 ENTRY_FIELDS = (
@@ -33,13 +40,6 @@ def page(name: str, show: Callable[[db.Row], dict], found: Page) -> tuple[dict, 
     return success({name: [show(row) for row in rows], "nextCursor": next_cursor})
 
 
-def unix_time(seconds: float | None) -> str | None:
-    """Return seconds since 1970 as ISO 8601."""
-    if seconds is None:
-        return None
-    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 def public_account(user: db.Row) -> dict[str, Any]:
     return {
         "id": user["id"],
@@ -48,7 +48,27 @@ def public_account(user: db.Row) -> dict[str, Any]:
         "role": user["role"],
         "status": admin.DISABLED if user["is_disabled"] else admin.ACTIVE,
         "createdAt": iso_time(user["created_at"]),
+        "secondFactor": bool(user["has_second_factor"]),
         "imageCount": user["image_count"],
+        "storageBytes": user["storage_bytes"],
+        "limits": public_limits(user),
+    }
+
+
+def public_invite(invite: db.Row) -> dict[str, Any]:
+    own = invites.limits_of(invite)
+    return {
+        "id": invite["id"],
+        "note": invite["note"],
+        "state": invites.state_of(invite),
+        "uses": invite["uses"],
+        "maxUses": invite["max_uses"],
+        "createdAt": iso_seconds(invite["created_at"]),
+        "expiresAt": iso_seconds(invite["expires_at"]),
+        "dailyImages": own.daily_images,
+        "activeJobs": own.active_jobs,
+        "models": own.models,
+        "limitDays": invite["limit_days"],
     }
 
 
@@ -77,19 +97,19 @@ def public_queue() -> dict[str, Any]:
     for name in dict.fromkeys(names):
         shown = {
             "name": name,
-            "pausedAt": unix_time(paused.get(name)),
+            "pausedAt": iso_seconds(paused.get(name)),
             "pending": counts.get((name, "pending"), 0),
             "processing": counts.get((name, "processing"), 0),
         }
         models.append(shown)
-    return {"pausedAt": unix_time(paused.get("")), "models": models}
+    return {"pausedAt": iso_seconds(paused.get("")), "models": models}
 
 
 def public_worker(row: db.Row) -> dict[str, Any]:
     report = queue_status.read_report(row["models"])
     return {
         "name": row["name"],
-        "seenAt": unix_time(row["seen_at"]),
+        "seenAt": iso_seconds(row["seen_at"]),
         "averageSeconds": round(row["run_seconds"], 2),
         "models": {name: problem or "ok" for name, problem in report.items()},
     }

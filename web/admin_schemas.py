@@ -6,6 +6,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from pydantic_core import PydanticCustomError
 
 from accounts.admin import ROLES, STATES
+from accounts.schemas import AccountLimitsInput
 from images import STATUSES
 from images.schemas import MAX_ID, StrictBool
 from validation import Digits, QueryTime, check_prompt
@@ -43,6 +44,10 @@ class UsersQuery(PageQuery):
     status: Literal[STATES] | None = None
 
 
+class InvitesQuery(PageQuery):
+    pass
+
+
 class JobsQuery(PageQuery):
     status: Literal[STATUSES] | None = None
     user: Id | None = None
@@ -73,6 +78,8 @@ class UserChange(BaseModel):
     # None is what is left out; it cannot be sent.
     disabled: StrictBool = None
     role: Literal[ROLES] = None
+    # None: as the settings say.
+    limits: AccountLimitsInput | None = None
 
     @model_validator(mode="after")
     def check_changes(self) -> "UserChange":
@@ -82,7 +89,7 @@ class UserChange(BaseModel):
 
     @property
     def changes(self) -> dict[str, Any]:
-        return self.model_dump(exclude_unset=True)
+        return {name: getattr(self, name) for name in self.model_fields_set}
 
 
 class PauseInput(BaseModel):
