@@ -103,7 +103,7 @@ def _registered(days: range) -> list[int]:
         f"""
           SELECT UNIX_TIMESTAMP(created_at) DIV {QUARTER_SECONDS} AS quarter, COUNT(*) AS number
             FROM users
-           WHERE created_at >= %s
+           WHERE created_at >= %s AND deleted_at = 0
         GROUP BY quarter
         """,
         time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(quota.end_of(days[0] - 1))),
@@ -154,6 +154,7 @@ def totals() -> dict[str, int]:
                COALESCE(SUM(CASE role WHEN 'admin' THEN 1 ELSE 0 END), 0) AS admins,
                COALESCE(SUM(image_count), 0) AS images
           FROM users
+         WHERE deleted_at = 0
         """
     )
     return {name: int(number) for name, number in found.items()}
