@@ -83,6 +83,11 @@ def delete(mail_id: int) -> None:
     db.execute("DELETE FROM mails WHERE id = %s", mail_id)
 
 
+def delete_to(email: str) -> None:
+    """Delete what is for whoever has this email."""
+    db.execute("DELETE FROM mails WHERE user_id IS NULL AND email = %s", email)
+
+
 def put_off() -> None:
     """Let all that is due wait, for every worker: the server is away."""
     sql = "UPDATE mails SET due_at = UNIX_TIMESTAMP() + %s WHERE due_at <= UNIX_TIMESTAMP()"

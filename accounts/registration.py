@@ -174,6 +174,7 @@ def delete_account(
         users.mark_deleted(user["id"])
         keys = [storage.key_of(before["avatar_url"])] if before["avatar_url"] else []
         cleanup.schedule_deletion(keys, after_seconds=0)
+        mails.delete_to(before["email"])
         rate_limits.delete_named(f"login:{account_hash(before['username'])}")
         rate_limits.delete_named(f"2fa:{user['id']}:")
     cleanup.delete_files(keys)

@@ -106,13 +106,13 @@ def get_profile(session: Session) -> db.Row | None:
 
 
 def lock_profile(session: Session) -> db.Row | None:
-    """Return {username, avatar_url}, if the session stands, and lock the account.
+    """Return {username, email, avatar_url} if the session stands, and lock the account.
 
     Within a transaction.
     """
     return db.one(
         f"""
-        SELECT u.username, u.avatar_url
+        SELECT u.username, u.email, u.avatar_url
           FROM users AS u
          WHERE {sessions.condition(session)}
            FOR UPDATE
@@ -229,19 +229,19 @@ def set_disabled(user_id: int, is_disabled: bool) -> bool:
 
 # -- Deletion: the account ends at once, and its rows go in portions ------------------------------
 
-# On SQLite nobody writes meanwhile; so many take about 0.05 s.
-PORTION = 200
+# On SQLite nobody writes meanwhile; so many take 0.03 s there, and 0.1 s on MariaDB.
+PORTION = 1000
 
 
 def lock_account(user_id: int) -> db.Row | None:
-    """Return {username, avatar_url} of an account that is not deleted, and lock it.
-
-    Within a transaction.
+    """Return the same of an account that is not deleted, and lock it. Within a transaction."""
+    sql = """
+        SELECT username, email, avatar_url
+          FROM users
+         WHERE id = %s AND deleted_at = 0
+           FOR UPDATE
     """
-    return db.one(
-        "SELECT username, avatar_url FROM users WHERE id = %s AND deleted_at = 0 FOR UPDATE",
-        user_id,
-    )
+    return db.one(sql, user_id)
 
 
 def mark_deleted(user_id: int) -> None:
@@ -252,6 +252,7 @@ def mark_deleted(user_id: int) -> None:
            SET username = %(nobody)s, username_key = %(nobody)s,
                email = %(nobody)s, email_key = %(nobody)s,
                password_hash = '', avatar_url = NULL, role = 'user', is_disabled = 1,
+               totp_secret = NULL, has_second_factor = 0,
                token_version = token_version + 1, deleted_at = UNIX_TIMESTAMP()
          WHERE id = %(id)s
         """,

@@ -99,7 +99,7 @@ def _registered(days: range) -> list[int]:
         f"""
           SELECT UNIX_TIMESTAMP(created_at) DIV {QUARTER_SECONDS} AS quarter, COUNT(*) AS number
             FROM users
-           WHERE created_at >= %s
+           WHERE created_at >= %s AND deleted_at = 0
         GROUP BY quarter
         """,
         time.strftime("%Y-%m-%d %H:%M:%S", first),

@@ -10,7 +10,7 @@ import pytest
 import requests
 
 import db
-from accounts import registration, users
+from accounts import mails, registration, users
 from files import storage
 from images import jobs, queue
 from tests.conftest import Person, form
@@ -86,6 +86,15 @@ def test_the_name_may_be_taken_again_at_once(alice, small_portions):
     assert again.history()["records"] == []
     jobs.sweep()
     assert rows_left(alice.id) == [] and again.get("/api/auth/profile").status_code == 200
+
+
+def test_mail_that_waits_for_the_account_is_not_sent(alice, bob):
+    for person in (alice, bob):
+        mails.add("reset", f"{person.name}@example.com", "en")
+
+    delete(alice)
+
+    assert [row["email"] for row in db.all("SELECT email FROM mails")] == ["bob@example.com"]
 
 
 # -- Refusals -----------------------------------------------------------------------------------

@@ -100,7 +100,6 @@ def test_an_avatar_is_removed(alice, settings, remove):
         {"json": {}},
         {"json": {"email": None}},
         {"data": {"email": "alice@example.com"}},
-        {"data": {"avatar": (io.BytesIO(b""), "")}},
     ],
 )
 def test_what_is_not_named_stays(alice, leave):
@@ -110,6 +109,14 @@ def test_what_is_not_named_stays(alice, leave):
 
     assert response.status_code == 200
     assert seen(alice) == before
+
+
+def test_a_file_input_that_nobody_touched_changes_nothing(alice):
+    before = change(alice, avatar=avatar()).json["data"]
+
+    response = change(alice, avatar=(io.BytesIO(b""), ""))
+
+    assert response.json["data"] == before
 
 
 # -- Refusals -----------------------------------------------------------------------------------

@@ -333,6 +333,14 @@ def test_a_log_line_names_the_error_code(client, caplog):
     assert json.loads(JsonFormatter().format(caplog.records[-1]))["code"] == "not_found"
 
 
+def test_a_log_in_names_the_account(alice, caplog):
+    caplog.set_level("INFO")
+    alice.log_in()
+
+    [record] = [one for one in caplog.records if one.message == "log-in"]
+    assert record.details == {"user_id": alice.id}
+
+
 def test_a_failed_log_in_names_the_hash_of_the_account(alice, caplog):
     def failed(name: str) -> str:
         alice.post("/api/auth/login", json={"username": name, "password": "wrong1"})
