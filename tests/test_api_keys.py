@@ -156,6 +156,8 @@ FOR_KEYS = {
     ("GET", "/api/v1/images/quota"): "read",
     ("GET", "/api/v1/images?ids=1"): "read",
     ("GET", "/api/v1/images/1"): "read",
+    ("GET", "/api/v1/images/trash"): "read",
+    ("GET", "/api/v1/tags"): "read",
     ("POST", "/api/v1/images/archive"): "read",
     ("POST", "/api/v1/images/generate"): "generate",
     ("POST", "/api/v1/images/generate-test"): "generate",
