@@ -348,6 +348,7 @@ class Settings:
     MAX_QUEUE: int = setting(1000, number(int, 1, 10**6))
     IMAGE_DAYS: int = setting(0, number(int, 0, 36500))
     TRASH_DAYS: int = setting(0, number(int, 0, 3650))
+    MAX_STORAGE_MB: int = setting(0, number(int, 0, 10**9))
     PROMPT_BLOCKLIST: str = setting("", existing_file)
     MAX_RESULT_PIXELS: int = setting(100_000_000, number(int, 10**6, 178 * 10**6))
     EMBED_METADATA: bool = setting(True, on_or_off)

@@ -134,6 +134,11 @@ ERRORS = {
         "Only a job that failed or is being made can be put back into the queue",
     ),
     "image_deleted": (410, "图像已删除", "That image was deleted"),
+    "storage_full": (
+        409,
+        "存储空间已满，请先删除一些图像",
+        "Your storage is full; delete some images first",
+    ),
     "precondition_failed": (
         412,
         "文件不是 If-Match 所指的那一个",

@@ -233,6 +233,7 @@ JOB_ERRORS = {
     "timeout": ("生成超时", "It took too long"),
     "worker_lost": ("任务多次中断", "It was interrupted too many times"),
     "storage_unavailable": ("存储暂时不可用", "The storage was unavailable"),
+    "image_lost": ("图像文件已丢失", "The image's file was lost"),
     "engine_busy": ("生成引擎繁忙", "The engine was busy"),
     "engine_refused": (
         "生成引擎不接受该请求的参数",

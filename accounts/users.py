@@ -97,7 +97,7 @@ def get_profile(session: Session) -> db.Row | None:
     return db.one(
         f"""
         SELECT u.username, u.email, u.avatar_url, u.created_at, u.role, u.image_count,
-               {limits.PACKED} AS limits
+               u.storage_bytes, {limits.PACKED} AS limits
           FROM users AS u
          WHERE {sessions.condition(session)}
         """,
@@ -161,6 +161,12 @@ def list_taken(username_key: str, email_key: str) -> list[str]:
 def get_id_of_email(key: str) -> int | None:
     row = db.one("SELECT id FROM users WHERE email_key = %s", key)
     return row["id"] if row else None
+
+
+def list_avatars() -> list[str]:
+    """List the URLs of all avatars."""
+    rows = db.all("SELECT avatar_url FROM users WHERE avatar_url IS NOT NULL")
+    return [str(row["avatar_url"]) for row in rows]
 
 
 def list_users() -> list[db.Row]:

@@ -9,6 +9,7 @@ from commands.invite import invite_group
 from commands.jobs import jobs_group
 from commands.mail import mail_group
 from commands.queue import queue_group
+from commands.storage import storage_group
 from commands.user import user_group
 
 GROUPS = [
@@ -19,6 +20,7 @@ GROUPS = [
     jobs_group,
     queue_group,
     engines_group,
+    storage_group,
     audit_group,
 ]
 

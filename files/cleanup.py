@@ -14,6 +14,8 @@ from files import storage
 RETRY_SECONDS = 3600
 # Nothing is entered for later than this; if it seems so, the database's clock was wrong.
 MAX_SECONDS = 86400
+# So many are looked up by one statement.
+LOOKED_UP = 500
 
 # So long a sweep is at one folder, because the heartbeats of a worker wait for it.
 FOLDER_SECONDS = 1
@@ -43,6 +45,17 @@ def keep(key: str) -> bool:
     """Take a file off the list because some row now has it; False if it is too late for that."""
     sql = "DELETE FROM pending_deletions WHERE file_key = %s AND due_at > UNIX_TIMESTAMP()"
     return db.execute(sql, key).count > 0
+
+
+def list_pending(keys: list[str]) -> set[str]:
+    """Return those of the files that are on the list."""
+    found = set()
+    for first in range(0, len(keys), LOOKED_UP):
+        some = keys[first : first + LOOKED_UP]
+        for table in (TABLE, TABLE_BEFORE):
+            sql = f"SELECT file_key FROM {table} WHERE file_key IN ({db.placeholders(some)})"
+            found |= {row["file_key"] for row in db.all(sql, *some)}
+    return found
 
 
 def delete_expired() -> None:

@@ -6,6 +6,7 @@ Keys are what the service passes around. A URL is made from one where an answer 
 import errno
 import math
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -113,6 +114,53 @@ def find(key: str) -> Path | None:
             return None
         raise Unavailable from error
     return path if is_file else None
+
+
+def size(key: str) -> int | None:
+    """Return how many bytes a stored file has, or None if there is none. Raises Unavailable."""
+    path = find(key)
+    try:
+        return path.stat().st_size if path else None
+    except FileNotFoundError:  # deleted just now
+        return None
+
+
+def list_folders(folder: str) -> list[str]:
+    """Return the names of the folders in one, whose key ends with a slash. Raises Unavailable."""
+    return [entry.name for entry in _entries(folder) if entry.is_dir(follow_symlinks=False)]
+
+
+def list_files(folder: str, before: float) -> list[str]:
+    """Return the keys of the files in a folder that were written before a time.
+
+    What a crash while writing left of a file is under its key. Raises Unavailable.
+    """
+    keys = set()
+    for entry in _entries(folder):
+        draft = re.fullmatch(r"\.(.+)\.draft", entry.name)
+        name = draft[1] if draft else entry.name
+        if not name.startswith(".") and _is_older(entry, before):
+            keys.add(folder + name)
+    return sorted(keys)
+
+
+def _entries(folder: str) -> list[os.DirEntry]:
+    path = settings.uploads_dir / folder
+    try:
+        with os.scandir(path) as entries:
+            return list(entries)
+    except OSError as error:
+        if error.errno in NOT_THERE:
+            return []
+        raise Unavailable from error
+
+
+def _is_older(entry: os.DirEntry, before: float) -> bool:
+    try:
+        is_file = entry.is_file(follow_symlinks=False)
+        return is_file and entry.stat(follow_symlinks=False).st_mtime < before
+    except FileNotFoundError:  # deleted just now
+        return False
 
 
 def delete(key: str) -> None:

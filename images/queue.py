@@ -167,6 +167,10 @@ class FilesGone(Exception):
     """The files were deleted before the result was recorded, because it came too late."""
 
 
+class NotUnderClaim(Exception):
+    """The job was canceled, deleted or given to another worker; or it is completed already."""
+
+
 def complete(
     generation_id: int,
     claim: str,
@@ -177,13 +181,16 @@ def complete(
     """Record the result and keep its files. May be repeated after a lost answer."""
     try:
         with db.transaction():
+            quota.add_bytes_of(generation_id, result.get("file_bytes", 0))
             if not _end(generation_id, claim, COMPLETED, result):
-                return _is_completed(generation_id, claim)
+                raise NotUnderClaim
             for key in file_keys:
                 if not cleanup.keep(key):
                     raise FilesGone
             stats.count(generation_id, COMPLETED, measured)
         return True
+    except NotUnderClaim:
+        return _is_completed(generation_id, claim)
     except FilesGone:
         return False
 

@@ -1,4 +1,4 @@
-"""SQL of the quota: how many images a user may ask for in a day, in a minute, and at a time.
+"""SQL of the quota: how many images a user may ask for in a day, in a minute, at a time, and keep.
 
 The columns `quota_day`, `quota_used`, `submit_minute`, `submitted_in_minute`, `active_at_most` and
 `image_count` of `users` are changed here alone, in transactions that lock the user's row first: no
@@ -16,12 +16,17 @@ from errors import ApiError
 
 FIRST_DAY = date(1970, 1, 1)
 MINUTE_SECONDS = 60
+NO_LIMIT = 2**62
 # Counted from 1970.
 THIS_MINUTE = f"UNIX_TIMESTAMP() DIV {MINUTE_SECONDS}"
 
 
 class TooManyActive(ApiError):
     code = "too_many_active_jobs"
+
+
+class StorageFull(ApiError):
+    code = "storage_full"
 
 
 class QuotaSpent(ApiError):
@@ -92,6 +97,7 @@ RESERVE = f"""
            image_count = image_count + %(number)s
      WHERE {{session}}
        AND quota_day IN (%(today)s, %(today)s + 1)
+       AND storage_bytes < %(storage_limit)s
        AND quota_used + %(number)s <= COALESCE({limits.DAILY_IMAGES}, %(daily_images)s)
        AND active_at_most + %(number)s <= COALESCE({limits.ACTIVE_JOBS}, %(active_jobs)s)
        AND INSTR(COALESCE({limits.MODELS}, %(model)s), %(model)s) > 0
@@ -112,6 +118,7 @@ def reserve(session: Session, model: str, number: int, today: int) -> list[tuple
         "daily_images": settings.DAILY_IMAGES,
         "active_jobs": settings.MAX_ACTIVE_JOBS,
         "minute_room": minute_room(number),
+        "storage_limit": storage_limit() or NO_LIMIT,
     }
     condition = sessions.condition(session, "users")
     if not session.key_hash:
@@ -122,6 +129,14 @@ def reserve(session: Session, model: str, number: int, today: int) -> list[tuple
 
 
 LOCK = "SELECT id FROM users WHERE id = %(user_id)s FOR UPDATE"
+
+
+def storage_limit() -> int | None:
+    """Return how many bytes an account's images may take before it can submit no more.
+
+    What is submitted is made and kept, so that they may take more in the end.
+    """
+    return settings.MAX_STORAGE_MB * 1024 * 1024 or None
 
 
 def minute_room(number: int) -> int:
@@ -135,13 +150,15 @@ def minute_room(number: int) -> int:
 def make_room(session: Session, model: str, number: int) -> int:
     """Say why RESERVE matched nothing, or begin the user's day and count the unfinished anew.
 
-    Returns the day. Raises BadToken, ModelNotAllowed, QuotaSpent, KeyQuotaSpent, TooManySubmits
-    and TooManyActive.
+    Returns the day. Raises BadToken, ModelNotAllowed, StorageFull, QuotaSpent, KeyQuotaSpent,
+    TooManySubmits and TooManyActive.
     """
     with db.transaction():
         user = lock_user(session.user_id)
         sessions.check(session)
         check_model(model, user)
+        if user["storage_bytes"] >= (storage_limit() or NO_LIMIT):
+            raise StorageFull
         day = current_day(user)
         used = user["quota_used"] if user["quota_day"] == day else 0
         if used + number > daily_images(user):
@@ -186,7 +203,8 @@ def lock_user(user_id: int) -> db.Row | None:
     """Lock the user's row until the end of the transaction; always before any other row."""
     return db.one(
         f"""
-        SELECT id, token_version, is_disabled, quota_day, quota_used, UNIX_TIMESTAMP() AS now,
+        SELECT id, token_version, is_disabled, storage_bytes, quota_day, quota_used,
+               UNIX_TIMESTAMP() AS now,
                CASE submit_minute WHEN {THIS_MINUTE} THEN submitted_in_minute
                                   ELSE 0 END AS submitted,
                {limits.COLUMNS}
@@ -256,6 +274,25 @@ def forget_images(user_id: int, number: int, file_bytes: int = 0) -> None:
     )
 
 
+def add_bytes(user_id: int, file_bytes: int) -> None:
+    """Raise or lower the bytes that the user's images take."""
+    sql = "UPDATE users SET storage_bytes = storage_bytes + %s WHERE id = %s"
+    db.execute(sql, file_bytes, user_id)
+
+
+def add_bytes_of(generation_id: int, file_bytes: int) -> None:
+    """Do the same for the user of a generation."""
+    db.execute(
+        """
+        UPDATE users
+           SET storage_bytes = storage_bytes + %s
+         WHERE id = (SELECT user_id FROM image_generations WHERE id = %s)
+        """,
+        file_bytes,
+        generation_id,
+    )
+
+
 def get_quota(user_id: int) -> db.Row:
     """Return the user's limits, today's images, unfinished ones, and when the day ends."""
     user = db.one(
@@ -277,28 +314,51 @@ def get_quota(user_id: int) -> db.Row:
     }
 
 
-def recount_images() -> None:
-    """Set `image_count` right where it is not the number of the user's rows."""
-    wrong = db.all(
+def list_wrong_counters() -> list[db.Row]:
+    """List the users whose counters are wrong, with them and what is right in one statement.
+
+    Rows of {id, image_count, storage_bytes, images, bytes}.
+    """
+    return db.all(
         """
-           SELECT u.id
+           SELECT u.id, u.image_count, u.storage_bytes, COALESCE(kept.number, 0) AS images,
+                  COALESCE(kept.bytes, 0) + COALESCE(trashed.bytes, 0) AS bytes
              FROM users AS u
-        LEFT JOIN (SELECT user_id, COUNT(*) AS number
+        LEFT JOIN (SELECT user_id, COUNT(*) AS number, SUM(file_bytes) AS bytes
                      FROM image_generations
-                 GROUP BY user_id) AS counted ON counted.user_id = u.id
-            WHERE u.image_count <> COALESCE(counted.number, 0)
+                 GROUP BY user_id) AS kept ON kept.user_id = u.id
+        LEFT JOIN (SELECT user_id, SUM(file_bytes) AS bytes
+                     FROM trashed_generations
+                 GROUP BY user_id) AS trashed ON trashed.user_id = u.id
+            WHERE u.image_count <> COALESCE(kept.number, 0)
+               OR u.storage_bytes <> COALESCE(kept.bytes, 0) + COALESCE(trashed.bytes, 0)
         """
     )
-    for row in wrong:
-        with db.transaction():
-            lock_user(row["id"])
-            db.execute(
-                """
-                UPDATE users
-                   SET image_count = (SELECT COUNT(*)
-                                        FROM image_generations
-                                       WHERE user_id = users.id)
-                 WHERE id = %s
-                """,
-                row["id"],
-            )
+
+
+def recount(user_id: int) -> None:
+    """Set `image_count` and `storage_bytes` to what the user's rows say."""
+    with db.transaction():
+        lock_user(user_id)
+        db.execute(
+            """
+            UPDATE users
+               SET image_count = (SELECT COUNT(*)
+                                    FROM image_generations
+                                   WHERE user_id = users.id),
+                   storage_bytes = (SELECT COALESCE(SUM(file_bytes), 0)
+                                      FROM image_generations
+                                     WHERE user_id = users.id)
+                                 + (SELECT COALESCE(SUM(file_bytes), 0)
+                                      FROM trashed_generations
+                                     WHERE user_id = users.id)
+             WHERE id = %s
+            """,
+            user_id,
+        )
+
+
+def recount_images() -> None:
+    """Set the counters right where they are wrong."""
+    for row in list_wrong_counters():
+        recount(row["id"])

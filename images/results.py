@@ -171,6 +171,7 @@ def store(job: Job, result: Result, keep_seconds: int) -> tuple[db.Row, list[str
         "image_url": storage.url(image_key),
         "thumbnail_url": storage.url(thumbnail_key),
         "progress": 100,
+        "file_bytes": len(result.image) + len(result.thumbnail),
         **result.columns,
     }
     return columns, keys

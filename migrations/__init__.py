@@ -19,15 +19,16 @@ from pymysql.constants import ER
 
 from accounts import users
 from config import settings
-from images import history, quota
+from files import storage
+from images import history, quota, tags, usage
 from pool import Connection, Duplicate, connect
 
 FOLDER = Path(__file__).parent
 
-# Processes of the release before one of these migrations do not keep its counter, or its texts for
+# Processes of the release before one of these migrations do not keep its counters, or its texts for
 # searches. While there may still be some, on machines that are upgraded one by one, every start
 # counts anew, and fills in what they left out.
-COUNTER_MIGRATION = "0007_names"
+COUNTER_MIGRATION = "0016_collection"
 SEARCH_MIGRATION = "0009_search"
 UPGRADE_DAYS = 7
 
@@ -83,6 +84,9 @@ def upgrade() -> list[str]:
     users.fill_keys()
     if is_upgrading:
         quota.recount_images()
+        tags.delete_orphans()
+        with suppress(storage.Unavailable):  # the next start goes on
+            usage.fill_sizes()
     if is_filling:
         history.fill_search_texts()
     return applied

@@ -47,6 +47,7 @@ SQL_FILES = {
     "images/submit.py",
     "images/tags.py",
     "images/trash.py",
+    "images/usage.py",
 }
 TABLES = {
     "users",

@@ -30,7 +30,8 @@ def test_profile_answers_as_published(alice):
     assert response.status_code == 200
     assert set(response.json) == {"status", "data"}
     published = {"id", "username", "email", "avatarUrl", "created_at"}
-    assert set(response.json["data"]) == published | {"role", "imageCount", "limits"}
+    storage = {"storageBytes", "storageLimitBytes", "retentionDays", "trashDays"}
+    assert set(response.json["data"]) == published | storage | {"role", "imageCount", "limits"}
     assert time.strptime(response.json["data"]["created_at"], "%Y-%m-%dT%H:%M:%SZ")
 
 

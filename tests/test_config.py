@@ -104,6 +104,7 @@ def test_the_published_names_choose_mysql(load):
         ({"SUBMITS_PER_MINUTE": "0"}, "SUBMITS_PER_MINUTE"),
         ({"IMAGE_DAYS": "-1"}, "IMAGE_DAYS"),
         ({"TRASH_DAYS": "0.5"}, "TRASH_DAYS"),
+        ({"MAX_STORAGE_MB": "-1"}, "MAX_STORAGE_MB"),
         *[({"QUOTA_TIMEZONE": name}, "QUOTA_TIMEZONE") for name in ("UTC+8", "Asia", "../x", "\0")],
         *[({"MAIL_FROM": text}, "MAIL_FROM") for text in ("Studio", "a@b.de, c@d.de", "测@b.de")],
         ({"SMTP_URL": "smtp://localhost"}, "MAIL_FROM"),

@@ -52,6 +52,10 @@ def public_profile(profile: db.Row) -> dict[str, Any]:
         "created_at": iso_time(profile["created_at"]),
         "role": profile["role"],
         "imageCount": profile["image_count"],
+        "storageBytes": profile["storage_bytes"],
+        "storageLimitBytes": quota.storage_limit(),
+        "retentionDays": settings.IMAGE_DAYS or None,
+        "trashDays": settings.TRASH_DAYS,
         "limits": public_limits(limits.unpack(profile["limits"])),
     }
 
