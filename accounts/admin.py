@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import db
-from accounts import audit, registration, sessions, users
+from accounts import audit, codes, registration, sessions, users
 from accounts.audit import Actor, Target
 from accounts.names import identity_key
 from accounts.pages import Page, page_of
@@ -23,7 +23,7 @@ ACTIVE = "active"
 DISABLED = "disabled"
 STATES = (ACTIVE, DISABLED)
 
-COLUMNS = "id, username, email, role, is_disabled, created_at, image_count"
+COLUMNS = "id, username, email, role, is_disabled, created_at, image_count, token_version"
 FILTERS = {
     "cursor": "id < %(cursor)s",
     "q": "(INSTR(username_key, %(q)s) > 0 OR INSTR(email_key, %(q)s) > 0)",
@@ -101,6 +101,19 @@ def set_password(actor: Actor, user_id: int, password_hash: str) -> None:
         db.execute(users.SET_HASH, password_hash, user_id)
         sessions.end_all(user_id)
         audit.record(actor, "user.password", target(user))
+
+
+def make_reset_code(actor: Actor, user_id: int) -> str:
+    """Return a code for a new password, to hand on; it voids the one before.
+
+    Raises ApiError for an account that is closed, or none.
+    """
+    with db.transaction():
+        user = lock(actor, user_id)
+        if user["is_disabled"]:
+            raise ApiError("account_disabled")
+        audit.record(actor, "user.reset_code", target(user))
+        return codes.add(user_id, user["token_version"], codes.RESET)
 
 
 def delete_user(actor: Actor, user_id: int, seconds: float = registration.DELETE_SECONDS) -> None:

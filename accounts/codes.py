@@ -24,7 +24,6 @@ def make(user_id: int, purpose: str, email: str = "", token_version: int | None 
 
     "" if there is no such account, if it is disabled, or not of this token_version any more.
     """
-    code = "-".join("".join(secrets.choice(ALPHABET) for _ in range(4)) for _ in range(GROUPS))
     with db.transaction():
         user = db.one(
             "SELECT token_version, is_disabled FROM users WHERE id = %s FOR UPDATE", user_id
@@ -33,24 +32,30 @@ def make(user_id: int, purpose: str, email: str = "", token_version: int | None 
             return ""
         if token_version not in (None, user["token_version"]):
             return ""
-        db.execute(
-            """
-            INSERT INTO codes (user_id, purpose, code_hash, email, token_version, expires_at)
-            VALUES (%(user_id)s, %(purpose)s, %(code_hash)s, %(email)s, %(token_version)s,
-                    UNIX_TIMESTAMP() + %(seconds)s)
-                ON DUPLICATE KEY UPDATE
-                   code_hash = %(code_hash)s,
-                   email = %(email)s,
-                   token_version = %(token_version)s,
-                   expires_at = UNIX_TIMESTAMP() + %(seconds)s
-            """,
-            user_id=user_id,
-            purpose=purpose,
-            code_hash=code_hash(code),
-            email=email,
-            token_version=user["token_version"],
-            seconds=LIFETIMES[purpose],
-        )
+        return add(user_id, user["token_version"], purpose, email)
+
+
+def add(user_id: int, token_version: int, purpose: str, email: str = "") -> str:
+    """Do the same in a transaction that has locked the account."""
+    code = "-".join("".join(secrets.choice(ALPHABET) for _ in range(4)) for _ in range(GROUPS))
+    db.execute(
+        """
+        INSERT INTO codes (user_id, purpose, code_hash, email, token_version, expires_at)
+        VALUES (%(user_id)s, %(purpose)s, %(code_hash)s, %(email)s, %(token_version)s,
+                UNIX_TIMESTAMP() + %(seconds)s)
+            ON DUPLICATE KEY UPDATE
+               code_hash = %(code_hash)s,
+               email = %(email)s,
+               token_version = %(token_version)s,
+               expires_at = UNIX_TIMESTAMP() + %(seconds)s
+        """,
+        user_id=user_id,
+        purpose=purpose,
+        code_hash=code_hash(code),
+        email=email,
+        token_version=token_version,
+        seconds=LIFETIMES[purpose],
+    )
     return code
 
 

@@ -30,7 +30,7 @@ def request_code(kind: str, email: str, address: str, language: str) -> None:
     if not settings.SMTP_URL:
         raise ApiError("mail_not_offered")
     mail_limit(email, address).hit()
-    mails.add(kind, email, language)
+    mails.add(kind, email_key(email), language)
 
 
 def request_change(
@@ -61,14 +61,6 @@ def try_limit(address: str) -> RateLimit:
     """Count codes that were tried from a network. A wrong one belongs to no account."""
     counters = {f"code:{network(address)}": settings.CODES_PER_ADDRESS}
     return RateLimit(counters, WINDOW_SECONDS, "too_many_codes")
-
-
-def make_reset_code(user_id: int) -> str:
-    """Return a code for the operator to hand on. Raises ApiError for a disabled account."""
-    code = codes.make(user_id, codes.RESET)
-    if not code:
-        raise ApiError("account_disabled")
-    return code
 
 
 def reset_password(wanted: ResetInput, address: str) -> None:

@@ -130,7 +130,7 @@ def add_account(
                 email_confirmed=not mail_language,
             )
             if mail_language:
-                mails.add("confirm", wanted.email, mail_language)
+                mails.add("confirm", email_key(wanted.email), mail_language)
             if avatar_key and not cleanup.keep(avatar_key):
                 raise db.Unavailable  # this process slept so long that the file was deleted
             if wanted.invite_code:
@@ -179,6 +179,7 @@ def delete_account(
         cleanup.schedule_deletion(keys, after_seconds=0)
         rate_limits.delete_named(f"login:{account_hash(before['username'])}")
         rate_limits.delete_named(f"2fa:{user['id']}:")
+        mails.delete_to(user["email"], email_key(user["email"]))
     cleanup.delete_files(keys)
     with suppress(db.Unavailable):
         return delete_rest(user["id"], give_up_at)

@@ -5,7 +5,7 @@ import math
 import click
 from flask.cli import AppGroup
 
-from accounts import admin, audit, limits, passwords, recovery, registration, second_factor, users
+from accounts import admin, audit, limits, passwords, registration, second_factor, users
 from accounts.pages import all_rows
 from accounts.schemas import AccountLimitsInput, PasswordInput, RegisterInput
 from accounts.users import Account
@@ -102,7 +102,7 @@ def user_reset_code(username: str) -> None:
     """Make a code for a new password, good once and for 30 minutes; the one before is void."""
     user = find_account(username)
     try:
-        click.echo(recovery.make_reset_code(user["id"]))
+        click.echo(admin.make_reset_code(audit.command(), user["id"]))
     except ApiError as error:
         fail(error)
 

@@ -26,6 +26,7 @@ CALLS = [
     ("GET", "users/1"),
     ("PATCH", "users/1"),
     ("DELETE", "users/1"),
+    ("POST", "users/1/reset-code"),
     ("GET", "jobs"),
     ("POST", "jobs/1/cancel"),
     ("POST", "jobs/1/requeue"),

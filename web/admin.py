@@ -73,6 +73,13 @@ def delete_user(actor: Actor, user_id: int):
     return success({"id": user_id}, "deleted")
 
 
+@routes.post("/users/<int:user_id>/reset-code")
+@admin_required
+def make_reset_code(actor: Actor, user_id: int):
+    """Make a code for a new password of somebody who asks for it."""
+    return success({"code": admin.make_reset_code(actor, user_id)})
+
+
 # -- Jobs ---------------------------------------------------------------------------------------
 
 
