@@ -111,6 +111,10 @@ SUCCESS = {
     "account_deleted": ("账号已删除", "The account is deleted"),
     "second_factor_on": ("两步验证已开启", "The second factor is on"),
     "second_factor_off": ("两步验证已关闭", "The second factor is off"),
+    "email_requested": (
+        "验证码已发送到新邮箱，验证后生效",
+        "A code is on its way to the new email, which counts once it is confirmed",
+    ),
     "code_requested": (
         "如果该邮箱有对应的账号，验证码邮件将很快送达",
         "If there is an account with this email, a code is on its way to it",

@@ -8,7 +8,7 @@ from email.utils import formatdate, make_msgid
 import messages
 from accounts import codes, users
 from accounts.mails import Mail
-from accounts.names import read_email
+from accounts.names import email_key, read_email
 from config import settings
 
 # Who gets it, which of messages.MAILS, and the values for its text.
@@ -37,8 +37,7 @@ def confirm(mail: Mail) -> Content | None:
 def change(mail: Mail) -> Content | None:
     """Give a code to the address that an account is to have from now on."""
     user_id, email = mail["user_id"], mail["email"]
-    owner = users.get_user_by_email(email)
-    if owner and owner["id"] != user_id:
+    if users.get_id_of_email(email_key(email)) not in (None, user_id):
         return email, "taken", {}
     code = codes.make(user_id, codes.EMAIL, email, mail["token_version"])
     return (email, "confirm", with_link(code, settings.CONFIRM_PAGE)) if code else None

@@ -79,13 +79,13 @@ def claim() -> Mail | None:
     return None
 
 
+def delete_to(email: str, key: str) -> None:
+    """Delete what is to be sent to an address, of which this is the key."""
+    db.execute("DELETE FROM mails WHERE email IN (%s, %s)", email, key)
+
+
 def delete(mail_id: int) -> None:
     db.execute("DELETE FROM mails WHERE id = %s", mail_id)
-
-
-def delete_to(email: str) -> None:
-    """Delete what is for whoever has this email."""
-    db.execute("DELETE FROM mails WHERE user_id IS NULL AND email = %s", email)
 
 
 def put_off() -> None:

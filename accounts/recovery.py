@@ -30,7 +30,7 @@ def request_code(kind: str, email: str, address: str, language: str) -> None:
     if not settings.SMTP_URL:
         raise ApiError("mail_not_offered")
     mail_limit(email, address).hit()
-    mails.add(kind, email, language)
+    mails.add(kind, email_key(email), language)
 
 
 def request_change(

@@ -127,7 +127,7 @@ def add_account(
                 email_confirmed=not mail_language,
             )
             if mail_language:
-                mails.add("confirm", wanted.email, mail_language)
+                mails.add("confirm", email_key(wanted.email), mail_language)
             if avatar_key and not cleanup.keep(avatar_key):
                 raise db.Unavailable  # this process slept so long that the file was deleted
             if wanted.invite_code:
@@ -174,7 +174,7 @@ def delete_account(
         users.mark_deleted(user["id"])
         keys = [storage.key_of(before["avatar_url"])] if before["avatar_url"] else []
         cleanup.schedule_deletion(keys, after_seconds=0)
-        mails.delete_to(before["email"])
+        mails.delete_to(before["email"], email_key(before["email"]))
         rate_limits.delete_named(f"login:{account_hash(before['username'])}")
         rate_limits.delete_named(f"2fa:{user['id']}:")
     cleanup.delete_files(keys)

@@ -83,8 +83,8 @@ def get_user(user_id: int) -> Account | None:
     return db.one(f"SELECT {COLUMNS} FROM users WHERE id = %s", user_id)
 
 
-def get_user_by_email(email: str) -> Account | None:
-    return db.one(f"SELECT {COLUMNS} FROM users WHERE email_key = %s", email_key(email))
+def get_user_by_email(key: str) -> Account | None:
+    return db.one(f"SELECT {COLUMNS} FROM users WHERE email_key = %s", key)
 
 
 def get_user_with_hash(user_id: int) -> dict[str, Any] | None:

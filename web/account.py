@@ -147,7 +147,7 @@ def change_profile():
     wanted, avatar = read_changes(ProfileInput)
     changed, is_mailed = own_account.change(g.session, wanted, avatar, client_address(), language())
     data = {"id": g.session.user_id, **records.public_profile(changed)}
-    return success(data, "code_requested" if is_mailed else "profile_changed")
+    return success(data, "email_requested" if is_mailed else "profile_changed")
 
 
 @routes.delete("/api/auth/account")
