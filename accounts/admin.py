@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import db
-from accounts import audit, registration, sessions, users
+from accounts import audit, registration, second_factor, sessions, users
 from accounts.audit import Actor, Target
 from accounts.names import identity_key
 from accounts.pages import Page, page_of
@@ -23,7 +23,7 @@ ACTIVE = "active"
 DISABLED = "disabled"
 STATES = (ACTIVE, DISABLED)
 
-COLUMNS = "id, username, email, role, is_disabled, created_at, image_count"
+COLUMNS = "id, username, email, role, is_disabled, has_second_factor, created_at, image_count"
 FILTERS = {
     "cursor": "id < %(cursor)s",
     "q": "(INSTR(username_key, %(q)s) > 0 OR INSTR(email_key, %(q)s) > 0)",
@@ -42,12 +42,14 @@ class OwnAccount(ApiError):
 
 def get_caller(session: Session) -> Actor:
     """Return who is calling, an admin at this moment. Raises BadToken, ApiError for others."""
-    sql = f"SELECT u.username, u.role FROM users AS u WHERE {sessions.condition(session)}"
+    columns = "u.username, u.role, u.has_second_factor"
+    sql = f"SELECT {columns} FROM users AS u WHERE {sessions.condition(session)}"
     caller = db.one(sql, **session._asdict())
     if not caller:
         raise BadToken
     if caller["role"] != ADMIN:
         raise ApiError("forbidden")
+    second_factor.refuse_admin_without(caller)
     return Actor(session.user_id, caller["username"], "")
 
 
@@ -101,6 +103,22 @@ def set_password(actor: Actor, user_id: int, password_hash: str) -> None:
         db.execute(users.SET_HASH, password_hash, user_id)
         sessions.end_all(user_id)
         audit.record(actor, "user.password", target(user))
+
+
+def reset_second_factor(actor: Actor, user_id: int) -> None:
+    """Take away the second factor of somebody who has lost it; every session of theirs ends.
+
+    Raises OwnAccount, whose owner needs password and code for that, and ApiError.
+    """
+    with db.transaction():
+        user = lock(actor, user_id)
+        if user_id == actor.user_id:
+            raise OwnAccount
+        if not second_factor.clear(user_id):
+            raise ApiError("second_factor_off")
+        sessions.end_all(user_id)
+        shown = {"secondFactor": True}, {"secondFactor": False}
+        audit.record(actor, "user.secondFactor", target(user), *shown)
 
 
 def delete_user(actor: Actor, user_id: int, seconds: float = registration.DELETE_SECONDS) -> None:

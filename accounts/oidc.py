@@ -209,7 +209,7 @@ def log_in(wanted: OidcTokenInput, address: str) -> Account:
     Raises ApiError, as log-in by password and registration do.
     """
     claims = get_login(wanted)
-    account = get_account(claims) or open_account(claims, address)
+    account = get_account(claims) or open_account(claims, wanted.invite_code, address)
     if account["is_disabled"]:
         raise ApiError("account_disabled")
     if account["has_second_factor"] and not wanted.code:
@@ -252,13 +252,19 @@ def get_account(claims: dict[str, Any]) -> Account | None:
     return users.get_user(user_id) if user_id else None
 
 
-def open_account(claims: dict[str, Any], address: str) -> Account:
+def open_account(claims: dict[str, Any], invite_code: str, address: str) -> Account:
     """Open an account by the rules of registration. Raises ApiError.
 
     It has a password that nobody knows, until it is reset.
     """
-    fields = {"email": known_email(claims["email"]), "username": free_name(claims["name"])}
-    wanted = parse(RegisterInput, {**fields, "password": secrets.token_urlsafe(15)})
+    fields = {
+        "username": free_name(claims["name"]),
+        "email": known_email(claims["email"]),
+        "password": secrets.token_urlsafe(15),
+        "inviteCode": invite_code,
+    }
+    wanted = parse(RegisterInput, fields)
+    registration.check_admission(wanted, address)
     identity = (claims["issuer"], claims["subject"])
     try:
         return registration.register(wanted, address=address, identity=identity)

@@ -252,6 +252,7 @@ def mark_deleted(user_id: int) -> None:
            SET username = %(nobody)s, username_key = %(nobody)s,
                email = %(nobody)s, email_key = %(nobody)s,
                password_hash = '', avatar_url = NULL, role = 'user', is_disabled = 1,
+               totp_secret = NULL, has_second_factor = 0,
                token_version = token_version + 1, deleted_at = UNIX_TIMESTAMP()
          WHERE id = %(id)s
         """,

@@ -83,8 +83,10 @@ def user_set_password(username: str, password: str) -> None:
 def user_reset_2fa(username: str) -> None:
     """Take away the second factor of somebody who has lost it."""
     user = find_account(username)
-    if not second_factor.reset(user["id"]):
-        raise click.ClickException(f"{user['username']} has no second factor")
+    try:
+        admin.reset_second_factor(audit.command(), user["id"])
+    except ApiError as error:
+        fail(error)
     click.echo(f"Took away the second factor of {user['username']}")
 
 

@@ -19,6 +19,7 @@ from images.schemas import STATUSES
 from tests.conftest import Person
 from tests.test_openapi import check_documented
 from tests.test_queue import record, submit, submit_one, work
+from tests.test_second_factor import Phone
 
 ADMIN = "/api/v1/admin"
 CALLS = [
@@ -26,6 +27,7 @@ CALLS = [
     ("GET", "users/1"),
     ("PATCH", "users/1"),
     ("DELETE", "users/1"),
+    ("DELETE", "users/1/2fa"),
     ("GET", "jobs"),
     ("POST", "jobs/1/cancel"),
     ("POST", "jobs/1/requeue"),
@@ -103,6 +105,42 @@ def test_the_calls_of_this_file_are_all_there_are():
     calls = {(method, rule.endpoint) for rule in rules for method in rule.methods}
 
     assert len({call for call in calls if call[0] not in ("HEAD", "OPTIONS")}) == len(CALLS)
+
+
+def test_admins_may_have_to_set_up_a_second_factor_first(root, settings):
+    settings.REQUIRE_2FA = "admins"
+    before = root.get(f"{ADMIN}/users")
+    check_documented(before)
+
+    Phone(root).confirm()
+
+    assert refused(before) == (403, "second_factor_not_set_up")
+    assert root.get(f"{ADMIN}/users").status_code == 200
+
+
+def test_an_admin_takes_a_lost_second_factor_away(root, alice):
+    Phone(alice).confirm()
+    path = f"{ADMIN}/users/{alice.id}/2fa"
+
+    answers = [root.open("DELETE", path) for _ in range(2)]
+
+    for answer in answers:
+        check_documented(answer, f"{ADMIN}/users/{{user_id}}/2fa")
+    assert answers[0].json["data"]["secondFactor"] is False
+    assert refused(answers[1]) == (409, "second_factor_off")
+    assert alice.get("/api/auth/profile").status_code == 401
+    alice.log_in()
+    [entry] = entries()
+    assert entry[:3] == ("root", "user.secondFactor", "alice")
+
+
+def test_an_admin_keeps_the_own_second_factor(root):
+    Phone(root).confirm()
+
+    answer = root.open("DELETE", f"{ADMIN}/users/{root.id}/2fa")
+
+    assert refused(answer) == (409, "own_account")
+    assert db.value("SELECT COUNT(*) FROM recovery_codes") == 10
 
 
 def test_the_role_is_read_at_each_request(root, alice):
@@ -233,6 +271,7 @@ def test_one_user_is_shown_whole(root, alice):
         "email": "alice@example.com",
         "role": "user",
         "status": "active",
+        "secondFactor": False,
         "imageCount": 1,
     }
 

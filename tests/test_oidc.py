@@ -10,12 +10,14 @@ import requests
 
 import app as service
 import db
-from accounts import identities, oidc
+from accounts import identities, invites, oidc
+from accounts.schemas import InviteInput
 from tests.conftest import Person
 from tests.oidc_provider import CLIENT
 from tests.servers import Worker, clean_environment, free_port, wait_until
 from tests.test_openapi import check_documented
 from tests.test_second_factor import Phone
+from validation import parse
 
 API = "/api/auth/oidc"
 FRONT_END = "https://studio.example/#/login"
@@ -416,6 +418,22 @@ def test_too_many_new_accounts_are_refused(openid, carol):
     answer = other.exchange(other.log_in_there())
 
     assert answer.json["code"] == "too_many_registrations"
+
+
+def test_registration_may_be_closed_or_ask_for_an_invite(openid, carol):
+    code = carol.log_in_there()
+    openid.settings.REGISTRATION = "closed"
+    assert carol.exchange(code).json["code"] == "registration_closed"
+
+    openid.settings.REGISTRATION = "invite"
+    assert carol.exchange(code).json["code"] == "invite_required"
+    assert carol.exchange(code, inviteCode="nonsense").json["code"] == "code_unknown"
+    assert db.value("SELECT COUNT(*) FROM users") == 0
+
+    _, invite = invites.create(parse(InviteInput, {}))
+    assert carol.exchange(code, inviteCode=invite).status_code == 200
+    openid.settings.REGISTRATION = "closed"
+    assert carol.exchange(carol.log_in_there()).status_code == 200
 
 
 def test_disabled_account_is_told_so(carol):

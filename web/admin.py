@@ -73,6 +73,14 @@ def delete_user(actor: Actor, user_id: int):
     return success({"id": user_id}, "deleted")
 
 
+@routes.delete("/users/<int:user_id>/2fa")
+@admin_required
+def reset_second_factor(actor: Actor, user_id: int):
+    """Take away the second factor of somebody who has lost it."""
+    admin.reset_second_factor(actor, user_id)
+    return success(public_account(admin.get_user(user_id)))
+
+
 # -- Jobs ---------------------------------------------------------------------------------------
 
 

@@ -47,6 +47,7 @@ def public_account(user: db.Row) -> dict[str, Any]:
         "email": shown_text(user["email"]),
         "role": user["role"],
         "status": admin.DISABLED if user["is_disabled"] else admin.ACTIVE,
+        "secondFactor": bool(user["has_second_factor"]),
         "createdAt": iso_time(user["created_at"]),
         "imageCount": user["image_count"],
     }
