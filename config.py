@@ -259,7 +259,8 @@ def url_prefix(text: str) -> str:
 
 def web_address(text: str) -> str:
     parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"[\s<>\"]", text):
+    is_plain = re.fullmatch(r"[^\s<>\"\\]{1,255}", text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or not is_plain:
         raise ValueError("must be an address like https://login.example.com")
     return text
 

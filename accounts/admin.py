@@ -155,12 +155,19 @@ def make_reset_code(actor: Actor, user_id: int) -> str:
 
 
 def reset_second_factor(actor: Actor, user_id: int) -> None:
-    """Take away a second factor that somebody has lost. Raises ApiError if there is none."""
+    """Take away the second factor of somebody who has lost it; every session of theirs ends.
+
+    Raises OwnAccount, whose owner needs password and code for that, and ApiError.
+    """
     with db.transaction():
         user = lock(actor, user_id)
-        if not second_factor.reset_within(user_id):
+        if user_id == actor.user_id:
+            raise OwnAccount
+        if not second_factor.clear(user_id):
             raise ApiError("second_factor_off")
-        audit.record(actor, "user.reset-2fa", target(user))
+        sessions.end_all(user_id)
+        shown = {"secondFactor": True}, {"secondFactor": False}
+        audit.record(actor, "user.secondFactor", target(user), *shown)
 
 
 def delete_user(actor: Actor, user_id: int, seconds: float = registration.DELETE_SECONDS) -> None:

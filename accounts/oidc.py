@@ -14,8 +14,6 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any
 
-import requests
-
 import db
 from accounts import identities, registration, sealing, second_factor, sessions, users
 from accounts.names import identity_key
@@ -35,13 +33,14 @@ from validation import InvalidInput, parse
 
 PURPOSE = "openid state"
 STATE_SECONDS = 600
-TIMEOUT_SECONDS = 10
+TIMEOUT_SECONDS = (5, 10)  # to connect, and between two pieces of an answer
 SCOPE = "openid profile email"
 # What the provider says of itself, and its keys, are asked for again after this.
 METADATA_SECONDS = 600
 # A key that is public signs nothing by HS256, and "none" is no signature.
 ALGORITHMS = {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"}
 MAX_SUBJECT = 255
+MAX_CLAIM = 200
 # Under a domain that does not exist: for whom the provider has confirmed no address.
 NO_EMAIL = "@openid.invalid"
 
@@ -57,10 +56,10 @@ def require_provider() -> None:
 # -- To the provider and back ---------------------------------------------------------------------
 
 
-def begin(challenge: str, redirect_uri: str) -> tuple[str, str]:
+def begin(challenge: str, redirect_uri: str, address: str) -> tuple[str, str]:
     """Return where to send the browser, and what it must bring back. Raises ApiError."""
     verifier = secrets.token_urlsafe(32)
-    with provider_errors():
+    with call_of_provider(address):
         begun = provider().create_authorization_url(redirect_uri, code_verifier=verifier)
     state = {
         "state": begun["state"],
@@ -81,33 +80,34 @@ def finish(cookie: str, answer: dict[str, str], address: str) -> str:
         raise ApiError("oidc_state_invalid")
     if "code" not in answer or answer.get("iss", settings.OIDC_ISSUER) != settings.OIDC_ISSUER:
         raise ApiError("oidc_denied")
-    # Each of these costs a call of the provider.
-    counters = {f"oidc:{network(address)}": settings.LOGIN_FAILURES_PER_ADDRESS}
-    limit = RateLimit(counters, settings.LOGIN_WINDOW_SECONDS, "too_many_attempts")
-    limit.hit()
-    claims = ask_provider(begun, answer["code"])
-    limit.refund()
+    with call_of_provider(address):
+        claims = ask_provider(begun, answer["code"])
     identities.delete_expired()
     return identities.add_login_code(begun["challenge"], claims)
 
 
 def ask_provider(begun: dict[str, str], code: str) -> dict[str, Any]:
-    """Exchange the provider's code, and return the claims that matter here. Raises ApiError."""
-    with provider_errors():
-        here = provider()
-        token = here.fetch_access_token(
-            begun["redirect_uri"], code=code, code_verifier=begun["code_verifier"]
-        )
-        claims = read_id_token(token, begun["nonce"])
-        if "email" not in claims and "userinfo_endpoint" in here.server_metadata:
-            more = here.userinfo(token=token)
-            claims = {**more, **claims} if more["sub"] == claims["sub"] else claims
+    """Exchange the provider's code, and return the claims that matter here."""
+    here = provider()
+    token = here.fetch_access_token(
+        begun["redirect_uri"], code=code, code_verifier=begun["code_verifier"]
+    )
+    claims = read_id_token(token, begun["nonce"])
+    if "email" not in claims and "userinfo_endpoint" in here.server_metadata:
+        more = here.userinfo(token=token)
+        claims = {**more, **claims} if more["sub"] == claims["sub"] else claims
+    is_confirmed = claims.get("email_verified") is True
     return {
         "issuer": settings.OIDC_ISSUER,
         "subject": claims["sub"],
-        "name": claims.get("preferred_username") or claims.get("name"),
-        "email": claims.get("email") if claims.get("email_verified") is True else None,
+        "name": text_of(claims, "preferred_username") or text_of(claims, "name"),
+        "email": text_of(claims, "email") if is_confirmed else "",
     }
+
+
+def text_of(claims: dict[str, Any], name: str) -> str:
+    text = claims.get(name)
+    return text[:MAX_CLAIM] if isinstance(text, str) else ""
 
 
 def read_id_token(token: dict[str, Any], nonce: str) -> dict[str, Any]:
@@ -168,8 +168,20 @@ def _provider(issuer: str, client_id: str, client_secret: str, period: int) -> A
 
 
 @contextmanager
+def call_of_provider(address: str) -> Iterator[None]:
+    """Let one address fail only so often: each time may keep a thread, and the provider, busy."""
+    counters = {f"oidc:{network(address)}": settings.LOGIN_FAILURES_PER_ADDRESS}
+    limit = RateLimit(counters, settings.LOGIN_WINDOW_SECONDS, "too_many_attempts")
+    limit.hit()
+    with provider_errors():
+        yield
+    limit.refund()
+
+
+@contextmanager
 def provider_errors() -> Iterator[None]:
     """Turn whatever goes wrong with the provider into ApiError, and log it without its secrets."""
+    import requests
     from authlib.common.errors import AuthlibBaseError
     from joserfc.errors import JoseError
 
@@ -197,7 +209,7 @@ def log_in(wanted: OidcTokenInput, address: str) -> Account:
     Raises ApiError, as log-in by password and registration do.
     """
     claims = get_login(wanted)
-    account = get_account(claims) or open_account(claims, address)
+    account = get_account(claims) or open_account(claims, wanted.invite_code, address)
     if account["is_disabled"]:
         raise ApiError("account_disabled")
     if account["has_second_factor"] and not wanted.code:
@@ -240,13 +252,19 @@ def get_account(claims: dict[str, Any]) -> Account | None:
     return users.get_user(user_id) if user_id else None
 
 
-def open_account(claims: dict[str, Any], address: str) -> Account:
+def open_account(claims: dict[str, Any], invite_code: str, address: str) -> Account:
     """Open an account by the rules of registration. Raises ApiError.
 
     It has a password that nobody knows, until it is reset.
     """
-    fields = {"email": known_email(claims["email"]), "username": free_name(claims["name"])}
-    wanted = parse(RegisterInput, {**fields, "password": secrets.token_urlsafe(15)})
+    fields = {
+        "username": free_name(claims["name"]),
+        "email": known_email(claims["email"]),
+        "password": secrets.token_urlsafe(15),
+        "inviteCode": invite_code,
+    }
+    wanted = parse(RegisterInput, fields)
+    registration.check_admission(wanted, address)
     identity = (claims["issuer"], claims["subject"])
     try:
         return registration.register(wanted, address=address, identity=identity)
@@ -258,16 +276,15 @@ def open_account(claims: dict[str, Any], address: str) -> Account:
         return account
 
 
-def known_email(confirmed: Any) -> str:
+def known_email(confirmed: str) -> str:
     with suppress(InvalidInput):
         return parse(EmailInput, {"email": confirmed}).email
     return secrets.token_hex(8) + NO_EMAIL
 
 
-def free_name(wanted: Any) -> str:
+def free_name(wanted: str) -> str:
     """Return a user name that is valid and free, like the wanted one if possible."""
-    text = wanted if isinstance(wanted, str) else ""
-    stem = text.partition("@")[0].strip()
+    stem = wanted.partition("@")[0].strip() or "user"
     names = [stem[:20], *(f"{stem[:14]}-{secrets.token_hex(2)}" for _ in range(3))]
     for name in names:
         with suppress(InvalidInput):

@@ -172,6 +172,8 @@ def delete_account(
         if not before:
             raise BadToken
         users.mark_deleted(user["id"])
+        # Who logs in from there may have a new account at once.
+        identities.delete_of(user["id"])
         keys = [storage.key_of(before["avatar_url"])] if before["avatar_url"] else []
         cleanup.schedule_deletion(keys, after_seconds=0)
         mails.delete_to(before["email"], email_key(before["email"]))

@@ -55,12 +55,11 @@ class NameInput(BaseModel):
 
 class EmailInput(BaseModel):
     email: Email = Field(max_length=120, json_schema_extra={"pattern": EMAIL})
-    # As forms send it, "" is none.
-    invite_code: str = Field("", alias="inviteCode", max_length=100)
 
 
 class RegisterInput(EmailInput, NameInput, PasswordInput):
-    pass
+    # As forms send it, "" is none.
+    invite_code: str = Field("", alias="inviteCode", max_length=100)
 
 
 # What somebody types to be let in: it may be of a time with other rules.
@@ -114,6 +113,7 @@ class LoginCodeInput(BaseModel):
 
 class OidcTokenInput(LoginCodeInput):
     code: str | None = Field(default=None, max_length=100)
+    invite_code: str = Field("", alias="inviteCode", max_length=100)
 
 
 class LinkInput(LoginCodeInput, OwnPasswordInput):
@@ -135,10 +135,6 @@ class LogoutInput(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     everywhere: StrictBool = False
-
-
-class EmailInput(BaseModel):
-    email: Email = Field(max_length=120, json_schema_extra={"pattern": EMAIL})
 
 
 class ConfirmInput(BaseModel):

@@ -3,8 +3,7 @@
 import base64
 import hashlib
 from functools import lru_cache
-
-from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from typing import Any
 
 from config import settings
 
@@ -15,14 +14,19 @@ def seal(text: str, purpose: str) -> str:
 
 def unseal(sealed: str, purpose: str, seconds: int | None = None) -> str | None:
     """Return the text; None if we did not seal it for this purpose, or longer ago than that."""
+    from cryptography.fernet import InvalidToken
+
     try:
         return _fernet(purpose).decrypt(sealed.encode(), ttl=seconds).decode()
     except InvalidToken:
         return None
 
 
-def _fernet(purpose: str) -> MultiFernet:
+def _fernet(purpose: str) -> Any:
     """Return what seals with today's key, and opens what was sealed with the previous one too."""
+    # Imported late, as most log-ins do without: 5 MB.
+    from cryptography.fernet import Fernet, MultiFernet
+
     secrets = (settings.SECRET_KEY, settings.SECRET_KEY_PREVIOUS)
     return MultiFernet([Fernet(_key(secret, purpose)) for secret in secrets if secret])
 

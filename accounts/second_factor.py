@@ -124,29 +124,13 @@ def _replace_recovery_codes(user_id: int) -> list[str]:
 def turn_off(session: Session) -> None:
     """Take one's second factor away and end every other session. Raises ApiError."""
     with db.transaction():
-        _clear(session.user_id)
+        clear(session.user_id)
         sessions.check(session)
         sessions.end_all(session.user_id, but=session.session_id)
 
 
-def reset(user_id: int) -> bool:
-    """Take away the second factor of somebody who has lost it; False if there is none.
-
-    Every session of the account ends.
-    """
-    with db.transaction():
-        return reset_within(user_id)
-
-
-def reset_within(user_id: int) -> bool:
-    """Do the same within the caller's transaction."""
-    had_one = _clear(user_id)
-    if had_one:
-        sessions.end_all(user_id)
-    return had_one
-
-
-def _clear(user_id: int) -> bool:
+def clear(user_id: int) -> bool:
+    """Take it away, inside the caller's transaction; False if there is none."""
     changed = db.execute(
         """
         UPDATE users

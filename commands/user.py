@@ -86,9 +86,7 @@ def user_reset_2fa(username: str) -> None:
     try:
         admin.reset_second_factor(audit.command(), user["id"])
     except ApiError as error:
-        if error.code != "second_factor_off":
-            raise
-        raise click.ClickException(f"{user['username']} has no second factor") from None
+        fail(error)
     click.echo(f"Took away the second factor of {user['username']}")
 
 

@@ -19,6 +19,7 @@ from images.schemas import STATUSES
 from tests.conftest import Person, form
 from tests.test_openapi import check_documented
 from tests.test_queue import record, submit, submit_one, work
+from tests.test_second_factor import Phone
 
 ADMIN = "/api/v1/admin"
 CALLS = [
@@ -27,7 +28,7 @@ CALLS = [
     ("PATCH", "users/1"),
     ("DELETE", "users/1"),
     ("POST", "users/1/reset-code"),
-    ("POST", "users/1/reset-2fa"),
+    ("DELETE", "users/1/2fa"),
     ("POST", "invites"),
     ("GET", "invites"),
     ("DELETE", "invites/1"),
@@ -110,6 +111,42 @@ def test_the_calls_of_this_file_are_all_there_are():
     assert len({call for call in calls if call[0] not in ("HEAD", "OPTIONS")}) == len(CALLS)
 
 
+def test_admins_may_have_to_set_up_a_second_factor_first(root, settings):
+    settings.REQUIRE_2FA = "admins"
+    before = root.get(f"{ADMIN}/users")
+    check_documented(before)
+
+    Phone(root).confirm()
+
+    assert refused(before) == (403, "second_factor_not_set_up")
+    assert root.get(f"{ADMIN}/users").status_code == 200
+
+
+def test_an_admin_takes_a_lost_second_factor_away(root, alice):
+    Phone(alice).confirm()
+    path = f"{ADMIN}/users/{alice.id}/2fa"
+
+    answers = [root.open("DELETE", path) for _ in range(2)]
+
+    for answer in answers:
+        check_documented(answer, f"{ADMIN}/users/{{user_id}}/2fa")
+    assert answers[0].json["data"]["secondFactor"] is False
+    assert refused(answers[1]) == (409, "second_factor_off")
+    assert alice.get("/api/auth/profile").status_code == 401
+    alice.log_in()
+    [entry] = entries()
+    assert entry[:3] == ("root", "user.secondFactor", "alice")
+
+
+def test_an_admin_keeps_the_own_second_factor(root):
+    Phone(root).confirm()
+
+    answer = root.open("DELETE", f"{ADMIN}/users/{root.id}/2fa")
+
+    assert refused(answer) == (409, "own_account")
+    assert db.value("SELECT COUNT(*) FROM recovery_codes") == 10
+
+
 def test_the_role_is_read_at_each_request(root, alice):
     promote(alice)
     assert alice.get(f"{ADMIN}/users").status_code == 200
@@ -157,8 +194,7 @@ ANSWERS = {
     "delete of oneself": (409, "users/{user_id}", "DELETE", "users/1"),
     "limits": (200, "users/{user_id}", "PATCH", "users/2"),
     "reset code": (200, "users/{user_id}/reset-code", "POST", "users/2/reset-code"),
-    "no second factor": (409, "users/{user_id}/reset-2fa", "POST", "users/2/reset-2fa"),
-    "second factor": (200, "users/{user_id}/reset-2fa", "POST", "users/1/reset-2fa"),
+    "no second factor": (409, "users/{user_id}/2fa", "DELETE", "users/2/2fa"),
     "invite": (200, "invites", "POST", "invites"),
     "bad invite": (400, "invites", "POST", "invites?bad"),
     "invites": (200, "invites", "GET", "invites"),
@@ -380,18 +416,6 @@ def test_wrong_limits_are_named(root, alice, limits, field):
     response = change(root, alice, limits=limits)
 
     assert (response.status_code, list(response.json["fields"])) == (400, [field])
-
-
-def test_a_lost_second_factor_is_taken_away(root, alice):
-    path = f"{ADMIN}/users/{alice.id}/reset-2fa"
-    assert refused(root.post(path)) == (409, "second_factor_off")
-    db.execute("UPDATE users SET has_second_factor = 1 WHERE id = %s", alice.id)
-
-    assert root.post(path).status_code == 200
-
-    assert alice.get("/api/auth/profile").status_code == 401
-    assert data(root, f"users/{alice.id}")["secondFactor"] is False
-    assert [entry[1:3] for entry in entries()] == [("user.reset-2fa", "alice")]
 
 
 def test_admins_need_a_second_factor_if_the_setting_says_so(root, settings):

@@ -84,12 +84,12 @@ def make_reset_code(actor: Actor, user_id: int):
     return success({"code": code, "expiresInSeconds": codes.LIFETIMES[codes.RESET]})
 
 
-@routes.post("/users/<int:user_id>/reset-2fa")
+@routes.delete("/users/<int:user_id>/2fa")
 @admin_required
 def reset_second_factor(actor: Actor, user_id: int):
     """Take away the second factor of somebody who has lost it."""
     admin.reset_second_factor(actor, user_id)
-    return success({"id": user_id}, "second_factor_off")
+    return success(public_account(admin.get_user(user_id)))
 
 
 # -- Invites ------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ PATH = "/api/auth/oidc"
 def to_provider(challenge: str) -> Response:
     redirect_uri = f"{service_url()}{PATH}/callback"
     try:
-        url, sealed = oidc.begin(challenge, redirect_uri)
+        url, sealed = oidc.begin(challenge, redirect_uri, client_address())
     except ApiError as error:
         return to_front_end(error=error.code)
     response = redirect(url)
