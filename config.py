@@ -294,6 +294,8 @@ class Settings:
     LOGIN_WINDOW_SECONDS: int = setting(600, number(int, 1, 86400))
     REGISTRATIONS_PER_ADDRESS: int = setting(1000, number(int, 1, 10**6))
     TAKEN_NAMES_PER_ADDRESS: int = setting(100, number(int, 1, 10**6))
+    UPLOADS_PER_ADDRESS: int = setting(1000, number(int, 1, 10**6))
+    UPLOADS_PER_ACCOUNT: int = setting(100, number(int, 1, 10**6))
 
     @property
     def is_production(self) -> bool:

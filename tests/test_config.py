@@ -87,6 +87,8 @@ def test_the_published_names_choose_mysql(load):
         ({"PASSWORD_HASH": "md5"}, "PASSWORD_HASH"),
         ({"WEB_WORKERS": "-1"}, "WEB_WORKERS"),
         ({"SUBMITS_PER_MINUTE": "0"}, "SUBMITS_PER_MINUTE"),
+        ({"UPLOADS_PER_ADDRESS": "0"}, "UPLOADS_PER_ADDRESS"),
+        ({"UPLOADS_PER_ACCOUNT": "many"}, "UPLOADS_PER_ACCOUNT"),
         *[({"QUOTA_TIMEZONE": name}, "QUOTA_TIMEZONE") for name in ("UTC+8", "Asia", "../x", "\0")],
         ({"PASSWORD_MAX_LENGTH": "19"}, "PASSWORD_MAX_LENGTH"),
         ({"PASSWORD_MAX_LENGTH": "1001"}, "PASSWORD_MAX_LENGTH"),
