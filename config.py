@@ -376,6 +376,8 @@ class Settings:
     OIDC_RETURN_URL: str = setting("", web_address)
     REGISTRATIONS_PER_ADDRESS: int = setting(1000, number(int, 1, 10**6))
     TAKEN_NAMES_PER_ADDRESS: int = setting(100, number(int, 1, 10**6))
+    UPLOADS_PER_ADDRESS: int = setting(1000, number(int, 1, 10**6))
+    UPLOADS_PER_ACCOUNT: int = setting(100, number(int, 1, 10**6))
     CODES_PER_ACCOUNT: int = setting(5, number(int, 1, 10**6))
     CODES_PER_ADDRESS: int = setting(50, number(int, 1, 10**6))
 

@@ -15,7 +15,7 @@ from typing import Any
 from config import settings
 from pool import Connection, Duplicate, Result, TooSlow, Unavailable, Values, pool
 
-__all__ = ["Duplicate", "TooSlow", "Unavailable"]  # what callers catch
+__all__ = ["Duplicate", "Result", "TooSlow", "Unavailable"]
 
 Row = dict[str, Any]
 

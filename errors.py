@@ -171,6 +171,11 @@ ERRORS = {
         "验证码请求或尝试次数过多，请稍后再试",
         "Too many codes were asked for or tried; try again later",
     ),
+    "too_many_uploads": (
+        429,
+        "上传次数过多，请稍后再试",
+        "Too many uploads; try again later",
+    ),
     "too_many_active_jobs": (
         429,
         "未完成的任务过多，请等待其中一些完成",

@@ -10,6 +10,7 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from functools import cached_property, partial
 from typing import Any
 
@@ -35,7 +36,8 @@ class Piece(Future):
 
     def __init__(self, function: Callable[..., Any], arguments: tuple):
         super().__init__()
-        self.call = partial(function, *arguments)
+        # In the request's context: its log lines carry its id, its limits are noted for its answer.
+        self.call = partial(copy_context().run, function, *arguments)
 
 
 class Pool:

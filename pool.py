@@ -63,7 +63,10 @@ class Duplicate(Exception):
 
 
 class Result(NamedTuple):
-    """What a statement gave: its rows, how many rows it matched, and the id of the row it added."""
+    """What a statement gave: its rows, how many rows it matched, and the id of the row it added.
+
+    An UPDATE gives as `new_id` what it handed to LAST_INSERT_ID(…), or nothing.
+    """
 
     rows: list[dict[str, Any]]
     count: int
@@ -367,6 +370,13 @@ class SQLite:
         self.driver.text_factory = lambda data: data.decode(errors="replace")
         self.driver.create_function("UNIX_TIMESTAMP", -1, unix_timestamp)
         self.driver.create_function("PRECISE_TIME", 0, time.time)
+        self.driver.create_function("LAST_INSERT_ID", 1, self.remember)
+        self.remembered: int | None = None
+
+    def remember(self, number: int) -> int:
+        """MySQL's LAST_INSERT_ID(number): its result is also the `new_id` of the statement."""
+        self.remembered = number
+        return number
 
     def begin(self) -> None:
         self.run(self.BEGIN)
@@ -376,8 +386,10 @@ class SQLite:
         if seconds:
             deadline = time.monotonic() + seconds
             self.driver.set_progress_handler(lambda: time.monotonic() > deadline, CHECK_STEPS)
+        self.remembered = None
         try:
-            return result_of(self.driver.execute(as_sqlite(sql), values))
+            result = result_of(self.driver.execute(as_sqlite(sql), values))
+            return Result([], result.count, self.remembered) if self.remembered else result
         except sqlite3.IntegrityError as error:
             if error.sqlite_errorcode in SQLITE_UNIQUE:
                 raise Duplicate(str(error)) from None

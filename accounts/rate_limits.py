@@ -1,22 +1,53 @@
 """SQL of `rate_limits`: counters with an end, shared by all processes and machines.
 
 A counter whose end is further away than its window was written while the database's clock was
-wrong: it counts as one that has run out.
+wrong: it counts as one that has run out. What is left is noted for the answer of the request.
 """
 
 import ipaddress
 import re
+from contextvars import ContextVar
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
 import db
+from config import settings
 from errors import ApiError
 
+HOUR_SECONDS = 3600
 # How long a network from which somebody logged in is known.
 KNOWN_SECONDS = 30 * 86400
 # The longest window that the settings allow.
 MAX_WINDOW_SECONDS = 86400
+
+
+class Available(NamedTuple):
+    """What a client may learn of a limit: `most` in a window, and what is left for some seconds."""
+
+    most: int
+    window_seconds: int
+    left: int
+    seconds_left: int
+
+
+# By name of the limit, in the order of first use; None outside of a request.
+noted: ContextVar[dict[str, Available] | None] = ContextVar("noted", default=None)
+
+
+def note(name: str, most: int, window_seconds: int, left: int, seconds_left: int) -> None:
+    """Note what is left of a limit, for the headers of the answer."""
+    limits = noted.get()
+    if limits is not None:
+        limits[name] = Available(most, window_seconds, max(0, left), seconds_left)
+
+
+def note_refusal(name: str, most: int, window_seconds: int, retry_after: int) -> None:
+    """Note that nothing is left; what others have left does not matter then."""
+    limits = noted.get()
+    if limits is not None:
+        limits.clear()
+        note(name, most, window_seconds, 0, retry_after)
 
 
 class RateLimit(NamedTuple):
@@ -25,6 +56,9 @@ class RateLimit(NamedTuple):
     Of the counters, `everywhere` is that of all networks together, and `here` that of one. It is
     refund() that makes this network known, and whoever comes from a known one is not refused
     because of `everywhere`.
+
+    Answers show the first counter alone, by the beginning of its name: the others may tell what
+    other people do.
     """
 
     counters: dict[str, int]
@@ -36,7 +70,9 @@ class RateLimit(NamedTuple):
     def check(self) -> None:
         """Raise ApiError if a counter has no hit left; costs one read."""
         sql, values = self._select()
-        self._refuse(db.all(sql, **values), spare=1)
+        rows = db.all(sql, **values)
+        self._note(rows)
+        self._refuse(rows, spare=1)
 
     def hit(self) -> dict[str, int]:
         """Count one hit of each counter, and return all hits of each.
@@ -44,6 +80,7 @@ class RateLimit(NamedTuple):
         Raises ApiError if that is one too many.
         """
         _, found = db.run_transaction(self._upsert(), self._select())
+        self._note(found.rows)
         self._refuse(found.rows, spare=0)
         return {row["name"]: row["hits"] for row in found.rows}
 
@@ -64,6 +101,28 @@ class RateLimit(NamedTuple):
             known=KNOWN_SECONDS,
             **self._values(),
         )
+        if shown := (noted.get() or {}).get(self.name):
+            note(self.name, *shown._replace(left=shown.left + 1))
+
+    @property
+    def name(self) -> str:
+        return self._first.partition(":")[0]
+
+    @property
+    def _first(self) -> str:
+        return next(iter(self.counters))
+
+    def _note(self, rows: list[db.Row]) -> None:
+        """Note what is left of the first counter, which need not be there or may have run out."""
+        most = self.counters[self._first]
+        left, seconds_left = most, self.window_seconds
+        for row in rows:
+            if row["name"] == self._first and self._runs(row):
+                left, seconds_left = most - row["hits"], row["seconds_left"]
+        note(self.name, most, self.window_seconds, left, seconds_left)
+
+    def _runs(self, row: db.Row) -> bool:
+        return 0 < row["seconds_left"] <= self.window_seconds
 
     def _names(self) -> str:
         return ", ".join(f"%(name{number})s" for number in range(len(self.counters)))
@@ -99,10 +158,25 @@ class RateLimit(NamedTuple):
     def _refuse(self, rows: list[db.Row], spare: int) -> None:
         is_known = any(row["is_known"] for row in rows)
         for row in rows:
-            runs = 0 < row["seconds_left"] <= self.window_seconds
             is_exempt = is_known and row["name"] == self.everywhere
-            if runs and not is_exempt and row["hits"] + spare > self.counters[row["name"]]:
-                raise ApiError(self.code, retry_after=row["seconds_left"])
+            is_spent = row["hits"] + spare > self.counters[row["name"]]
+            if is_spent and self._runs(row) and not is_exempt:
+                most, seconds = self.counters[self._first], row["seconds_left"]
+                note_refusal(self.name, most, self.window_seconds, seconds)
+                raise ApiError(self.code, retry_after=seconds)
+
+
+def uploads(owner: str, most: int) -> RateLimit:
+    """Count pictures that an account, or an address without one, has decoded here."""
+    return RateLimit({f"upload:{owner}": most}, HOUR_SECONDS, "too_many_uploads")
+
+
+def uploads_from(address: str) -> RateLimit:
+    return uploads(network(address), settings.UPLOADS_PER_ADDRESS)
+
+
+def uploads_of(user_id: int) -> RateLimit:
+    return uploads(f"user {user_id}", settings.UPLOADS_PER_ACCOUNT)
 
 
 def delete_expired() -> int:

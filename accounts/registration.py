@@ -66,7 +66,7 @@ def register(
     conflicts.check()
     # The operator's command has no address.
     refuse_taken(wanted, conflicts, reserved=settings.RESERVED_NAMES if address else [])
-    picture = heavy.pictures.run(pictures.make_avatar, avatar, owner=here) if avatar else None
+    picture = make_avatar(avatar, address) if avatar else None
     password_hash = heavy.passwords.run(passwords.hash_password, wanted.password, owner=here)
     limit.hit()
     avatar_key = None
@@ -83,8 +83,14 @@ def register(
     return db.retry_while_unavailable(users.get_user, user_id)
 
 
+def make_avatar(avatar: bytes, address: str) -> pictures.Picture:
+    """Decode an upload from this address. Raises BadPicture, and ApiError after too many."""
+    rate_limits.uploads_from(address).hit()
+    return heavy.pictures.run(pictures.make_avatar, avatar, owner=network(address))
+
+
 def hourly_limit(name: str, here: str, most: int) -> RateLimit:
-    return RateLimit({f"{name}:{here}": most}, window_seconds=3600, code="too_many_registrations")
+    return RateLimit({f"{name}:{here}": most}, rate_limits.HOUR_SECONDS, "too_many_registrations")
 
 
 def taken_limit(here: str) -> RateLimit:

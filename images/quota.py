@@ -9,7 +9,7 @@ QUOTA_TIMEZONE, a number that counts up; the database's clock says which it is.
 from datetime import date, datetime, timedelta
 
 import db
-from accounts import api_keys, limits, sessions
+from accounts import api_keys, limits, rate_limits, sessions
 from accounts.tokens import Session
 from config import settings
 from errors import ApiError
@@ -81,17 +81,18 @@ def current_day(user: db.Row) -> int:
 
 # Counts images into the user's day and minute and among the unfinished; matches nothing if there
 # is no room, if the model is not allowed, if the day is over, or if the session has ended. Limits
-# of the account's own come before the settings. What is canceled goes on counting in its minute:
-# submits that are canceled at once must end, too. A submit raises `active_at_most`, but nothing
-# that ends lowers it: only when it says that there may be too many are the unfinished counted, by
-# make_room(), because a count at each submit costs as much as its INSERT.
+# of the account's own come before the settings. Its `new_id` is the number of images in this
+# minute, which costs no statement. What is canceled goes on counting in its minute: submits that
+# are canceled at once must end, too. A submit raises `active_at_most`, but nothing that ends lowers
+# it: only when it says that there may be too many are the unfinished counted, by make_room(),
+# because a count at each submit costs as much as its INSERT.
 RESERVE = f"""
     UPDATE users
        SET quota_used = quota_used + %(number)s,
-           submitted_in_minute = %(number)s + CASE submit_minute
+           submitted_in_minute = LAST_INSERT_ID(%(number)s + CASE submit_minute
                WHEN {THIS_MINUTE} THEN submitted_in_minute
                ELSE 0
-           END,
+           END),
            submit_minute = {THIS_MINUTE},
            active_at_most = active_at_most + %(number)s,
            image_count = image_count + %(number)s
@@ -108,7 +109,7 @@ RESERVE = f"""
 def reserve(session: Session, model: str, number: int, today: int) -> list[tuple[str, db.Row]]:
     """Return the statements that reserve so many images of this day.
 
-    The last of them matches a row if there was room.
+    The last of them matches a row if there was room; note_submitted() reads their results.
     """
     values = {
         **session._asdict(),
@@ -147,6 +148,15 @@ def minute_room(number: int) -> int:
     return max(0, settings.SUBMITS_PER_MINUTE - number)
 
 
+def note_submitted(reserved: list[db.Result], now: float) -> None:
+    """Note for the answer how many images are left in this minute."""
+    # With an API key, RESERVE stands between two others.
+    submitted = reserved[len(reserved) // 2].new_id
+    left = settings.SUBMITS_PER_MINUTE - submitted
+    seconds_left = MINUTE_SECONDS - int(now) % MINUTE_SECONDS
+    rate_limits.note("submit", settings.SUBMITS_PER_MINUTE, MINUTE_SECONDS, left, seconds_left)
+
+
 def make_room(session: Session, model: str, number: int) -> int:
     """Say why RESERVE matched nothing, or begin the user's day and count the unfinished anew.
 
@@ -166,7 +176,10 @@ def make_room(session: Session, model: str, number: int) -> int:
         if session.key_hash and not api_keys.has_room(session, number, day):
             raise KeyQuotaSpent(retry_after=end_of(day) - user["now"])
         if user["submitted"] > minute_room(number):
-            raise TooManySubmits(retry_after=MINUTE_SECONDS - user["now"] % MINUTE_SECONDS)
+            seconds = MINUTE_SECONDS - user["now"] % MINUTE_SECONDS
+            most = settings.SUBMITS_PER_MINUTE
+            rate_limits.note_refusal("submit", most, MINUTE_SECONDS, seconds)
+            raise TooManySubmits(retry_after=seconds)
         active = count_active(session.user_id)
         if active + number > active_jobs(user):
             raise TooManyActive(retry_after=5)

@@ -78,10 +78,12 @@ def insert(
         reserving = quota.reserve(session, model, number, values["today"])
         inserting = statements(rows, values, used_key)
         results = db.run_transaction(*reserving, *inserting)
-        if results[len(reserving) - 1].count:
+        reserved = results[: len(reserving)]
+        if reserved[-1].count:
             break
         values["today"] = quota.make_room(session, model, number)
-    inserted = results[len(reserving) + bool(used_key) :]
+    quota.note_submitted(reserved, seconds)
+    inserted = results[len(reserved) + bool(used_key) :]
     return [new_record(row, now, result.new_id) for row, result in zip(rows, inserted)]
 
 

@@ -105,6 +105,8 @@ def test_the_published_names_choose_mysql(load):
         ({"IMAGE_DAYS": "-1"}, "IMAGE_DAYS"),
         ({"TRASH_DAYS": "0.5"}, "TRASH_DAYS"),
         ({"MAX_STORAGE_MB": "-1"}, "MAX_STORAGE_MB"),
+        ({"UPLOADS_PER_ADDRESS": "0"}, "UPLOADS_PER_ADDRESS"),
+        ({"UPLOADS_PER_ACCOUNT": "many"}, "UPLOADS_PER_ACCOUNT"),
         *[({"QUOTA_TIMEZONE": name}, "QUOTA_TIMEZONE") for name in ("UTC+8", "Asia", "../x", "\0")],
         *[({"MAIL_FROM": text}, "MAIL_FROM") for text in ("Studio", "a@b.de, c@d.de", "测@b.de")],
         ({"SMTP_URL": "smtp://localhost"}, "MAIL_FROM"),

@@ -218,6 +218,18 @@ def test_too_many_registrations_from_one_address_are_refused(client, settings):
     assert 0 < int(response.headers["Retry-After"]) <= 3600
 
 
+def test_too_many_avatars_from_one_address_are_refused_undecoded(client, settings, monkeypatch):
+    settings.UPLOADS_PER_ADDRESS = 1
+    first = register(client, username="ann", email="a@example.com", avatar=avatar(picture()))
+    monkeypatch.setattr(registration.pictures, "make_avatar", None)
+
+    refused = register(client, username="ben", email="b@example.com", avatar=avatar(picture()))
+
+    assert first.status_code == 200 and '"upload";r=0' in first.headers["RateLimit"]
+    assert (refused.status_code, refused.json["code"]) == (429, "too_many_uploads")
+    assert client.post("/api/auth/register", data=form("cleo")).status_code == 200
+
+
 @pytest.mark.parametrize("field", ["username", "email"])
 def test_nobody_finds_out_by_the_thousand_who_has_an_account(alice, settings, field):
     settings.TAKEN_NAMES_PER_ADDRESS = 2

@@ -14,7 +14,7 @@ from werkzeug.routing import BaseConverter
 
 import logs
 import metrics
-from accounts import sessions
+from accounts import rate_limits, sessions
 from config import settings
 from web import responses
 from web.inputs import Request, UnambiguousJSON, client_address
@@ -50,6 +50,8 @@ EXPOSED_HEADERS = [
     "ETag",
     "Link",
     "Location",
+    "RateLimit",
+    "RateLimit-Policy",
     "Retry-After",
     "WWW-Authenticate",
     "X-Request-Id",
@@ -136,6 +138,7 @@ def begin() -> None:
     if not wanted or not re.fullmatch(r"[\w.-]{1,64}", wanted, re.ASCII):
         wanted = f"{random.getrandbits(64):016x}"
     logs.request_id.set(wanted)
+    rate_limits.noted.set({})
     # A longer body is refused when somebody wants to read it, by its Content-Length if it has one.
     if request.endpoint in UPLOADS and request.mimetype == "multipart/form-data":
         request.max_content_length = MAX_UPLOAD_BYTES
@@ -157,11 +160,13 @@ def max_body_bytes(app: Flask, head: str) -> int:
 
 
 def finish(response: Response) -> Response:
-    """Write the request's one log line, and note which session is in use."""
+    """Write the request's one log line, note which session is in use, and show the limits."""
     log_request(request.environ["REQUEST_METHOD"], response.status_code)
     session = g.get("session")
     if session and response.status_code < 500 and response.status_code != 401:
         sessions.note_seen(session, client_address())
+    if limits := rate_limits.noted.get():
+        response.headers.extend(responses.rate_limit_headers(limits))
     return response
 
 

@@ -21,11 +21,11 @@ ROOT = Path(__file__).parent.parent
 # What web/hooks.py adds to every answer, and web/responses.py to errors.
 COMMON_HEADER = "X-Request-Id"
 ERROR_HEADERS = {
-    401: "WWW-Authenticate",
-    405: "Allow",
-    416: "Content-Range",
-    429: "Retry-After",
-    503: "Retry-After",
+    401: ["WWW-Authenticate"],
+    405: ["Allow"],
+    416: ["Content-Range"],
+    429: ["Retry-After", "RateLimit", "RateLimit-Policy"],
+    503: ["Retry-After"],
 }
 # What every operation that takes a token answers to some API keys.
 KEY_REFUSED = "KeyRefused"
@@ -139,11 +139,8 @@ def complete_errors(shared: Node) -> dict[str, str]:
         response["content"] = {
             "application/json": error_media(codes),
         }
-        header = ERROR_HEADERS.get(status)
-        if header:
-            response["headers"] = {
-                header: reference("headers", header),
-            }
+        headers = ERROR_HEADERS.get(status, [])
+        response["headers"] = {name: reference("headers", name) for name in headers}
     return statuses
 
 

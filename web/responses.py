@@ -13,6 +13,7 @@ from werkzeug.http import parse_accept_header
 
 import errors
 import messages
+from accounts.rate_limits import Available
 from errors import ApiError
 from files import storage
 
@@ -63,6 +64,13 @@ def with_etag(data: Any) -> Response:
     if request.if_none_match.contains_weak(digest):
         response.status_code = 304
     return response
+
+
+def rate_limit_headers(limits: dict[str, Available]) -> dict[str, str]:
+    """Return the limits as draft-ietf-httpapi-ratelimit-headers has them, by name."""
+    policies = [f'"{name}";q={one.most};w={one.window_seconds}' for name, one in limits.items()]
+    left = [f'"{name}";r={one.left};t={one.seconds_left}' for name, one in limits.items()]
+    return {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(left)}
 
 
 # -- Errors -------------------------------------------------------------------------------------
