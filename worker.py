@@ -188,8 +188,9 @@ class Worker:
                 log_errors(queue.note_worker, self.name, text, self.average_seconds)
                 noted = problems
             if is_due:
-                swept_at = time.monotonic()
-                log_errors(jobs.sweep)
+                all_done = log_errors(jobs.sweep)
+                # What it had no time for goes on after the next heartbeat.
+                swept_at = 0.0 if all_done is False else time.monotonic()
             time.sleep(HEARTBEAT_SECONDS)
 
     def known_problems(self) -> dict[str, str]:
@@ -241,10 +242,10 @@ def mail_loop() -> None:
         time.sleep(MAIL_SECONDS)
 
 
-def log_errors(function: Callable[..., Any], *arguments: Any) -> None:
-    """Call what may fail, and is tried again later or made up for by a sweep."""
+def log_errors(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call what may fail, and is tried again later or made up for by a sweep; None if it does."""
     try:
-        function(*arguments)
+        return function(*arguments)
     except db.Unavailable:
         log.warning("the database is away")
     except Exception:

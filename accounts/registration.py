@@ -191,12 +191,13 @@ def delete_account(
     return False
 
 
-def finish_deletions() -> None:
-    """Go on with the deletion of accounts that have many rows, or whose process was killed."""
+def finish_deletions() -> bool:
+    """Go on with the deletion of accounts that have many rows, or whose process was killed.
+
+    Tells if nothing is left.
+    """
     give_up_at = time.monotonic() + SWEEP_SECONDS
-    for user_id in users.list_deleted():
-        if time.monotonic() < give_up_at:
-            delete_rest(user_id, give_up_at)
+    return all(delete_rest(user_id, give_up_at) for user_id in users.list_deleted())
 
 
 def delete_rest(user_id: int, give_up_at: float) -> bool:

@@ -4,7 +4,6 @@ Ending all of them raises the account's `token_version` as well: that ends the t
 before, which name no session.
 """
 
-import logging
 import secrets
 import time
 from contextlib import suppress
@@ -23,8 +22,6 @@ SPARE_SECONDS = DAY_SECONDS
 MAX_LISTED = 100
 MAX_ADDRESS = 64
 MAX_CLIENT = 40
-
-log = logging.getLogger("login")
 
 # What stands in the header User-Agent of browsers; the first that is found counts.
 BROWSERS = {
@@ -129,7 +126,6 @@ def open_session(account: db.Row, address: str, user_agent: str) -> str:
         address=address[:MAX_ADDRESS],
         client=browser_of(user_agent),
     )
-    log.info("log-in", extra={"details": {"user_id": session.user_id}})
     return tokens.make_token(session, expires_at)
 
 

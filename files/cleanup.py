@@ -58,8 +58,12 @@ def list_pending(keys: list[str]) -> set[str]:
     return found
 
 
-def delete_expired() -> None:
-    """Delete the files whose time has come; any number of workers may do so at the same time."""
+def delete_expired() -> bool:
+    """Delete the files whose time has come; any number of workers may do so at the same time.
+
+    Tells if there was time for all of them.
+    """
+    all_done = True
     for table in (TABLE, TABLE_BEFORE):
         rows = db.all(
             f"""
@@ -72,7 +76,8 @@ def delete_expired() -> None:
             MAX_SECONDS,
         )
         for row in rows:
-            _delete(row["file_key"], table)
+            all_done &= _delete(row["file_key"], table)
+    return all_done
 
 
 def delete_files(keys: list[str]) -> None:
@@ -83,8 +88,12 @@ def delete_files(keys: list[str]) -> None:
 
 
 def delete_folder(key: str, seconds: float) -> bool:
-    """Delete a folder on the list at once, as far as the time allows; sweeps go on with it."""
-    return _delete(key, TABLE, seconds)
+    """Delete a folder on the list at once, as far as the time allows; sweeps go on with it.
+
+    Tells if it is gone.
+    """
+    _delete(key, TABLE, seconds)
+    return db.one(f"SELECT file_key FROM {TABLE} WHERE file_key = %s", key) is None
 
 
 def delete_unkept(key: str) -> None:
@@ -97,7 +106,7 @@ def delete_unkept(key: str) -> None:
 def _delete(key: str, table: str, seconds: float = FOLDER_SECONDS) -> bool:
     """Delete a file or folder; one that cannot be is tried again later, and stops nothing else.
 
-    Tells if it is gone.
+    False means that there was no time for all that is in the folder.
     """
     try:
         if key.endswith("/"):
@@ -110,6 +119,6 @@ def _delete(key: str, table: str, seconds: float = FOLDER_SECONDS) -> bool:
         log.warning("a file cannot be deleted", extra={"details": details})
         sql = f"UPDATE {table} SET due_at = UNIX_TIMESTAMP() + %s WHERE file_key = %s"
         db.execute(sql, RETRY_SECONDS, key)
-        return False
-    db.execute(f"DELETE FROM {table} WHERE file_key = %s", key)
+    else:
+        db.execute(f"DELETE FROM {table} WHERE file_key = %s", key)
     return True

@@ -160,8 +160,11 @@ def release(job: Job) -> None:
         queue.release(job["id"], job["claim"], refund=1)
 
 
-def sweep() -> None:
-    """Repair what processes that died left; any number of workers may do so at the same time."""
+def sweep() -> bool:
+    """Repair what processes that died left; any number of workers may do so at the same time.
+
+    Tells if there was time for all of it.
+    """
     queue.forget_wrong_clock()
     queue.cancel_of_disabled()
     for job in queue.list_abandoned():
@@ -173,8 +176,8 @@ def sweep() -> None:
             fail(job, "worker_lost")
         else:
             queue.release(job["id"], job["claim"])
-    registration.finish_deletions()
-    cleanup.delete_expired()
+    all_done = registration.finish_deletions()
+    all_done &= cleanup.delete_expired()
     submit.delete_expired_keys()
     queue.delete_old_workers()
     rate_limits.delete_expired()
@@ -185,3 +188,4 @@ def sweep() -> None:
     identities.delete_expired()
     codes.delete_expired()
     mails.delete_expired()
+    return all_done

@@ -63,6 +63,18 @@ def test_nothing_is_left_of_a_deleted_account(alice, bob, settings):
     assert len(bob.history()["records"]) == 1
 
 
+@pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
+def test_no_table_of_what_belongs_to_users_is_left_out(database):
+    tables = [row["name"] for row in db.all("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    with_user = {
+        table
+        for table in tables
+        if any(row["name"] == "user_id" for row in db.all(f"PRAGMA table_info({table})"))
+    }
+
+    assert with_user == set(users.TABLES_OF_USERS)
+
+
 def test_tokens_links_and_the_password_are_void_at_once(alice, client):
     alice.generate()
     link = alice.history()["records"][0]["signedImageUrl"]
@@ -172,6 +184,17 @@ def test_a_large_account_goes_in_portions(alice, bob, small_portions):
     assert db.value("SELECT COUNT(*) FROM image_generations") == before - 2
     jobs.sweep()
     assert rows_left(alice.id) == [] and len(bob.history()["records"]) == 4
+
+
+def test_a_sweep_says_that_it_has_not_done_all(alice, small_portions, monkeypatch):
+    monkeypatch.setattr(registration, "SWEEP_SECONDS", 0)
+    submit(alice, n=4)
+    registration.delete_account(users.get_user(alice.id), seconds=0)
+
+    sweeps = [jobs.sweep() for _ in range(6)]
+
+    assert sweeps[0] is False and sweeps[-1] is True
+    assert rows_left(alice.id) == []
 
 
 def test_an_account_that_is_being_deleted_is_seen_by_nobody(alice, small_portions):

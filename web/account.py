@@ -56,6 +56,7 @@ routes = Blueprint("account", __name__)
 
 def logged_in(user: Account) -> tuple[dict, int]:
     token = sessions.open_session(user, client_address(), user_agent())
+    g.user_id = user["id"]
     return success({"token": token, "user": records.public_user(user)}, "logged_in")
 
 

@@ -200,6 +200,8 @@ def log_request(method: str, status: int) -> None:
     }
     if code := g.get("error_code"):
         details["code"] = code
-    if session := g.get("session"):
-        details["user_id"] = session.user_id
+    session = g.get("session")
+    user_id = session.user_id if session else g.get("user_id")  # the latter after a log-in
+    if user_id:
+        details["user_id"] = user_id
     log.info("request", extra={"details": details})
