@@ -128,6 +128,11 @@ ERRORS = {
         "管理员不能在此停用、降级或删除自己的账号",
         "An admin cannot close, demote or delete the own account here",
     ),
+    "last_admin": (
+        409,
+        "您是最后一位管理员，请先指定另一位",
+        "You are the last admin; make another account one first",
+    ),
     "not_requeueable": (
         409,
         "只有失败或生成中的任务可以重新排队",

@@ -192,10 +192,8 @@ def lock(actor: Actor, user_id: int) -> db.Row:
     Of two admins who take each other's rights at the same moment, the second is none any more.
     Raises ApiError then, and if there is no such account.
     """
-    admins = db.all(
-        "SELECT id FROM users WHERE role = %s AND is_disabled = 0 ORDER BY id FOR UPDATE", ADMIN
-    )
-    if actor.user_id and actor.user_id not in [row["id"] for row in admins]:
+    admins = users.lock_admins()
+    if actor.user_id and actor.user_id not in admins:
         raise ApiError("forbidden")
     sql = f"SELECT {COLUMNS} FROM users WHERE id = %s AND deleted_at = 0 FOR UPDATE"
     user = db.one(sql, user_id)

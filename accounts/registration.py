@@ -168,12 +168,15 @@ def delete_account(
 
     Sweeps do the rest, also if this process is killed. Tells if nothing is left. In the transaction
     that ends the account, `first` is called before anything else. Raises BadToken if the account
-    was deleted before, or its owner's session has ended.
+    was deleted before, or its owner's session has ended; ApiError for the last admin, who would
+    leave nobody to make another.
     """
     give_up_at = time.monotonic() + seconds
     with db.transaction():
         if first:
             first()
+        if session and users.lock_admins() == [session.user_id]:
+            raise ApiError("last_admin")
         before = users.lock_profile(session) if session else users.lock_account(user["id"])
         if not before:
             raise BadToken

@@ -239,6 +239,14 @@ def set_disabled(user_id: int, is_disabled: bool) -> bool:
 PORTION = 1000
 
 
+def lock_admins() -> list[int]:
+    """Return the ids of the admins, and lock their accounts, before any other; in a transaction."""
+    rows = db.all(
+        "SELECT id FROM users WHERE role = 'admin' AND is_disabled = 0 ORDER BY id FOR UPDATE"
+    )
+    return [row["id"] for row in rows]
+
+
 def lock_account(user_id: int) -> db.Row | None:
     """Return the same of an account that is not deleted, and lock it. Within a transaction."""
     sql = """

@@ -375,6 +375,19 @@ def test_of_two_admins_who_take_each_others_rights_at_once_one_is_left(root, ali
     assert db.value("SELECT COUNT(*) FROM users WHERE role = 'admin'") == 1
 
 
+def test_the_last_admin_cannot_delete_the_own_account(root, alice):
+    def delete():
+        return root.open("DELETE", "/api/auth/account", json={"password": "secret1"})
+
+    response = delete()
+
+    assert refused(response) == (409, "last_admin")
+    check_documented(response, "/api/auth/account")
+    assert root.get("/api/auth/profile").status_code == 200
+    promote(alice)
+    assert delete().status_code == 200
+
+
 def test_a_deleted_account_leaves_its_name_in_the_audit_log_alone(root, alice):
     alice.generate()
 
