@@ -6,13 +6,20 @@ of log-ins nor one of pictures exhausts memory, keeps light requests waiting, or
 """
 
 import os
+import random
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import copy_context
 from functools import cached_property, partial
 from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 from config import settings
 from errors import ApiError
@@ -44,6 +51,7 @@ class Pool:
     """Threads for one kind of work, where owners (accounts or networks) take turns.
 
     `cores` and `slots` are shares: of the processors, and of the threads that answer requests.
+    Where the processes of this machine are more than their cores, they take turns at those, too.
     """
 
     def __init__(self, name: str, cores: float, slots: float):
@@ -52,12 +60,14 @@ class Pool:
         self.waiting: OrderedDict[str, deque[Piece]] = OrderedDict()
         self.count = 0  # of those waiting and at work
 
+    @property
+    def number_of_cores(self) -> int:
+        return max(1, int((os.cpu_count() or 1) * self.cores))
+
     @cached_property
     def executor(self) -> ThreadPoolExecutor:
-        threads = (os.cpu_count() or 1) * self.cores // (settings.WEB_WORKERS or 1)
-        return ThreadPoolExecutor(
-            max(1, int(threads)), thread_name_prefix=self.name, initializer=_be_nice
-        )
+        threads = max(1, self.number_of_cores // (settings.WEB_WORKERS or 1))
+        return ThreadPoolExecutor(threads, thread_name_prefix=self.name, initializer=_be_nice)
 
     def run(self, function: Callable[..., Any], *arguments: Any, owner: str = "") -> Any:
         """Return function(*arguments), called when it is the owner's turn and a core is free.
@@ -117,7 +127,31 @@ class Pool:
             return piece
 
     def _run_next(self) -> None:
-        piece = self._next()
+        with ExitStack() as stack:
+            with suppress(OSError):  # of a full disk; the work says so itself if it needs one
+                self._take_core(stack)
+            self._run(self._next())
+
+    def _take_core(self, stack: ExitStack) -> None:
+        """Wait for a core of this machine and hold it until the stack is closed.
+
+        The system frees what a process that dies has locked.
+        """
+        if not fcntl or self.number_of_cores >= (settings.WEB_WORKERS or 1):
+            return
+        # Whoever waits next for a core holds `turn`: nobody takes one twice before others.
+        with self._locked("turn"):
+            core = random.randrange(self.number_of_cores)
+            stack.enter_context(self._locked(f"core{core}"))
+
+    @contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
+        settings.instance_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with open(settings.instance_dir / f"{self.name}.{name}.lock", "w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _run(self, piece: Piece | None) -> None:
         if not piece:
             return
         try:

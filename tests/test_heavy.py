@@ -134,6 +134,37 @@ def test_heavy_work_is_refused_while_the_process_ends(pool):
     assert pool.count == 0
 
 
+def test_processes_of_one_machine_share_its_cores(settings, monkeypatch):
+    settings.WEB_THREADS, settings.WEB_WORKERS = 4, 2
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    # Locks of files tell two pools apart as they do two processes.
+    pools = [heavy.Pool("shared", cores=1, slots=1) for _ in range(2)]
+    first = Crowd(pools[0])
+    first.add("alice")
+    wait_until(lambda: not first.state()[1])
+
+    second = Crowd(pools[1])
+    second.done = first.done
+    second.go.set()
+    second.add("bob")
+    first.end()
+    second.end()
+
+    assert first.done == ["alice", "bob"]
+    for pool in pools:
+        pool.executor.shutdown()
+
+
+def test_work_goes_on_where_no_file_can_be_locked(pool, settings, monkeypatch):
+    monkeypatch.setattr(pool, "_locked", fail_to_lock)
+
+    assert pool.run(divmod, 7, 2) == (3, 1)
+
+
+def fail_to_lock(name: str):
+    raise OSError
+
+
 # -- Who waits where ----------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import threading
 from collections import Counter
 from contextlib import suppress
 from typing import Any
@@ -23,6 +24,9 @@ FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 NO_FILE = (None, "", "null", "undefined")
 REMOVED = (None, "", "null")
 KEPT = "undefined"
+# Forms are taken apart one at a time: many threads at megabytes each would leave the interpreter
+# lock to light requests for a small part of the time.
+parsing = threading.Lock()
 # What decoders put where bytes are no text.
 REPLACEMENT = "\ufffd"
 NOT_UTF8 = ("not_utf8", {})
@@ -131,7 +135,8 @@ def form_or_json() -> dict[str, Any]:
     if request.mimetype == "application/x-www-form-urlencoded":
         refuse_other_encodings(request.get_data(), "body")
     try:
-        form = request.form.to_dict()
+        with parsing:
+            form = request.form.to_dict()
     except UnicodeDecodeError:  # in the name of a field or file
         raise InvalidInput(fields={"body": NOT_UTF8}) from None
     except ValueError:

@@ -147,10 +147,12 @@ def iso_time(value: Any) -> str | None:
 
 def shown_text(value: Any) -> str | None:
     """Return a value of a column of text as JSON can hold it."""
+    if value is None or (type(value) is str and value.isascii()):  # a page has a hundred of them
+        return value
     if isinstance(value, bytes):
         value = value.decode(errors="replace")
     # A lone surrogate, half a character, becomes a question mark.
-    return None if value is None else str(value).encode(errors="replace").decode()
+    return str(value).encode(errors="replace").decode()
 
 
 def shown_number(value: Any) -> int | None:
