@@ -19,8 +19,11 @@ MAX_PURGED = 200
 
 def expires_at(generation: Generation) -> int | None:
     """Return when a generation goes by itself, in seconds since 1970; None for never."""
-    is_exempt = generation["favorite"] or generation["status"] in UNFINISHED
-    if not settings.IMAGE_DAYS or is_exempt or not generation["created_at"]:
+    if not settings.IMAGE_DAYS:
+        return None
+    if generation["favorite"] or generation["status"] in UNFINISHED:
+        return None
+    if not generation["created_at"]:
         return None
     created = unix_timestamp(generation["created_at"])
     if created is None:  # an old row may have anything for a time

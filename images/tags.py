@@ -23,6 +23,8 @@ Tags = dict[str, str]
 
 def read(text: Any) -> list[str]:
     """Return the tags in the column of a row."""
+    if not text:
+        return []
     try:
         found = json.loads(text)
     except (ValueError, TypeError, RecursionError):
