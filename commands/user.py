@@ -94,7 +94,11 @@ def user_reset_2fa(username: str) -> None:
 @plain_errors()
 def user_renew_secrets() -> None:
     """Seal second factors with today's SECRET_KEY; SECRET_KEY_PREVIOUS may go after that."""
-    click.echo(f"Sealed {second_factor.seal_again()} second factors with SECRET_KEY")
+    number = second_factor.seal_again()
+    audit.record(
+        audit.command(), "secrets.renew", audit.Target("secrets"), None, {"sealed": number}
+    )
+    click.echo(f"Sealed {number} second factors with SECRET_KEY")
 
 
 @user_group.command("reset-code")
