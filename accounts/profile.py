@@ -4,7 +4,7 @@ from contextlib import suppress
 
 import db
 import heavy
-from accounts import login, recovery, registration, users
+from accounts import login, rate_limits, recovery, registration, users
 from accounts.names import email_key
 from accounts.rate_limits import network
 from accounts.registration import Taken
@@ -35,8 +35,7 @@ def change(
             recovery.request_change(*session[:2], email, address, language)
         else:
             refuse_taken(session, email, address)
-    owner = str(session.user_id)
-    picture = heavy.pictures.run(pictures.make_avatar, avatar, owner=owner) if avatar else None
+    picture = make_picture(session, avatar) if avatar else None
     avatar_key = None
     try:
         avatar_key = registration.store_avatar(picture) if picture else None
@@ -47,6 +46,11 @@ def change(
                 cleanup.delete_unkept(avatar_key)
         raise
     return db.retry_while_unavailable(get_profile, session), is_mailed
+
+
+def make_picture(session: Session, avatar: bytes) -> pictures.Picture:
+    rate_limits.uploads_of(session.user_id).hit()
+    return heavy.pictures.run(pictures.make_avatar, avatar, owner=str(session.user_id))
 
 
 def get_profile(session: Session) -> db.Row:

@@ -229,6 +229,16 @@ def test_a_form_may_be_as_large_as_at_registration(alice):
     assert (too_large_body.status_code, too_large_json.status_code) == (413, 413)
 
 
+def test_avatars_are_limited(alice, settings):
+    settings.UPLOADS_PER_ACCOUNT = 1
+    change(alice, avatar=avatar())
+
+    response = change(alice, avatar=avatar())
+
+    assert (response.status_code, response.json["code"]) == (429, "too_many_uploads")
+    assert change(alice, email="new@example.com").status_code == 200
+
+
 def test_a_busy_server_stores_nothing(alice, settings, monkeypatch):
     monkeypatch.setattr(heavy.pictures, "count", 1000)
 
