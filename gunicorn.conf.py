@@ -119,7 +119,8 @@ def write_json_error(client: socket.socket, status: int, reason: str, detail: st
         f"HTTP/1.1 {status} {reason}",
         "Connection: close",
         "Cache-Control: no-store",
-        "Content-Security-Policy: default-src 'none'; frame-ancestors 'none'",
+        "Content-Security-Policy: default-src 'none'; frame-ancestors 'none'; base-uri 'none';"
+        " form-action 'none'",
         "X-Content-Type-Options: nosniff",
         "Content-Type: application/json",
         f"Content-Length: {len(body)}",

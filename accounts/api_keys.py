@@ -76,7 +76,8 @@ def make_key(
     text = start + secrets.token_urlsafe(32)
     key_hash = _hash(text)
     with db.transaction():
-        db.one("SELECT id FROM users WHERE id = %s FOR UPDATE", user_id)
+        if not db.one("SELECT id FROM users WHERE id = %s AND deleted_at = 0 FOR UPDATE", user_id):
+            raise BadToken
         number = db.value("SELECT COUNT(*) FROM api_keys WHERE user_id = %s", user_id)
         if number >= MAX_KEYS:
             raise TooManyKeys

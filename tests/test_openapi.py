@@ -1261,6 +1261,8 @@ def test_docs_page_may_only_run_our_own_files(visitor):
         "default-src": "'self'",
         "img-src": "'self' data: blob:",  # answers that are pictures
         "frame-ancestors": "'none'",
+        "base-uri": "'none'",
+        "form-action": "'self'",
     }
 
 

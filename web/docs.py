@@ -13,7 +13,7 @@ STATIC = Path(__file__).parent.parent / "static"
 SWAGGER_UI = Path(flask_swagger_ui.__file__).parent / "dist"
 PAGE_POLICY = (
     "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:;"
-    " frame-ancestors 'none'"
+    " frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 )
 
 

@@ -35,7 +35,10 @@ DEFAULT_HEADERS = [
     ("X-Content-Type-Options", "nosniff"),
     ("X-Frame-Options", "DENY"),
     ("Referrer-Policy", "no-referrer"),
-    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
+    (
+        "Content-Security-Policy",
+        "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    ),
     ("Cache-Control", "no-store"),
     # Without an Origin too, or a cache gives a page an answer without CORS headers.
     ("Vary", "Origin"),
