@@ -176,7 +176,7 @@ def uploads_from(address: str) -> RateLimit:
 
 
 def uploads_of(user_id: int) -> RateLimit:
-    return uploads(f"user {user_id}", settings.UPLOADS_PER_ACCOUNT)
+    return uploads(f"user {user_id}:", settings.UPLOADS_PER_ACCOUNT)
 
 
 def delete_expired() -> int:

@@ -188,6 +188,7 @@ def delete_account(
         mails.delete_to(before["email"], email_key(before["email"]))
         rate_limits.delete_named(f"login:{account_hash(before['username'])}")
         rate_limits.delete_named(f"2fa:{user['id']}:")
+        rate_limits.delete_named(f"upload:user {user['id']}:")
     cleanup.delete_files(keys)
     with suppress(db.Unavailable):
         return delete_rest(user["id"], give_up_at)
