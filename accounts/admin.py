@@ -147,7 +147,7 @@ def make_reset_code(actor: Actor, user_id: int) -> str:
     """Return a code for a new password, to hand on. Raises ApiError for a disabled account."""
     with db.transaction():
         user = lock(actor, user_id)
-        code = codes.make_within(user_id, codes.RESET)
+        code = codes.make_within(user_id, codes.HANDED)
         if not code:
             raise ApiError("account_disabled")
         audit.record(actor, "user.reset-code", target(user))

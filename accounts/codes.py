@@ -10,9 +10,11 @@ import secrets
 
 import db
 
-RESET = "reset"  # of the password
+RESET = "reset"  # of the password, by mail
+# The same by the operator. Anybody may ask for mail, which must not end what the operator gave.
+HANDED = "handed"
 EMAIL = "email"  # to confirm an address
-LIFETIMES = {RESET: 30 * 60, EMAIL: 24 * 3600}
+LIFETIMES = {RESET: 30 * 60, HANDED: 30 * 60, EMAIL: 24 * 3600}
 # No 0, 1, 8 and 9, which look like letters.
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 GROUPS = 7
@@ -59,28 +61,28 @@ def make_within(
     return code
 
 
-def find(purpose: str, code: str) -> db.Row | None:
+def find(code: str, *purposes: str) -> db.Row | None:
     """Return the account of a code that is good, and the email that it was made for."""
     return db.one(
-        """
+        f"""
         SELECT codes.user_id, codes.email, users.username, users.email AS present_email
           FROM codes
           JOIN users ON users.id = codes.user_id
          WHERE codes.code_hash = %s
-           AND codes.purpose = %s
+           AND codes.purpose IN ({db.placeholders(purposes)})
            AND codes.expires_at > UNIX_TIMESTAMP()
            AND codes.token_version = users.token_version
            AND users.is_disabled = 0
         """,
         code_hash(code),
-        purpose,
+        *purposes,
     )
 
 
-def use(purpose: str, code: str, user_id: int) -> db.Row | None:
+def use(user_id: int, code: str, *purposes: str) -> db.Row | None:
     """Return the same once, in a transaction, whose account then has no code left."""
     db.one("SELECT id FROM users WHERE id = %s FOR UPDATE", user_id)
-    found = find(purpose, code)
+    found = find(code, *purposes)
     if found:
         db.execute("DELETE FROM codes WHERE user_id = %s", user_id)
     return found

@@ -14,6 +14,7 @@ from config import settings
 from errors import ApiError
 
 WINDOW_SECONDS = 3600
+RESETS = (codes.RESET, codes.HANDED)
 
 
 class CodeInvalid(ApiError):
@@ -67,14 +68,14 @@ def reset_password(wanted: ResetInput, address: str) -> None:
     """Set a new password by a code, and end every session. Raises ApiError."""
     limit = try_limit(address)
     limit.hit()
-    found = codes.find(codes.RESET, wanted.code)
+    found = codes.find(wanted.code, *RESETS)
     if not found:
         raise CodeInvalid
     password_hash = heavy.passwords.run(
         passwords.hash_password, wanted.password, owner=network(address)
     )
     with db.transaction():
-        found = codes.use(codes.RESET, wanted.code, found["user_id"])
+        found = codes.use(found["user_id"], wanted.code, *RESETS)
         # One that was mailed to the address that the account had before is good no longer.
         if not found or found["email"] not in ("", found["present_email"]):
             raise CodeInvalid
@@ -93,7 +94,7 @@ def confirm_email(code: str, address: str, language: str) -> None:
     """
     limit = try_limit(address)
     limit.hit()
-    found = codes.find(codes.EMAIL, code)
+    found = codes.find(code, codes.EMAIL)
     if not found:
         raise CodeInvalid
     try:
@@ -105,7 +106,7 @@ def confirm_email(code: str, address: str, language: str) -> None:
 
 
 def set_email(code: str, user_id: int, language: str) -> None:
-    found = codes.use(codes.EMAIL, code, user_id)
+    found = codes.use(user_id, code, codes.EMAIL)
     if not found:
         raise CodeInvalid
     email, before = found["email"], found["present_email"]

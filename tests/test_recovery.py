@@ -356,6 +356,14 @@ def test_admin_s_code_sets_a_new_password_and_is_audited(alice, bob):
     assert statuses(alice.post(path), reset(alice, code)) == [403, 200]
 
 
+def test_asking_for_mail_does_not_end_the_code_of_the_operator(alice, inbox, flask):
+    code = flask("user", "reset-code", "alice").output.strip()
+    ask(alice)
+    mailed = last_code(inbox)
+
+    assert statuses(reset(alice, code), reset(alice, mailed)) == [200, 403]
+
+
 def test_operator_hears_that_there_is_no_such_account(alice, flask):
     users.set_disabled(alice.id, True)
     nobody, disabled = flask("user", "reset-code", "ann"), flask("user", "reset-code", "alice")

@@ -81,7 +81,7 @@ def delete_user(actor: Actor, user_id: int):
 def make_reset_code(actor: Actor, user_id: int):
     """Make a code for a new password, to hand on to whoever has forgotten theirs."""
     code = admin.make_reset_code(actor, user_id)
-    return success({"code": code, "expiresInSeconds": codes.LIFETIMES[codes.RESET]})
+    return success({"code": code, "expiresInSeconds": codes.LIFETIMES[codes.HANDED]})
 
 
 @routes.delete("/users/<int:user_id>/2fa")
