@@ -253,3 +253,12 @@ def test_the_map_names_every_file():
 
     missing = [path for path in MODULES if Path(path).name not in text]
     assert missing == []
+
+
+@pytest.mark.parametrize("name", ["architecture.md", "architecture.zh-CN.md"])
+def test_the_map_has_one_row_for_each_thing(name):
+    text = (ROOT / "docs" / name).read_text(encoding="utf-8")
+
+    for table in text.split("\n\n"):
+        first_cells = re.findall(r"^\| (.+?) \|", table, re.MULTILINE)
+        assert sorted(first_cells) == sorted(set(first_cells))
