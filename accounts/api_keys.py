@@ -70,29 +70,29 @@ def make_key(
     expires_at: int | None = None,
     daily_images: int | None = None,
 ) -> tuple[str, db.Row]:
-    """Add a key; return its text, which is never seen again, and its row. Raises TooManyKeys."""
+    """Add a key; return its text, which is never seen again, and its row. Raises TooManyKeys.
+
+    Within a transaction that has locked the account.
+    """
     letters = "".join(scope[0] for scope in SCOPES if scope in scopes)
     start = f"{MARK}{user_id}{letters}_"
     text = start + secrets.token_urlsafe(32)
     key_hash = _hash(text)
-    with db.transaction():
-        if not db.one("SELECT id FROM users WHERE id = %s AND deleted_at = 0 FOR UPDATE", user_id):
-            raise BadToken
-        number = db.value("SELECT COUNT(*) FROM api_keys WHERE user_id = %s", user_id)
-        if number >= MAX_KEYS:
-            raise TooManyKeys
-        db.insert(
-            "api_keys",
-            id=_id_of(key_hash),
-            user_id=user_id,
-            key_hash=key_hash,
-            prefix=text[: len(start) + SHOWN_LETTERS],
-            name=name,
-            scopes=",".join(scope for scope in SCOPES if scope in scopes),
-            created_at=db.value("SELECT UNIX_TIMESTAMP()"),
-            expires_at=expires_at,
-            daily_images=daily_images,
-        )
+    number = db.value("SELECT COUNT(*) FROM api_keys WHERE user_id = %s", user_id)
+    if number >= MAX_KEYS:
+        raise TooManyKeys
+    db.insert(
+        "api_keys",
+        id=_id_of(key_hash),
+        user_id=user_id,
+        key_hash=key_hash,
+        prefix=text[: len(start) + SHOWN_LETTERS],
+        name=name,
+        scopes=",".join(scope for scope in SCOPES if scope in scopes),
+        created_at=db.value("SELECT UNIX_TIMESTAMP()"),
+        expires_at=expires_at,
+        daily_images=daily_images,
+    )
     [row] = [key for key in list_keys(user_id) if key["id"] == _id_of(key_hash)]
     return text, row
 

@@ -72,8 +72,7 @@ def change_password(
     owner = str(session.user_id)
     new_hash = heavy.passwords.run(passwords.hash_password, wanted.password, owner=owner)
     users.change_own_password(session, new_hash)
-    account = db.retry_while_unavailable(users.get_user, session.user_id)
-    return sessions.renew(session, account, address, user_agent)
+    return sessions.renew(session, address, user_agent)
 
 
 def login_limit(username: str, address: str) -> RateLimit:

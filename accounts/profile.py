@@ -1,14 +1,14 @@
-"""What users do with their own account: change email and avatar, delete it."""
+"""What users do with their own account: change email and avatar, make keys, delete it."""
 
 from contextlib import suppress
 
 import db
 import heavy
-from accounts import login, rate_limits, recovery, registration, users
+from accounts import api_keys, login, rate_limits, recovery, registration, users
 from accounts.names import email_key
 from accounts.rate_limits import network
 from accounts.registration import Taken
-from accounts.schemas import ProfileInput
+from accounts.schemas import KeyInput, ProfileInput
 from accounts.tokens import BadToken, Session
 from config import settings
 from errors import ApiError
@@ -103,6 +103,17 @@ def change_email(user_id: int, email: str) -> None:
         users.set_email(user_id, email)
     except db.Duplicate:
         raise Taken("email") from None
+
+
+def make_key(session: Session, wanted: KeyInput) -> tuple[str, db.Row]:
+    """Add an API key; return its text and its row. Raises TooManyKeys, BadToken.
+
+    A key goes on without the session, so none is made by one that is ending at this moment.
+    """
+    with db.transaction():
+        if not users.lock_profile(session):
+            raise BadToken
+        return api_keys.make_key(session.user_id, **wanted.model_dump())
 
 
 def delete(session: Session, password: str, address: str) -> bool:

@@ -112,20 +112,28 @@ def find_of_link(user_id: int, session_id: str, file_key: str) -> tuple[Session 
 
 
 def open_session(account: db.Row, address: str, user_agent: str) -> str:
-    """Begin a session of the account (`id`, `token_version`) and return its token."""
+    """Begin a session of the account (`id`, `token_version`) and return its token.
+
+    Raises BadToken if its sessions were ended, or it was closed or deleted, since it was read.
+    """
     now = int(time.time())
     session = Session(account["id"], account["token_version"], secrets.token_hex(8))
     expires_at = now + _token_seconds()
-    db.insert(
-        "sessions",
-        id=session.session_id,
-        user_id=session.user_id,
-        created_at=now,
-        seen_at=now,
+    opened = db.execute(
+        f"""
+        INSERT INTO sessions (id, user_id, created_at, seen_at, expires_at, address, client)
+        SELECT %(session_id)s, u.id, %(now)s, %(now)s, %(expires_at)s, %(address)s, %(client)s
+          FROM users AS u
+         WHERE {_condition(BY_VERSION, "u")}
+        """,
+        **session._asdict(),
+        now=now,
         expires_at=expires_at,
         address=address[:MAX_ADDRESS],
         client=browser_of(user_agent),
     )
+    if not opened.count:
+        raise BadToken
     return tokens.make_token(session, expires_at)
 
 
@@ -139,7 +147,6 @@ def refresh(session: Session, address: str, user_agent: str) -> str:
     A token of the release before gets a session. Raises BadToken.
     """
     if not session.session_id:
-        check(session)
         account = {"id": session.user_id, "token_version": session.token_version}
         return open_session(account, address, user_agent)
     sql = f"""
@@ -161,12 +168,13 @@ def refresh(session: Session, address: str, user_agent: str) -> str:
     return tokens.make_token(session, expires_at)
 
 
-def renew(session: Session, account: db.Row, address: str, user_agent: str) -> str:
-    """Return a token of a session that was left when the others ended."""
-    if not session.session_id:
-        return open_session(account, address, user_agent)
-    renewed = session._replace(token_version=account["token_version"])
-    return refresh(renewed, address, user_agent)
+def renew(session: Session, address: str, user_agent: str) -> str:
+    """Return a token of the session that end_all() left, which raised the version by one.
+
+    Raises BadToken if it has been ended since.
+    """
+    left = session._replace(token_version=session.token_version + 1)
+    return db.retry_while_unavailable(refresh, left, address, user_agent)
 
 
 def note_seen(session: Session, address: str) -> None:

@@ -6,6 +6,7 @@ import threading
 import pytest
 
 import db
+from accounts import sessions
 from images import queue
 from tests.conftest import Person
 from tests.test_sessions import claims_of
@@ -76,6 +77,20 @@ def test_an_account_has_so_many_keys_at_most(alice, monkeypatch):
     response = alice.post("/api/v1/keys", json={"name": "third"})
 
     assert (response.status_code, response.json["code"]) == (409, "too_many_keys")
+
+
+def test_a_session_that_ends_meanwhile_makes_no_key(alice, monkeypatch):
+    """A key would go on without it."""
+    from web import account
+
+    def read_and_end(schema, real=account.read_body):
+        sessions.end_everywhere(alice.id)
+        return real(schema)
+
+    monkeypatch.setattr(account, "read_body", read_and_end)
+
+    assert alice.post("/api/v1/keys", json={"name": "job"}).status_code == 401
+    assert db.value("SELECT COUNT(*) FROM api_keys") == 0
 
 
 def test_a_revoked_key_is_out_at_once_with_its_links(alice, client):

@@ -374,3 +374,52 @@ def test_a_deleted_account_leaves_no_session(alice, client):
 )
 def test_the_family_of_a_browser_is_told(user_agent, client):
     assert sessions.browser_of(user_agent) == client
+
+
+# -- What ends while a request is under way -----------------------------------------------------
+
+
+@pytest.mark.parametrize("is_old", [True, False])
+@pytest.mark.parametrize("end", ["log-out", "deletion"])
+def test_the_new_token_ends_with_what_ended_the_session_meanwhile(
+    alice, settings, monkeypatch, is_old, end
+):
+    from accounts import registration, users
+
+    who = legacy(alice, settings) if is_old else alice
+    change_own = users.change_own_password
+
+    def change_and_end(*args):
+        change_own(*args)
+        if end == "deletion":
+            registration.delete_account(users.get_user(alice.id))
+        else:
+            sessions.end_everywhere(alice.id)
+
+    monkeypatch.setattr(users, "change_own_password", change_and_end)
+    response = change(who)
+
+    assert (response.status_code, response.json["code"]) == (401, "token_invalid")
+    assert db.value("SELECT COUNT(*) FROM sessions") == 0
+
+
+@pytest.mark.parametrize("end", ["password", "disabled", "deletion"])
+def test_a_log_in_begins_no_session_of_what_ended_meanwhile(alice, monkeypatch, end):
+    from accounts import passwords, registration, users
+
+    def check_and_end(*args, real=passwords.is_password_right):
+        is_right = real(*args)
+        if end == "password":
+            users.change_password(alice.id, "x")
+        elif end == "disabled":
+            users.set_disabled(alice.id, is_disabled=True)
+        else:
+            registration.delete_account(users.get_user(alice.id))
+        return is_right
+
+    monkeypatch.setattr(passwords, "is_password_right", check_and_end)
+    body = {"username": "alice", "password": "secret1"}
+    response = alice.http.post("/api/auth/login", json=body)
+
+    assert (response.status_code, response.json["code"]) == (401, "token_invalid")
+    assert db.value("SELECT COUNT(*) FROM sessions") == 0

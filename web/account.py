@@ -13,7 +13,6 @@ from accounts import (
     recovery,
     second_factor,
     sessions,
-    users,
 )
 from accounts import login as logins
 from accounts import profile as own_account
@@ -114,7 +113,7 @@ def end_session(session_id: str):
 @login_required
 def make_key():
     """Make an API key, which is shown only this once."""
-    text, row = api_keys.make_key(g.session.user_id, **read_body(KeyInput).model_dump())
+    text, row = own_account.make_key(g.session, read_body(KeyInput))
     return success({"key": text, **records.public_key(row)}, "key_made", status=201)
 
 
@@ -212,8 +211,7 @@ def confirm_both_factors() -> None:
 
 
 def renewed_token() -> str:
-    account = users.get_user(g.session.user_id)
-    return sessions.renew(g.session, account, client_address(), user_agent())
+    return sessions.renew(g.session, client_address(), user_agent())
 
 
 # -- Log-in at an OpenID provider ----------------------------------------------------------------
