@@ -56,7 +56,7 @@ def confirm_password(user_id: int, password: str, address: str, field: str = "pa
     user = users.get_user_with_hash(user_id)
     if not user:
         raise tokens.BadToken
-    limit = login_limit(user["username"], address)
+    limit = confirm_limit(user["username"], address)
     limit.check()
     try:
         heavy.passwords.run(verify, user, user["username"], password, limit, owner=str(user_id))
@@ -95,6 +95,15 @@ def login_limit(username: str, address: str) -> RateLimit:
         here=here,
         everywhere=account,
     )
+
+
+def confirm_limit(username: str, address: str) -> RateLimit:
+    """Count the same for whoever has a session, whom failures of strangers do not shut out."""
+    limit = login_limit(username, address)
+    everywhere = f"{limit.everywhere}:confirm"
+    counters = {**limit.counters, everywhere: limit.counters[limit.everywhere]}
+    del counters[limit.everywhere]
+    return limit._replace(counters=counters, everywhere=everywhere)
 
 
 def account_hash(username: str) -> str:

@@ -118,6 +118,26 @@ def test_an_attack_from_many_networks_spares_where_the_account_logged_in_from(al
     assert fail_from(alice, "127.0.0.1", times=2) == [401, 429]
 
 
+def test_an_attack_from_many_networks_stops_nobody_who_is_logged_in(alice, settings):
+    settings.LOGIN_FAILURES_PER_ACCOUNT = 1
+    for number in range(12):
+        fail_from(alice, f"10.0.0.{number}", times=1)
+
+    def change(old: str, address: str) -> int:
+        body = {"oldPassword": old, "newPassword": "secret2"}
+        environ = {"REMOTE_ADDR": address}
+        return alice.post("/api/auth/password", json=body, environ_base=environ).status_code
+
+    # Whoever stole a session guesses no further than at log-in.
+    stolen = [change("wrong1", f"10.0.2.{number}") for number in range(12)]
+
+    assert stolen == [403] * 10 + [429] * 2
+    rate_limits.clear_named("login:")
+    for number in range(12):
+        fail_from(alice, f"10.0.3.{number}", times=1)
+    assert change("secret1", "10.0.1.1") == 200
+
+
 def test_an_end_from_a_clock_that_was_wrong_by_a_year_is_none(alice, settings):
     settings.LOGIN_FAILURES_PER_ACCOUNT = 2
     fail_from(alice, "127.0.0.1")
