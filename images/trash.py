@@ -181,8 +181,7 @@ def restore(user_id: int, ids: list[int]) -> list[int]:
             """,
             *found,
         )
-        for row in rows:
-            tags.enter(row, tags.keyed(tags.read(row["tags"])))
+        tags.enter_again(user_id, rows)
         _leave_trash(found)
         db.execute(
             f"DELETE FROM deleted_generations WHERE id IN ({db.placeholders(found)})", *found

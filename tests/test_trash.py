@@ -482,3 +482,17 @@ def test_tags_of_what_is_in_the_trash_cannot_be_changed(alice, bin_of_a_week):
 
     assert answer.json["data"] == {"images": []}
     assert tags_of(alice, number) == ["a"]
+
+
+def test_a_restored_image_has_its_tags_as_the_account_spells_them_by_now(alice, bin_of_a_week):
+    first, second, third = add(alice, 3)
+    tag(alice, [first], "Fox", "sea")
+    delete(alice, first)
+    tag(alice, [second], "fox")
+    delete(alice, second)
+    tag(alice, [third], "FOX")
+
+    restore(alice, first, second)
+
+    assert listed(alice) == {"FOX": 3, "sea": 1}
+    assert [tags_of(alice, each) for each in (first, second)] == [["FOX", "sea"], ["FOX"]]
