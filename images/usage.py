@@ -12,7 +12,7 @@ import db
 from files import cleanup, storage
 from images import quota, trash
 
-TABLES = ("image_generations", "trashed_generations")
+TABLES = (trash.HISTORY, trash.TRASH)
 # So many rows are looked through at once.
 LOOK_ROWS = 1000
 # How the URL of each image that this program stored begins; the id of its user follows.
