@@ -281,6 +281,11 @@ def list_deleted() -> list[int]:
     return [row["id"] for row in rows]
 
 
+def is_deleted(user_id: int) -> bool:
+    """Tell if an account is deleted, and there still are rows of it."""
+    return db.one("SELECT id FROM users WHERE id = %s AND deleted_at > 0", user_id) is not None
+
+
 def delete_portion(user_id: int, folder: str) -> bool:
     """Delete some rows of a deleted account, and tell if these were the last.
 

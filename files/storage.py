@@ -133,13 +133,15 @@ def list_folders(folder: str) -> list[str]:
 def list_files(folder: str, before: float) -> list[str]:
     """Return the keys of the files in a folder that were written before a time.
 
-    What a crash while writing left of a file is under its key. Raises Unavailable.
+    What a crash while writing left of a file is under its key. A name that is not UTF-8 is none of
+    ours. Raises Unavailable.
     """
     keys = set()
     for entry in _entries(folder):
         draft = re.fullmatch(r"\.(.+)\.draft", entry.name)
         name = draft[1] if draft else entry.name
-        if not name.startswith(".") and _is_older(entry, before):
+        is_text = not re.search(r"[\udc80-\udcff]", name)
+        if is_text and not name.startswith(".") and _is_older(entry, before):
             keys.add(folder + name)
     return sorted(keys)
 

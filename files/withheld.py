@@ -29,3 +29,9 @@ def forget(generation_ids: list[int]) -> None:
         """,
         *generation_ids,
     )
+
+
+def forget_keys(keys: list[str]) -> None:
+    """Do the same with files, which another generation in the trash may have, too."""
+    for key in keys:
+        db.execute("DELETE FROM trashed_files WHERE file_key = %s", key)

@@ -393,3 +393,9 @@ def image_key(user_id: int, url: str) -> str | None:
     key = storage.key_of(url)
     folder, _, name = key.rpartition("/")
     return key if name and folder == f"generated_images/{user_id}" else None
+
+
+def is_of_user(user_id: int, key: str) -> bool:
+    """Tell if a file may be the user's: programs before this one had no folders of users."""
+    folder = key.rpartition("/")[0]
+    return folder in ("generated_images", f"generated_images/{user_id}")

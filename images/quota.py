@@ -328,8 +328,9 @@ def get_quota(user_id: int) -> db.Row:
 
 
 def list_wrong_counters() -> list[db.Row]:
-    """List the users whose counters are wrong, with them and what is right in one statement.
+    """List the accounts whose counters are wrong, with them and what is right in one statement.
 
+    Those that are being deleted lose their rows without them.
     Rows of {id, image_count, storage_bytes, images, bytes}.
     """
     return db.all(
@@ -343,8 +344,9 @@ def list_wrong_counters() -> list[db.Row]:
         LEFT JOIN (SELECT user_id, SUM(file_bytes) AS bytes
                      FROM trashed_generations
                  GROUP BY user_id) AS trashed ON trashed.user_id = u.id
-            WHERE u.image_count <> COALESCE(kept.number, 0)
-               OR u.storage_bytes <> COALESCE(kept.bytes, 0) + COALESCE(trashed.bytes, 0)
+            WHERE u.deleted_at = 0
+              AND (u.image_count <> COALESCE(kept.number, 0)
+                   OR u.storage_bytes <> COALESCE(kept.bytes, 0) + COALESCE(trashed.bytes, 0))
         """
     )
 

@@ -48,10 +48,11 @@ def create_share(session: Session, generation_id: int, days: int) -> tuple[db.Ro
         **session._asdict(),
     )
     sessions.check(session)
-    shares = list_shares(session.user_id)
-    if added.count:
-        return next(share for share in shares if share["id"] == added.new_id), token
-    raise ApiError("too_many_shares" if len(shares) >= MAX_SHARES else "no_image")
+    shares = {share["id"]: share for share in list_shares(session.user_id)}
+    if added.count and added.new_id in shares:
+        return shares[added.new_id], token
+    is_full = not added.count and len(shares) >= MAX_SHARES
+    raise ApiError("too_many_shares" if is_full else "no_image")  # or deleted just now
 
 
 def list_shares(user_id: int) -> list[db.Row]:

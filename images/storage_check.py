@@ -2,16 +2,18 @@
 numbers that are wrong. Safe while the service runs: what changes meanwhile is no finding.
 """
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
+from urllib.parse import unquote
 
 import db
 import messages
 from accounts import users
 from files import cleanup, metadata, pictures, storage
-from images import quota, results, trash, usage
+from images import history, quota, results, usage
 
 IMAGES = "generated_images/"
 AVATARS = "avatars/"
@@ -20,6 +22,8 @@ FRESH_SECONDS = 3600
 # Long enough for storing a thumbnail and noting that it is kept.
 THUMBNAIL_SECONDS = 60
 LOST = "image_lost"
+# A folder of an account is named after its id.
+USER_FOLDER = re.compile("-?[0-9]{1,18}")
 
 
 class Finding(NamedTuple):
@@ -41,30 +45,22 @@ def check_folder() -> None:
 
 
 def findings() -> Iterator[Finding]:
-    elsewhere: set[str] = set()
     for table in usage.TABLES:
         for rows in usage.list_rows(table):
             for row in rows:
-                elsewhere |= _files_elsewhere(row)
                 yield from _wrong_row(table, row)
     for row in quota.list_wrong_counters():
         yield Finding("wrong counter", f"user {row['id']}", partial(_recount, row["id"]))
-    yield from _files_without_rows(elsewhere)
+    yield from _files_without_rows()
 
 
 # -- Rows ---------------------------------------------------------------------------------------
 
 
-def _files_elsewhere(row: db.Row) -> set[str]:
-    """Return the files that a row of an old program has in another folder than its user's."""
-    folder = f"{IMAGES}{row['user_id']}/"
-    return {key for key in trash.file_keys(row) if not key.startswith(folder)}
-
-
 def _wrong_row(table: str, row: db.Row) -> Iterator[Finding]:
-    image, *thumbnail = _keys(row)
-    if not image:  # a URL of an old program that leads elsewhere
+    if not _is_plain(row["image_url"]):
         return
+    image, *thumbnail = _keys(row)
     sizes = [storage.size(key) for key in (image, *thumbnail)]
     is_whole = None not in sizes
     if is_whole and sum(sizes) == row["file_bytes"]:
@@ -80,10 +76,16 @@ def _wrong_row(table: str, row: db.Row) -> Iterator[Finding]:
         yield Finding("wrong size", where, partial(_measure, table, row))
 
 
+def _is_plain(url: str | None) -> bool:
+    """Tell if a URL names a file here; those of old programs may lead elsewhere, or be encoded."""
+    key = storage.key_of(str(url or ""))
+    return 0 < len(key) < storage.MAX_KEY_LENGTH and not re.search("[%?#]", key)
+
+
 def _keys(row: db.Row) -> list[str]:
     """Return the key of the image, and that of its thumbnail if it has one of its own."""
-    urls = dict.fromkeys([row["image_url"], row["thumbnail_url"] or row["image_url"]])
-    return [storage.key_of(str(url)) for url in urls]
+    urls = dict.fromkeys([row["image_url"], row["thumbnail_url"]])
+    return [storage.key_of(str(url)) for url in urls if _is_plain(url)]
 
 
 def _mark_lost(table: str, row: db.Row) -> bool:
@@ -95,6 +97,8 @@ def _mark_lost(table: str, row: db.Row) -> bool:
 
 def _make_thumbnail(table: str, row: db.Row) -> bool:
     image_key, thumbnail_key = _keys(row)
+    if not history.image_key(row["user_id"], str(row["thumbnail_url"])):
+        return False  # not in the user's folder
     path = storage.find(image_key)
     try:
         thumbnail = metadata.parse(pictures.check_generated(path.read_bytes()).thumbnail)
@@ -124,35 +128,51 @@ def _recount(user_id: int) -> bool:
 # -- Files --------------------------------------------------------------------------------------
 
 
-def _files_without_rows(elsewhere: set[str]) -> Iterator[Finding]:
+def _files_without_rows() -> Iterator[Finding]:
     before = time.time() - FRESH_SECONDS
+    odd_names = {name for row in usage.list_odd_rows() for name in _names(row)}
     for name in ["", *storage.list_folders(IMAGES)]:
         folder = f"{IMAGES}{name}/" if name else IMAGES
-        is_user = name.isascii() and name.isdigit() and len(name) < 10
-        owned = partial(_keys_of, int(name)) if is_user else set
-        list_files = partial(storage.list_files, folder, before)
-        yield from _orphans(list_files, owned, elsewhere)
-    yield from _orphans(partial(storage.list_files, AVATARS, before), _avatars, elsewhere)
+        user_id = int(name) if USER_FOLDER.fullmatch(name) else None
+        owned = partial(_keys_of, user_id, folder) if user_id is not None else set
+        for key in _orphans(partial(storage.list_files, folder, before), owned):
+            if key.rpartition("/")[2] not in odd_names and not _is_leaving(folder, user_id):
+                yield Finding("file without a row", key, partial(_delete, key))
+    for key in _orphans(partial(storage.list_files, AVATARS, before), _avatars):
+        yield Finding("file without a row", key, partial(_delete, key))
 
 
-def _orphans(
-    list_files: Callable[[], list[str]], owned: Callable[[], set[str]], elsewhere: set[str]
-) -> Iterator[Finding]:
+def _names(row: db.Row) -> Iterator[str]:
+    """Yield the names that the files of a row may have, however an old program wrote its URLs."""
+    for url in filter(None, (row["image_url"], row["thumbnail_url"])):
+        name = str(url).rpartition("/")[2]
+        yield name
+        yield unquote(re.split("[?#]", name)[0])
+
+
+def _is_leaving(folder: str, user_id: int | None) -> bool:
+    """Tell if all of the folder is to be deleted, because its account was."""
+    return (user_id is not None and users.is_deleted(user_id)) or bool(
+        cleanup.list_pending([folder])
+    )
+
+
+def _orphans(list_files: Callable[[], list[str]], owned: Callable[[], set[str]]) -> list[str]:
     files = list_files()
     # In this order: a file leaves the list of what is to be deleted when its row has it.
     pending = cleanup.list_pending(files)
     suspected = set(files) - pending
     if suspected:
-        suspected -= owned() | elsewhere
+        suspected -= owned()
     if suspected:  # of those, some may have been deleted, with their row, only now
-        suspected &= set(list_files())
+        # In this order: a file is gone when it leaves the list.
         suspected -= cleanup.list_pending(sorted(suspected))
-    for key in sorted(suspected):
-        yield Finding("file without a row", key, partial(_delete, key))
+        suspected &= set(list_files())
+    return sorted(suspected)
 
 
-def _keys_of(user_id: int) -> set[str]:
-    return {key for row in usage.list_files_of(user_id) for key in trash.file_keys(row)}
+def _keys_of(user_id: int, folder: str) -> set[str]:
+    return {folder + name for row in usage.list_files_of(user_id) for name in _names(row)}
 
 
 def _avatars() -> set[str]:
@@ -160,6 +180,8 @@ def _avatars() -> set[str]:
 
 
 def _delete(key: str) -> bool:
+    if len(key) > storage.MAX_KEY_LENGTH:  # of no program of ours
+        return False
     cleanup.schedule_deletion([key], after_seconds=0)
     cleanup.delete_files([key])
     return True

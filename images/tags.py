@@ -113,12 +113,16 @@ def _lock_rows(user_id: int, ids: list[int]) -> list[db.Row]:
     )
 
 
-def _replace(row: db.Row, before: Tags, after: Tags) -> None:
+def _set_column(row: db.Row, tags: Tags) -> None:
     db.execute(
         "UPDATE image_generations SET tags = %s, updated_at = CURRENT_TIMESTAMP WHERE id = %s",
-        json.dumps(list(after.values()), ensure_ascii=False),
+        json.dumps(list(tags.values()), ensure_ascii=False),
         row["id"],
     )
+
+
+def _replace(row: db.Row, before: Tags, after: Tags) -> None:
+    _set_column(row, after)
     removed = before.keys() - after.keys()
     if removed:
         db.execute(
@@ -146,6 +150,19 @@ def enter(row: db.Row, tags: Tags) -> None:
         """,
         *values,
     )
+
+
+def enter_again(user_id: int, rows: list[db.Row]) -> None:
+    """Enter the tags in the column of restored generations, as the account spells them by now."""
+    tags_of = {row["id"]: keyed(read(row["tags"])) for row in rows}
+    wanted = {key: tag for tags in tags_of.values() for key, tag in tags.items()}
+    known = _with_known_spellings(user_id, wanted)
+    for row in rows:
+        before = tags_of[row["id"]]
+        after = {key: known[key] for key in before}
+        if after != before:
+            _set_column(row, after)
+        enter(row, after)
 
 
 def remove_all(ids: list[int]) -> None:

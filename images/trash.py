@@ -7,6 +7,7 @@ row is locked first, so of a delete, a restore and a purge at the same moment ea
 not.
 """
 
+from contextlib import suppress
 from typing import Any
 
 import db
@@ -14,6 +15,7 @@ from files import cleanup, storage, withheld
 from images import UNFINISHED, history, quota, shares, tags
 from images.history import Generation
 
+HISTORY, TRASH = "image_generations", "trashed_generations"
 # Every column of image_generations, which come back with a restored one.
 ROW = """
     id, user_id, prompt_text, image_filename, image_url, thumbnail_url, status, created_at,
@@ -36,9 +38,31 @@ def file_keys(generation: Generation) -> list[str]:
 
 
 def delete_files(generations: list[Generation]) -> None:
-    """Delete at once the files of what was deleted for good."""
-    for generation in generations:
-        cleanup.delete_files(file_keys(generation))
+    """Delete at once those files of what was deleted for good whose deletion is scheduled."""
+    keys = [key for generation in generations for key in file_keys(generation)]
+    with suppress(db.Unavailable):  # a sweep does it
+        cleanup.delete_files(sorted(cleanup.list_pending(keys)))
+
+
+def _free_keys(user_id: int, row: db.Row, *tables: str) -> list[str]:
+    """Return those keys of a row that has left the tables that none of their rows names.
+
+    Programs without a queue, and so without a model, may have given two rows one file, or a row
+    that of another account.
+    """
+    keys = {key for key in file_keys(row) if history.is_of_user(user_id, key)}
+    if row["model"] is None and keys:
+        urls = [row["image_url"], row["thumbnail_url"]]
+        for table in tables:
+            sql = f"""
+                SELECT image_url, thumbnail_url
+                  FROM {table}
+                 WHERE user_id = %s AND model IS NULL
+                   AND (image_url IN (%s, %s) OR thumbnail_url IN (%s, %s))
+            """
+            for other in db.all(sql, user_id, *urls, *urls):
+                keys -= set(file_keys(other))
+    return sorted(keys)
 
 
 # -- Out of the history -------------------------------------------------------------------------
@@ -92,15 +116,19 @@ def _leave_history(user_id: int, generations: list[Generation], into_trash: bool
     ids = [generation["id"] for generation in generations]
     if into_trash:
         _copy_to_trash(user_id, ids)
-    for generation in generations:
-        keys = file_keys(generation)
-        if into_trash:
-            withheld.withhold(user_id, generation["id"], keys)
-        else:
-            cleanup.schedule_deletion(keys, after_seconds=0)
-        db.insert("deleted_generations", id=generation["id"], user_id=user_id)
     tags.remove_all(ids)
     db.execute(f"DELETE FROM image_generations WHERE id IN ({db.placeholders(ids)})", *ids)
+    for generation in generations:
+        db.insert("deleted_generations", id=generation["id"], user_id=user_id)
+        if into_trash:
+            keys = _free_keys(user_id, generation, HISTORY)
+            withheld.withhold(user_id, generation["id"], keys)
+        else:
+            _schedule_deletion(user_id, generation)
+
+
+def _schedule_deletion(user_id: int, row: db.Row) -> None:
+    cleanup.schedule_deletion(_free_keys(user_id, row, HISTORY, TRASH), after_seconds=0)
 
 
 def _copy_to_trash(user_id: int, ids: list[int]) -> None:
@@ -181,9 +209,10 @@ def restore(user_id: int, ids: list[int]) -> list[int]:
             """,
             *found,
         )
-        for row in rows:
-            tags.enter(row, tags.keyed(tags.read(row["tags"])))
+        tags.enter_again(user_id, rows)
         _leave_trash(found)
+        for row in rows:
+            withheld.forget_keys(file_keys(row))
         db.execute(
             f"DELETE FROM deleted_generations WHERE id IN ({db.placeholders(found)})", *found
         )
@@ -200,10 +229,10 @@ def purge(user_id: int, ids: list[int]) -> list[db.Row]:
         quota.lock_user(user_id)
         rows = _list_rows(user_id, ids)
         if rows:
-            for row in rows:
-                cleanup.schedule_deletion(file_keys(row), after_seconds=0)
             found = [row["id"] for row in rows]
             _leave_trash(found)
+            for row in rows:
+                _schedule_deletion(user_id, row)
             shares.delete_shares_of(found)
             quota.forget_images(user_id, 0, sum(row["file_bytes"] or 0 for row in rows))
     return rows
@@ -212,7 +241,7 @@ def purge(user_id: int, ids: list[int]) -> list[db.Row]:
 def _list_rows(user_id: int, ids: list[int]) -> list[db.Row]:
     return db.all(
         f"""
-          SELECT id, user_id, image_url, thumbnail_url, created_at, tags, file_bytes
+          SELECT id, user_id, image_url, thumbnail_url, created_at, model, tags, file_bytes
             FROM trashed_generations
            WHERE user_id = %s AND id IN ({db.placeholders(ids)})
         ORDER BY id

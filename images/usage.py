@@ -6,14 +6,17 @@ nothing, until fill_sizes() has looked at its files.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import db
 from files import cleanup, storage
 from images import quota, trash
 
-TABLES = ("image_generations", "trashed_generations")
+TABLES = (trash.HISTORY, trash.TRASH)
 # So many rows are looked through at once.
 LOOK_ROWS = 1000
+# How the URL of each image that this program stored begins; the id of its user follows.
+FOLDER = storage.url("generated_images/")
 
 
 def size_of(row: db.Row) -> int | None:
@@ -135,18 +138,33 @@ def mark_lost(table: str, row: db.Row, code: str, message: str) -> bool:
 
 def list_files_of(user_id: int) -> list[db.Row]:
     """List what the user's rows name, in one statement: none is missed that moves meanwhile."""
-    return db.all(
+    return _list_from_both("user_id = %(user_id)s", user_id=user_id)
+
+
+def list_odd_rows() -> list[db.Row]:
+    """List likewise what rows of old programs name elsewhere than in their user's folder."""
+    return _list_from_both(f"{_is_odd('image_url')} OR {_is_odd('thumbnail_url')}", folder=FOLDER)
+
+
+def _list_from_both(condition: str, **values: Any) -> list[db.Row]:
+    parts = [
+        f"""
+        SELECT image_url, thumbnail_url
+          FROM {table}
+         WHERE (image_url IS NOT NULL OR thumbnail_url IS NOT NULL) AND ({condition})
         """
-        SELECT image_url, thumbnail_url
-          FROM image_generations
-         WHERE user_id = %(user_id)s AND image_url IS NOT NULL
-         UNION ALL
-        SELECT image_url, thumbnail_url
-          FROM trashed_generations
-         WHERE user_id = %(user_id)s AND image_url IS NOT NULL
-        """,
-        user_id=user_id,
-    )
+        for table in TABLES
+    ]
+    return db.all(" UNION ALL ".join(parts), **values)
+
+
+def _is_odd(column: str) -> str:
+    rest = f"SUBSTR({column}, {len(FOLDER) + 1})"
+    return f"""
+        (SUBSTR({column}, 1, {len(FOLDER)}) <> %(folder)s
+         OR SUBSTR({rest}, 1, LENGTH(user_id)) <> user_id
+         OR SUBSTR({rest}, LENGTH(user_id) + 1, 1) <> '/')
+    """
 
 
 def has_images() -> bool:

@@ -288,3 +288,16 @@ def test_a_session_that_ends_meanwhile_shares_nothing(alice, image):
         shares.create_share(session, image, 7)
 
     assert db.value("SELECT COUNT(*) FROM shares") == 0
+
+
+def test_an_image_that_is_deleted_while_it_is_shared_has_no_share(alice, image, monkeypatch):
+    def list_after_the_delete(user_id: int) -> list:
+        alice.open("DELETE", f"/api/v1/images/{image}")
+        return list_shares(user_id)
+
+    list_shares = shares.list_shares
+    monkeypatch.setattr(shares, "list_shares", list_after_the_delete)
+
+    response = share(alice, image)
+
+    assert (response.status_code, response.json["code"]) == (409, "no_image")

@@ -11,6 +11,7 @@ import pytest
 import app as service
 import db
 import migrations
+from accounts import users
 from config import settings as current
 from files import cleanup, storage
 from images import jobs, queue, quota, storage_check, trash, usage
@@ -318,6 +319,78 @@ def test_files_of_an_old_program_count_wherever_they_are(alice, check):
 
     assert check() == GOOD
     assert stored_bytes(alice) == 6
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "generated_images/{id}/a b.png",
+        "/generated_images/{id}/a b.png",
+        "/api/uploads/generated_images/{id}/a%20b.png",
+        "https://old.example/api/uploads/generated_images/{id}/a%20b.png?v=1#x",
+        "/static/a b.png",
+    ],
+)
+@pytest.mark.parametrize("column", ["image_url", "thumbnail_url"])
+def test_a_file_that_a_row_names_in_another_way_is_kept(alice, check, url, column):
+    storage.put(f"generated_images/{alice.id}/a b.png", b"old")
+    make_old(f"generated_images/{alice.id}/a b.png")
+    add(alice, status="completed", **{column: url.format(id=alice.id)})
+
+    assert check("--repair") == GOOD
+    assert [file.name for file in files_of(alice)] == ["a b.png"]
+    assert db.value(f"SELECT COUNT(*) FROM image_generations WHERE {column} IS NOT NULL") == 1
+
+
+@pytest.mark.parametrize("user_id", [2**31 - 1, -5])
+def test_accounts_with_odd_ids_keep_their_files(alice, check, user_id):
+    db.execute("UPDATE users SET id = %s WHERE id = %s", user_id, alice.id)
+    key = f"generated_images/{user_id}/a.png"
+    storage.put(key, b"old")
+    make_old(key)
+    columns = {"user_id": user_id, "prompt_text": "a fox", "status": "completed"}
+    db.insert("image_generations", image_url=storage.url(key), file_bytes=3, **columns)
+    quota.recount_images()
+
+    assert check("--repair") == GOOD and storage.find(key)
+
+
+@pytest.mark.parametrize("url", ["https://images.example/t.png", "/uploads/../../t.png"])
+def test_a_thumbnail_elsewhere_is_not_made_there(alice, check, url):
+    record = made(alice)
+    db.execute("UPDATE image_generations SET thumbnail_url = %s", url)
+    storage.delete(storage.key_of(record["thumbnailUrl"]))
+
+    check("--repair")
+
+    assert db.value("SELECT COUNT(*) FROM pending_deletions") == 0
+    assert len(files_of(alice)) == 1
+
+
+def test_names_that_no_program_of_ours_gives_are_no_crash(alice, check):
+    folder = made(alice) and files_of(alice)[0].parent
+    for name in (b"\xff.png", "a" * 250 + ".png"):
+        path = os.path.join(os.fsencode(folder), os.fsencode(name))
+        open(path, "wb").close()
+        os.utime(path, (1, 1))
+
+    status, lines = check("--repair")
+
+    assert status == 1 and len(lines) == 1 and "aaa.png" in lines[0]
+    assert len(files_of(alice)) == 4
+
+
+def test_an_account_that_is_being_deleted_is_no_finding(alice, bob, check):
+    record = made(alice)
+    for name in ("imageUrl", "thumbnailUrl"):
+        make_old(storage.key_of(record[name]))
+    db.execute("UPDATE users SET is_disabled = 1, deleted_at = 1 WHERE id = %s", alice.id)
+    assert users.delete_portion(alice.id, f"generated_images/{alice.id}/") is False
+    half = check("--repair")
+    while not users.delete_portion(alice.id, f"generated_images/{alice.id}/"):
+        pass
+
+    assert half == check("--repair") == GOOD and len(files_of(alice)) == 2
 
 
 def test_an_empty_folder_is_not_taken_for_lost_images(alice, settings, check, tmp_path):

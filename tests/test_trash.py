@@ -482,3 +482,59 @@ def test_tags_of_what_is_in_the_trash_cannot_be_changed(alice, bin_of_a_week):
 
     assert answer.json["data"] == {"images": []}
     assert tags_of(alice, number) == ["a"]
+
+
+def test_a_restored_image_has_its_tags_as_the_account_spells_them_by_now(alice, bin_of_a_week):
+    first, second, third = add(alice, 3)
+    tag(alice, [first], "Fox", "sea")
+    delete(alice, first)
+    tag(alice, [second], "fox")
+    delete(alice, second)
+    tag(alice, [third], "FOX")
+
+    restore(alice, first, second)
+
+    assert listed(alice) == {"FOX": 3, "sea": 1}
+    assert [tags_of(alice, each) for each in (first, second)] == [["FOX", "sea"], ["FOX"]]
+
+
+def old_rows(person, *keys: str) -> list[int]:
+    """Add rows as a program before the queue did, for files that there are."""
+    for key in keys:
+        storage.put(key, b"old")
+    urls = [storage.url(key) for key in keys]
+    return [add(person, image_url=url, thumbnail_url=url)[0] for url in urls]
+
+
+@pytest.mark.parametrize("days", [0, 7])
+def test_a_file_of_two_rows_goes_with_the_last_of_them(alice, settings, days):
+    settings.TRASH_DAYS = days
+    key = f"generated_images/{alice.id}/a.png"
+    first, second = old_rows(alice, key, key)
+
+    delete(alice, first)
+    assert alice.get(storage.url(key)).status_code == 200
+    delete(alice, second)
+    if days:
+        assert alice.get(storage.url(key)).status_code == 410
+        restore(alice, first)
+        assert alice.get(storage.url(key)).status_code == 200
+        delete(alice, second, "?purge=true")
+        assert storage.find(key)
+        delete(alice, first, "?purge=true")
+
+    assert storage.find(key) is None
+
+
+@pytest.mark.parametrize("days", [0, 7])
+@pytest.mark.parametrize("key", ["generated_images/{bob}/a.png", "avatars/a.png"])
+def test_a_row_that_names_anothers_file_takes_it_from_nobody(alice, bob, settings, days, key):
+    settings.TRASH_DAYS = days
+    key = key.format(bob=bob.id)
+    [row] = old_rows(alice, key)
+
+    delete(alice, row)
+    assert bob.get(storage.url(key)).status_code == 200
+    delete(alice, row, "?purge=true")
+
+    assert storage.find(key)
