@@ -29,5 +29,7 @@ def plain_errors() -> Iterator[None]:
         raise click.ClickException(f"the database is away: {error.__cause__}") from None
     except ApiError as error:
         fail(error)
+    except UnicodeEncodeError:  # bytes of the command line that are no UTF-8
+        raise click.ClickException("the command line is not valid Unicode") from None
     except pymysql.MySQLError as error:
         raise click.ClickException(f"the database refuses: {error.args[-1]}") from None

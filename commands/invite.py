@@ -12,9 +12,8 @@ from accounts import admin, audit, invites
 from accounts.limits import Limits
 from accounts.pages import all_rows
 from accounts.schemas import InviteInput
-from commands.failures import fail, plain_errors
+from commands.failures import plain_errors
 from config import words
-from errors import ApiError
 from images.schemas import MAX_ID
 from validation import parse
 
@@ -71,16 +70,13 @@ def invite_create(
     """Make an invite and show its code, which is kept nowhere."""
     fields = limit_fields(daily, active, models)
     fields |= {"uses": uses, "expiresAt": expires, "limitDays": days, "note": note}
-    try:
-        wanted = parse(InviteInput, fields)
-        invite_id, code = admin.create_invite(audit.command(), wanted)
-    except ApiError as error:
-        fail(error)
+    wanted = parse(InviteInput, fields)
+    invite_id, code = admin.create_invite(audit.command(), wanted)
     click.echo(f"Invite {invite_id}; its code is shown only now:\n{code}")
 
 
 @invite_group.command("list")
-@click.option("--limit", default=50, help="How many, the newest first.")
+@click.option("--limit", default=50, type=click.IntRange(1), help="How many, the newest first.")
 @plain_errors()
 def invite_list(limit: int) -> None:
     """List invites."""

@@ -41,7 +41,7 @@ def jobs_stats() -> None:
 @click.option("--user", type=click.IntRange(1, MAX_ID), help="Only those of the user of this id.")
 @click.option("--model", help="Only those of this model.")
 @click.option("--error", help="Only those that failed with this code.")
-@click.option("--limit", default=20, help="How many, the newest first.")
+@click.option("--limit", default=20, type=click.IntRange(1), help="How many, the newest first.")
 @plain_errors()
 def jobs_list(limit: int, **filters: str | int | None) -> None:
     """List generations in one status."""

@@ -6,9 +6,16 @@ from flask.cli import AppGroup
 from accounts import audit
 from commands.failures import plain_errors
 from images import admin, queue, queue_status, stats
+from validation import parse
+from web.admin_schemas import MAX_DAYS, PauseInput
 
 queue_group = AppGroup("queue", help="Pause the queue or a model; see workers and numbers.")
 model_argument = click.argument("model", required=False)
+
+
+def checked(model: str | None) -> str | None:
+    """Return the model, None for the whole queue: "", of an empty variable, is neither."""
+    return parse(PauseInput, {} if model is None else {"model": model}).model
 
 
 @queue_group.command("status")
@@ -30,7 +37,7 @@ def queue_show() -> None:
 @plain_errors()
 def queue_pause(model: str | None) -> None:
     """Let workers take no job of a model, or none at all; what they are making goes on."""
-    admin.pause(audit.command(), model)
+    admin.pause(audit.command(), checked(model))
     click.echo(f"Paused {model or 'the queue'}")
 
 
@@ -39,7 +46,8 @@ def queue_pause(model: str | None) -> None:
 @plain_errors()
 def queue_resume(model: str | None) -> None:
     """Undo a pause; that of a model and that of the whole queue are two."""
-    admin.resume(audit.command(), model)
+    if not admin.resume(audit.command(), checked(model)):
+        raise click.ClickException(f"{model or 'the queue'} is not paused")
     click.echo(f"Resumed {model or 'the queue'}")
 
 
@@ -54,7 +62,7 @@ def queue_workers() -> None:
 
 
 @queue_group.command("stats")
-@click.option("--days", default=30, type=click.IntRange(1, 366), help="How many, today last.")
+@click.option("--days", default=30, type=click.IntRange(1, MAX_DAYS), help="How many, today last.")
 @plain_errors()
 def queue_stats(days: int) -> None:
     """Show new accounts, images, bytes, and the jobs of each model, day by day."""

@@ -9,9 +9,8 @@ from accounts import admin, audit, limits, passwords, registration, second_facto
 from accounts.pages import all_rows
 from accounts.schemas import AccountLimitsInput, PasswordInput, RegisterInput
 from accounts.users import Account
-from commands.failures import fail, plain_errors
+from commands.failures import plain_errors
 from commands.invite import limit_fields, limit_options, shown_limits, shown_time
-from errors import ApiError
 from images import queue
 from validation import parse
 
@@ -41,11 +40,8 @@ password_option = click.option(
 @plain_errors()
 def user_create(username: str, email: str, password: str) -> None:
     """Add an account."""
-    try:
-        wanted = parse(RegisterInput, {"username": username, "email": email, "password": password})
-        user = registration.register(wanted, actor=audit.command())
-    except ApiError as error:
-        fail(error)
+    wanted = parse(RegisterInput, {"username": username, "email": email, "password": password})
+    user = registration.register(wanted, actor=audit.command())
     click.echo(f"Created account {user['id']}: {username}")
 
 
@@ -69,10 +65,7 @@ def user_list(**filters: str | None) -> None:
 def user_set_password(username: str, password: str) -> None:
     """Set a new password and end every session of the account."""
     user = find_account(username)
-    try:
-        wanted = parse(PasswordInput, {"password": password})
-    except ApiError as error:
-        fail(error)
+    wanted = parse(PasswordInput, {"password": password})
     admin.set_password(audit.command(), user["id"], passwords.hash_password(wanted.password))
     click.echo(f"Changed the password of {user['username']}")
 
@@ -83,10 +76,7 @@ def user_set_password(username: str, password: str) -> None:
 def user_reset_2fa(username: str) -> None:
     """Take away the second factor of somebody who has lost it."""
     user = find_account(username)
-    try:
-        admin.reset_second_factor(audit.command(), user["id"])
-    except ApiError as error:
-        fail(error)
+    admin.reset_second_factor(audit.command(), user["id"])
     click.echo(f"Took away the second factor of {user['username']}")
 
 
@@ -107,10 +97,7 @@ def user_renew_secrets() -> None:
 def user_reset_code(username: str) -> None:
     """Make a code for a new password, good once and for 30 minutes; the one before is void."""
     user = find_account(username)
-    try:
-        click.echo(admin.make_reset_code(audit.command(), user["id"]))
-    except ApiError as error:
-        fail(error)
+    click.echo(admin.make_reset_code(audit.command(), user["id"]))
 
 
 @user_group.command("disable")

@@ -11,6 +11,7 @@ from accounts.audit import Actor, Target
 from accounts.pages import Page, page_of
 from config import settings
 from errors import ApiError
+from files import withheld
 from images import UNFINISHED, history, parameters, queue, quota
 from images.queue import Job
 
@@ -137,17 +138,19 @@ def pause(actor: Actor, model: str | None) -> None:
     switch(actor, "queue.pause", queue.pause, model)
 
 
-def resume(actor: Actor, model: str | None) -> None:
-    """Undo a pause; that of a model and that of the whole queue are two."""
-    switch(actor, "queue.resume", queue.resume, model)
+def resume(actor: Actor, model: str | None) -> bool:
+    """Undo a pause; that of a model and that of the whole queue are two. Tells if there was one."""
+    return switch(actor, "queue.resume", queue.resume, model)
 
 
-def switch(actor: Actor, action: str, change: Callable[[str], bool], model: str | None) -> None:
+def switch(actor: Actor, action: str, change: Callable[[str], bool], model: str | None) -> bool:
     is_paused = action == "queue.pause"
     target = Target("model", None, model) if model else Target("queue")
     with db.transaction():
-        if change(model or ""):
+        is_new = change(model or "")
+        if is_new:
             audit.record(actor, action, target, {"paused": not is_paused}, {"paused": is_paused})
+    return is_new
 
 
 # -- Images -------------------------------------------------------------------------------------
@@ -187,4 +190,6 @@ def look_at_file(actor: Actor, user_id: int, filename: str) -> None:
     """Note that a file of an account is about to be seen. Raises ApiError as above."""
     check_may_look()
     user = admin.get_user(user_id)
+    if withheld.is_withheld(f"generated_images/{user_id}/{filename}"):
+        raise ApiError("image_deleted")
     audit.record(actor, "image.file", admin.target(user), None, {"file": filename})

@@ -195,6 +195,39 @@ def test_a_name_nobody_has_is_said_plainly(flask):
     assert result.exit_code == 1 and "there is no account named nobody" in result.output
 
 
+NOT_UNICODE = "\udcff"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("user", "disable", NOT_UNICODE),
+        ("user", "list", "--q", NOT_UNICODE),
+        ("jobs", "list", "--model", NOT_UNICODE),
+        ("jobs", "list", "--error", NOT_UNICODE),
+        ("queue", "pause", NOT_UNICODE),
+        ("queue", "resume", NOT_UNICODE),
+        ("queue", "pause", ""),
+        ("queue", "resume", ""),
+        ("queue", "resume", "nothing"),
+        ("audit", "list", "--actor", NOT_UNICODE),
+        ("invite", "create", "--note", NOT_UNICODE),
+    ],
+)
+def test_wrong_words_are_said_in_one_line(flask, words):
+    result = flask(*words)
+
+    assert (result.exit_code, result.output.count("\n")) == (1, 1), result.exception
+    assert queue.list_paused() == {}
+
+
+@pytest.mark.parametrize("group", ["jobs", "invite"])
+def test_a_list_has_a_length(flask, group):
+    result = flask(group, "list", "--limit", "-1")
+
+    assert result.exit_code == 2 and "not in the range" in result.output
+
+
 def test_a_missing_grant_is_one_line(mariadb, settings):
     mariadb.run(
         "CREATE DATABASE IF NOT EXISTS bare",
