@@ -154,12 +154,17 @@ def remove_all(ids: list[int]) -> None:
 
 
 def delete_orphans() -> None:
-    """Delete the tags of generations that a process of the release before deleted."""
-    db.execute(
-        """
-        DELETE FROM image_tags
-         WHERE NOT EXISTS (SELECT 1
-                             FROM image_generations AS g
-                            WHERE g.id = image_tags.generation_id)
-        """
-    )
+    """Delete the tags of generations that a process of the release before deleted.
+
+    They are found by a statement of its own, which sees a generation that is being restored
+    together with its tags, or neither.
+    """
+    sql = """
+           SELECT t.id
+             FROM image_tags AS t
+        LEFT JOIN image_generations AS g ON g.id = t.generation_id
+            WHERE g.id IS NULL
+            LIMIT 1000
+    """
+    while ids := [row["id"] for row in db.all(sql)]:
+        db.execute(f"DELETE FROM image_tags WHERE id IN ({db.placeholders(ids)})", *ids)

@@ -84,6 +84,7 @@ def upgrade() -> list[str]:
     users.fill_keys()
     if is_upgrading:
         quota.recount_images()
+        users.delete_orphans()
         tags.delete_orphans()
         with suppress(storage.Unavailable):  # the next start goes on
             usage.fill_sizes()
