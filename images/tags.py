@@ -151,20 +151,3 @@ def enter(row: db.Row, tags: Tags) -> None:
 def remove_all(ids: list[int]) -> None:
     """Remove generations from the table, which leave the history; their rows keep their tags."""
     db.execute(f"DELETE FROM image_tags WHERE generation_id IN ({db.placeholders(ids)})", *ids)
-
-
-def delete_orphans() -> None:
-    """Delete the tags of generations that a process of the release before deleted.
-
-    They are found by a statement of its own, which sees a generation that is being restored
-    together with its tags, or neither.
-    """
-    sql = """
-           SELECT t.id
-             FROM image_tags AS t
-        LEFT JOIN image_generations AS g ON g.id = t.generation_id
-            WHERE g.id IS NULL
-            LIMIT 1000
-    """
-    while ids := [row["id"] for row in db.all(sql)]:
-        db.execute(f"DELETE FROM image_tags WHERE id IN ({db.placeholders(ids)})", *ids)

@@ -12,7 +12,7 @@ import migrations
 import pool
 from accounts import users
 from config import settings as config
-from images import jobs, tags
+from images import jobs, tags, trash
 from tests.conftest import Person, form
 from tests.servers import ROOT, clean_environment
 
@@ -391,14 +391,24 @@ def test_what_the_release_before_leaves_of_a_deleted_account_goes_at_the_next_st
     assert left == ["sessions"] and bob.get("/api/auth/profile").status_code == 200
 
 
-def test_tags_of_images_that_the_release_before_deleted_go_at_the_next_start(alice):
-    gone, kept = (alice.generate().json["data"]["id"] for _ in range(2))
-    alice.post("/api/v1/images/tags", json={"ids": [gone, kept], "add": ["sea"]})
+def test_tags_and_shares_of_images_that_the_release_before_deleted_go_at_the_next_start(
+    alice, settings
+):
+    settings.TRASH_DAYS = 7
+    gone, kept, trashed = (alice.generate().json["data"]["id"] for _ in range(3))
+    alice.post("/api/v1/images/tags", json={"ids": [gone, kept, trashed], "add": ["sea"]})
+    for number in (gone, kept, trashed):
+        alice.post(f"/api/v1/images/{number}/share", json={})
+    alice.open("DELETE", f"/api/v1/images/{trashed}")
     db.execute("DELETE FROM image_generations WHERE id = %s", gone)
 
     migrations.upgrade()
 
-    assert db.all("SELECT generation_id FROM image_tags") == [{"generation_id": kept}]
+    found = [
+        [row["generation_id"] for row in db.all(f"SELECT generation_id FROM {table} ORDER BY id")]
+        for table in ("image_tags", "shares")
+    ]
+    assert found == [[kept], [kept, trashed]]
 
 
 def test_tags_of_an_image_that_is_being_restored_stay(alice):
@@ -408,7 +418,7 @@ def test_tags_of_an_image_that_is_being_restored_stay(alice):
         tags.enter({**image, "id": number}, {"sea": "sea"})
 
         # It does not wait for that transaction: of what it saw then, it would have seen one half.
-        thread.submit(tags.delete_orphans).result()
+        thread.submit(trash.delete_orphans).result()
 
     assert alice.history("?tag=sea")["pagination"]["total"] == 1
 
