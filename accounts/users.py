@@ -21,10 +21,8 @@ from accounts.names import (
 from accounts.tokens import Session
 from files import cleanup
 
-TABLES_OF_USERS = (
-    "image_generations",
-    "idempotency_keys",
-    "deleted_generations",
+# A process of the release before deletes none of these with an account.
+NEW_TABLES = (
     "sessions",
     "api_keys",
     "invite_uses",
@@ -37,6 +35,12 @@ TABLES_OF_USERS = (
     "identities",
     "codes",
     "mails",
+)
+TABLES_OF_USERS = (
+    "image_generations",
+    "idempotency_keys",
+    "deleted_generations",
+    *NEW_TABLES,
 )
 
 
@@ -301,6 +305,21 @@ def delete_portion(user_id: int, folder: str) -> bool:
         cleanup.schedule_deletion([folder], after_seconds=0)
         db.execute("DELETE FROM users WHERE id = %s", user_id)
     return True
+
+
+def delete_orphans() -> None:
+    """Delete what is left of accounts that a process of the release before deleted."""
+    for table in NEW_TABLES:
+        # An account is seen before anything of it is: they come in one transaction, or later.
+        sql = f"""
+            SELECT DISTINCT t.user_id
+              FROM {table} AS t
+             WHERE t.user_id IS NOT NULL
+               AND NOT EXISTS (SELECT 1 FROM users AS u WHERE u.id = t.user_id)
+        """
+        for row in db.all(sql):
+            while db.delete_some(table, row["user_id"], PORTION):
+                pass
 
 
 # -- Keys of accounts that have none: those of a database made by hand --------------------------

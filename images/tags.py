@@ -168,15 +168,3 @@ def enter_again(user_id: int, rows: list[db.Row]) -> None:
 def remove_all(ids: list[int]) -> None:
     """Remove generations from the table, which leave the history; their rows keep their tags."""
     db.execute(f"DELETE FROM image_tags WHERE generation_id IN ({db.placeholders(ids)})", *ids)
-
-
-def delete_orphans() -> None:
-    """Delete the tags of generations that a process of the release before deleted."""
-    db.execute(
-        """
-        DELETE FROM image_tags
-         WHERE NOT EXISTS (SELECT 1
-                             FROM image_generations AS g
-                            WHERE g.id = image_tags.generation_id)
-        """
-    )

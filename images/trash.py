@@ -155,6 +155,25 @@ def _copy_to_trash(user_id: int, ids: list[int]) -> None:
     )
 
 
+def delete_orphans() -> None:
+    """Delete tags and shares of generations that a process of the release before deleted.
+
+    They are found by a statement of their own, which sees a generation that is being restored
+    together with its tags, or neither.
+    """
+    for table in ("image_tags", "shares"):
+        sql = f"""
+               SELECT t.id
+                 FROM {table} AS t
+            LEFT JOIN image_generations AS g ON g.id = t.generation_id
+            LEFT JOIN trashed_generations AS d ON d.id = t.generation_id
+                WHERE g.id IS NULL AND d.id IS NULL
+                LIMIT 1000
+        """
+        while ids := [row["id"] for row in db.all(sql)]:
+            db.execute(f"DELETE FROM {table} WHERE id IN ({db.placeholders(ids)})", *ids)
+
+
 # -- In the trash -------------------------------------------------------------------------------
 
 

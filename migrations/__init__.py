@@ -20,7 +20,7 @@ from pymysql.constants import ER
 from accounts import users
 from config import settings
 from files import storage
-from images import history, quota, tags, usage
+from images import history, quota, trash, usage
 from pool import Connection, Duplicate, connect
 
 FOLDER = Path(__file__).parent
@@ -84,7 +84,8 @@ def upgrade() -> list[str]:
     users.fill_keys()
     if is_upgrading:
         quota.recount_images()
-        tags.delete_orphans()
+        users.delete_orphans()
+        trash.delete_orphans()
         with suppress(storage.Unavailable):  # the next start goes on
             usage.fill_sizes()
     if is_filling:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from werkzeug.security import generate_password_hash
@@ -11,7 +12,7 @@ import migrations
 import pool
 from accounts import users
 from config import settings as config
-from images import jobs
+from images import jobs, tags, trash
 from tests.conftest import Person, form
 from tests.servers import ROOT, clean_environment
 
@@ -343,6 +344,83 @@ def test_a_counter_is_not_counted_anew_long_after_the_upgrade(before_names):
     migrations.upgrade()
 
     assert db.value("SELECT image_count FROM users") == 77
+
+
+# -- From the release before sessions, tags, trash and keys ----------------------------------------
+
+
+@pytest.fixture
+def used(alice):
+    """An account with something in each of the new tables."""
+    first, second = (alice.generate().json["data"]["id"] for _ in range(2))
+    alice.post("/api/v1/images/tags", json={"ids": [first, second], "add": ["sea"]})
+    for table in users.NEW_TABLES:
+        copy_user_id(table, alice.id)
+    return alice
+
+
+def copy_user_id(table: str, user_id: int) -> None:
+    """Insert a row of a user, with a value in each column that must have one."""
+    connection = pool.connect()
+    if config.uses_mysql:
+        sql = f"SHOW COLUMNS FROM {table}"
+        columns = {
+            row["Field"]: row["Type"]
+            for row in connection.run(sql).rows
+            if row["Null"] == "NO" and row["Default"] is None and not row["Extra"]
+        }
+    else:
+        columns = {
+            row["name"]: row["type"]
+            for row in connection.run(f"PRAGMA table_info({table})").rows
+            if (row["notnull"] and row["dflt_value"] is None) or row["name"] == "user_id"
+        }
+    connection.close()
+    row = {name: 9999 if "int" in kind.lower() else "x" for name, kind in columns.items()}
+    db.insert(table, **{**row, "user_id": user_id})
+
+
+def test_what_the_release_before_leaves_of_a_deleted_account_goes_at_the_next_start(used, bob):
+    for table in ("image_generations", "idempotency_keys", "deleted_generations"):
+        db.execute(f"DELETE FROM {table} WHERE user_id = %s", used.id)
+    db.execute("DELETE FROM users WHERE id = %s", used.id)
+
+    migrations.upgrade()
+
+    left = [table for table in users.NEW_TABLES if db.all(f"SELECT user_id FROM {table}")]
+    assert left == ["sessions"] and bob.get("/api/auth/profile").status_code == 200
+
+
+def test_tags_and_shares_of_images_that_the_release_before_deleted_go_at_the_next_start(
+    alice, settings
+):
+    settings.TRASH_DAYS = 7
+    gone, kept, trashed = (alice.generate().json["data"]["id"] for _ in range(3))
+    alice.post("/api/v1/images/tags", json={"ids": [gone, kept, trashed], "add": ["sea"]})
+    for number in (gone, kept, trashed):
+        alice.post(f"/api/v1/images/{number}/share", json={})
+    alice.open("DELETE", f"/api/v1/images/{trashed}")
+    db.execute("DELETE FROM image_generations WHERE id = %s", gone)
+
+    migrations.upgrade()
+
+    found = [
+        [row["generation_id"] for row in db.all(f"SELECT generation_id FROM {table} ORDER BY id")]
+        for table in ("image_tags", "shares")
+    ]
+    assert found == [[kept], [kept, trashed]]
+
+
+def test_tags_of_an_image_that_is_being_restored_stay(alice):
+    with ThreadPoolExecutor(1) as thread, db.transaction():
+        image = {"user_id": alice.id, "created_at": "2026-01-01 00:00:00"}
+        number = db.insert("image_generations", prompt_text="a fox", status="completed", **image)
+        tags.enter({**image, "id": number}, {"sea": "sea"})
+
+        # It does not wait for that transaction: of what it saw then, it would have seen one half.
+        thread.submit(trash.delete_orphans).result()
+
+    assert alice.history("?tag=sea")["pagination"]["total"] == 1
 
 
 # -- Names and text ------------------------------------------------------------------------------
