@@ -8,6 +8,7 @@ of log-ins nor one of pictures exhausts memory, keeps light requests waiting, or
 import os
 import random
 import threading
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -52,10 +53,11 @@ class Pool:
 
     `cores` and `slots` are shares: of the processors, and of the threads that answer requests.
     Where the processes of this machine are more than their cores, they take turns at those, too.
+    With `rest`, what waits leaves a core to others for so much of the time that it has it.
     """
 
-    def __init__(self, name: str, cores: float, slots: float):
-        self.name, self.cores, self.slots = name, cores, slots
+    def __init__(self, name: str, cores: float, slots: float, rest: float = 0):
+        self.name, self.cores, self.slots, self.rest = name, cores, slots, rest
         self.lock = threading.Lock()
         self.waiting: OrderedDict[str, deque[Piece]] = OrderedDict()
         self.count = 0  # of those waiting and at work
@@ -130,7 +132,10 @@ class Pool:
         with ExitStack() as stack:
             with suppress(OSError):  # of a full disk; the work says so itself if it needs one
                 self._take_core(stack)
+            started = time.monotonic()
             self._run(self._next())
+            if self.waiting:
+                time.sleep((time.monotonic() - started) * self.rest)
 
     def _take_core(self, stack: ExitStack) -> None:
         """Wait for a core of this machine and hold it until the stack is closed.
@@ -171,6 +176,6 @@ def _be_nice() -> None:
 
 # An eighth of the request threads never waits here.
 passwords = Pool("passwords", cores=1, slots=1 / 2)
-pictures = Pool("pictures", cores=1 / 2, slots=1 / 4)
+pictures = Pool("pictures", cores=1 / 2, slots=1 / 4, rest=1)
 # On SQLite they take a core here; elsewhere they keep the database server as busy.
-searches = Pool("searches", cores=1 / 2, slots=1 / 8)
+searches = Pool("searches", cores=1 / 2, slots=1 / 8, rest=1)

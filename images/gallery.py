@@ -41,7 +41,6 @@ def generate_test(
     and request again return the first record, as soon as it is finished. Raises heavy.Busy and
     storage.Unavailable before anything is written, and as submit() does.
     """
-    storage.check()
     blocklist.check(wanted.prompt)
     rows = _test_rows(wanted)
     queue_status.refuse_paused(rows[0]["model"])
@@ -64,6 +63,7 @@ def _test_rows(wanted: GenerateTestInput) -> list[db.Row]:
 
 
 def _make_now(session: Session, rows: list[db.Row], used_key: UsedKey | None) -> Generation:
+    storage.check()
     submitted = submit_rows(session, rows, used_key, hold_seconds=jobs.LEASE_SECONDS)
     if not submitted:  # deleted since the first request with this key
         raise ApiError("image_deleted")

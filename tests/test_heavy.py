@@ -2,6 +2,7 @@
 
 import io
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -200,3 +201,17 @@ def test_accounts_and_networks_take_turns(client, alice, monkeypatch):
         ("passwords", "127.0.0.1"),
         ("pictures", str(alice.id)),
     ]
+
+
+def test_a_core_rests_while_others_wait(pool, crowd, monkeypatch):
+    rests = []
+    clock = SimpleNamespace(sleep=rests.append, monotonic=iter(range(100)).__next__)
+    monkeypatch.setattr(heavy, "time", clock)
+    pool.rest = 2
+
+    crowd.add("alice")
+    crowd.add("bob")
+    crowd.end()
+
+    # As long as alice's piece took, twice; after bob's nobody waits.
+    assert rests == [2]
