@@ -203,15 +203,17 @@ def test_accounts_and_networks_take_turns(client, alice, monkeypatch):
     ]
 
 
-def test_a_core_rests_while_others_wait(pool, crowd, monkeypatch):
+def test_a_core_rests_while_others_wait(pool, monkeypatch):
     rests = []
     clock = SimpleNamespace(sleep=rests.append, monotonic=iter(range(100)).__next__)
     monkeypatch.setattr(heavy, "time", clock)
     pool.rest = 2
+    crowd = Crowd(pool)
 
     crowd.add("alice")
     crowd.add("bob")
     crowd.end()
+    pool.executor.shutdown()
 
     # As long as alice's piece took, twice; after bob's nobody waits.
     assert rests == [2]
