@@ -8,7 +8,7 @@ import db
 import heavy
 from accounts import passwords, second_factor, sessions, tokens, users
 from accounts.names import identity_key
-from accounts.rate_limits import RateLimit, network
+from accounts.rate_limits import RateLimit, is_known, network, network_hash
 from accounts.schemas import LoginInput, NewPasswordInput
 from accounts.tokens import Session
 from accounts.users import Account
@@ -81,14 +81,13 @@ def login_limit(username: str, address: str) -> RateLimit:
     Those from all networks together count too, for guesses from many, but not against a network
     that the account logged in from lately.
     """
-    account = f"login:{account_hash(username)}"
-    from_here = network(address)
-    here = f"{account}:{hashlib.sha256(from_here.encode()).hexdigest()[:32]}"
+    account = account_counter(username)
+    here = f"{account}:{network_hash(address)}"
     return RateLimit(
         {
             here: settings.LOGIN_FAILURES_PER_ACCOUNT,
             account: settings.LOGIN_FAILURES_PER_ACCOUNT * FACTOR_OF_ALL_NETWORKS,
-            f"login:{from_here}": settings.LOGIN_FAILURES_PER_ADDRESS,
+            f"login:{network(address)}": settings.LOGIN_FAILURES_PER_ADDRESS,
         },
         settings.LOGIN_WINDOW_SECONDS,
         "too_many_attempts",
@@ -104,6 +103,16 @@ def confirm_limit(username: str, address: str) -> RateLimit:
     counters = {**limit.counters, everywhere: limit.counters[limit.everywhere]}
     del counters[limit.everywhere]
     return limit._replace(counters=counters, everywhere=everywhere)
+
+
+def account_counter(username: str) -> str:
+    """Return the name of an account's counter, with which those of its networks begin."""
+    return f"login:{account_hash(username)}"
+
+
+def has_logged_in_from(username: str, its_hash: str) -> bool:
+    """Tell if the account has logged in lately from the network that has this hash."""
+    return is_known(f"{account_counter(username)}:{its_hash}")
 
 
 def account_hash(username: str) -> str:

@@ -6,7 +6,7 @@ from email.policy import SMTP
 from email.utils import formatdate, make_msgid
 
 import messages
-from accounts import codes, users
+from accounts import codes, recovery, users
 from accounts.mails import Mail
 from accounts.names import email_key, read_email
 from config import settings
@@ -60,7 +60,7 @@ def with_link(code: str, page: str) -> dict[str, str]:
 
 def write(mail: Mail) -> EmailMessage | None:
     """Return the message, or None if nobody is to get it. Raises ValueError for a bad address."""
-    content = KINDS[mail["kind"]](mail)
+    content = KINDS[mail["kind"]](mail) if recovery.may_send(mail) else None
     return message(*content, mail["language"]) if content else None
 
 

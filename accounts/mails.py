@@ -19,7 +19,10 @@ MAX_AGE_SECONDS = 3600
 
 
 class Mail(TypedDict):
-    """A row of mails. `user_id` and `token_version` are None where only the email is known."""
+    """A row of mails. `user_id` and `token_version` are None where only the email is known.
+
+    The hash is that of the network that asked for it, "" if nobody did.
+    """
 
     id: int
     kind: str
@@ -27,6 +30,7 @@ class Mail(TypedDict):
     token_version: int | None
     email: str
     language: str
+    network_hash: str
 
 
 def add(
@@ -35,17 +39,20 @@ def add(
     language: str,
     user_id: int | None = None,
     token_version: int | None = None,
+    asked_from: str = "",
 ) -> None:
     db.execute(
         """
-        INSERT INTO mails (kind, user_id, token_version, email, language, created_at, due_at)
-        VALUES (%s, %s, %s, %s, %s, UNIX_TIMESTAMP(), UNIX_TIMESTAMP())
+        INSERT INTO mails
+               (kind, user_id, token_version, email, language, network_hash, created_at, due_at)
+        VALUES (%s, %s, %s, %s, %s, %s, UNIX_TIMESTAMP(), UNIX_TIMESTAMP())
         """,
         kind,
         user_id,
         token_version,
         email,
         language,
+        asked_from,
     )
 
 
@@ -56,7 +63,7 @@ def is_any_due() -> bool:
 def claim() -> Mail | None:
     """Return the next mail that is due, and put its next try off; None if there is none."""
     sql = """
-          SELECT id, kind, user_id, token_version, email, language, due_at
+          SELECT id, kind, user_id, token_version, email, language, network_hash, due_at
             FROM mails
            WHERE due_at <= UNIX_TIMESTAMP() AND created_at > UNIX_TIMESTAMP() - %s
         ORDER BY due_at, id

@@ -4,6 +4,7 @@ A counter whose end is further away than its window was written while the databa
 wrong: it counts as one that has run out. What is left is noted for the answer of the request.
 """
 
+import hashlib
 import ipaddress
 import re
 from contextvars import ContextVar
@@ -179,6 +180,12 @@ def uploads_of(user_id: int) -> RateLimit:
     return uploads(f"user {user_id}:", settings.UPLOADS_PER_ACCOUNT)
 
 
+def is_known(name: str) -> bool:
+    """Tell if the counter of a network was refunded lately, see RateLimit."""
+    sql = "SELECT 1 AS found FROM rate_limits WHERE name = %s AND known_until > UNIX_TIMESTAMP()"
+    return db.one(sql, name) is not None
+
+
 def delete_expired() -> int:
     """Delete the counters that have run out; a new hit starts from nothing either way."""
     deleted = db.execute(
@@ -210,6 +217,11 @@ def network(address: str) -> str:
     if parsed.version == 4:
         return str(parsed)
     return str(ipaddress.ip_network((parsed, 64), strict=False))
+
+
+def network_hash(address: str) -> str:
+    """Return what stands for the network of an address where several counters have one each."""
+    return hashlib.sha256(network(address).encode()).hexdigest()[:32]
 
 
 @lru_cache(maxsize=1024)

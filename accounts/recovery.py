@@ -6,9 +6,15 @@ Nothing here tells whether an address has an account: a request for mail reads n
 import db
 import heavy
 from accounts import codes, mails, passwords, rate_limits, users
-from accounts.login import FACTOR_OF_ALL_NETWORKS, account_hash
+from accounts.login import (
+    FACTOR_OF_ALL_NETWORKS,
+    account_counter,
+    account_hash,
+    has_logged_in_from,
+)
+from accounts.mails import Mail
 from accounts.names import email_key
-from accounts.rate_limits import RateLimit, network
+from accounts.rate_limits import RateLimit, network, network_hash
 from accounts.schemas import ResetInput
 from config import settings
 from errors import ApiError
@@ -31,7 +37,7 @@ def request_code(kind: str, email: str, address: str, language: str) -> None:
     if not settings.SMTP_URL:
         raise ApiError("mail_not_offered")
     mail_limit(email, address).hit()
-    mails.add(kind, email_key(email), language)
+    mails.add(kind, email_key(email), language, asked_from=network_hash(address))
 
 
 def request_change(
@@ -43,19 +49,41 @@ def request_change(
     mail. Ending the account's sessions ends this request, too. Raises ApiError as request_code().
     """
     mail_limit(email, address).hit()
-    mails.add("change", email, language, user_id, token_version)
+    mails.add("change", email, language, user_id, token_version, network_hash(address))
 
 
 def mail_limit(email: str, address: str) -> RateLimit:
-    """Count mail for each address from each network first: nobody can shut others out."""
+    """Count mail that one network asks for: nobody can shut others out."""
     here = network(address)
-    account = f"mail:{account_hash(email_key(email))}"
     counters = {
-        f"{account}:{here}": settings.CODES_PER_ACCOUNT,
-        account: settings.CODES_PER_ACCOUNT * FACTOR_OF_ALL_NETWORKS,
+        f"{mail_counter(email)}:{here}": settings.CODES_PER_ACCOUNT,
         f"mail:{here}": settings.CODES_PER_ADDRESS,
     }
     return RateLimit(counters, WINDOW_SECONDS, "too_many_codes")
+
+
+def mail_counter(email: str) -> str:
+    return f"mail:{account_hash(email_key(email))}"
+
+
+def may_send(mail: Mail) -> bool:
+    """Tell if an address may get one more of the mails that all networks together ask for.
+
+    Those that its account logged in from lately always may: strangers can neither fill a mailbox
+    without end, nor keep its owner from a code.
+    """
+    if not mail["network_hash"]:
+        return True
+    user = users.get_user(mail["user_id"]) if mail["user_id"] else None
+    user = user or users.get_user_by_email(mail["email"])
+    if user and has_logged_in_from(user["username"], mail["network_hash"]):
+        return True
+    most = settings.CODES_PER_ACCOUNT * FACTOR_OF_ALL_NETWORKS
+    try:
+        RateLimit({mail_counter(mail["email"]): most}, WINDOW_SECONDS, "too_many_codes").hit()
+    except ApiError:
+        return False
+    return True
 
 
 def try_limit(address: str) -> RateLimit:
@@ -84,7 +112,7 @@ def reset_password(wanted: ResetInput, address: str) -> None:
             users.set_email(found["user_id"], found["email"])
     limit.refund()
     # Whoever forgot a password has failed to log in before.
-    rate_limits.clear_named(f"login:{account_hash(found['username'])}")
+    rate_limits.clear_named(account_counter(found["username"]))
 
 
 def confirm_email(code: str, address: str, language: str) -> None:

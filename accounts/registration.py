@@ -8,7 +8,7 @@ import db
 import heavy
 from accounts import audit, identities, invites, mails, passwords, rate_limits, users
 from accounts.audit import Actor, Target
-from accounts.login import account_hash
+from accounts.login import account_counter
 from accounts.names import email_key, identity_key
 from accounts.rate_limits import RateLimit, network
 from accounts.schemas import RegisterInput
@@ -186,7 +186,7 @@ def delete_account(
         keys = [storage.key_of(before["avatar_url"])] if before["avatar_url"] else []
         cleanup.schedule_deletion(keys, after_seconds=0)
         mails.delete_to(before["email"], email_key(before["email"]))
-        rate_limits.delete_named(f"login:{account_hash(before['username'])}")
+        rate_limits.delete_named(account_counter(before["username"]))
         rate_limits.delete_named(f"2fa:{user['id']}:")
         rate_limits.delete_named(f"upload:user {user['id']}:")
     cleanup.delete_files(keys)

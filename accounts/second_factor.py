@@ -17,7 +17,7 @@ from pyotp.exceptions import OTPVerificationError
 
 import db
 from accounts import sealing, sessions
-from accounts.rate_limits import RateLimit, network
+from accounts.rate_limits import RateLimit, network_hash
 from accounts.tokens import Session
 from accounts.users import Account
 from config import settings
@@ -203,7 +203,7 @@ def refuse_admin_without(account: Account | db.Row) -> None:
 
 def code_limit(user_id: int, address: str) -> RateLimit:
     everywhere = f"2fa:{user_id}:"
-    here = everywhere + hashlib.sha256(network(address).encode()).hexdigest()[:32]
+    here = everywhere + network_hash(address)
     most = settings.LOGIN_FAILURES_PER_ACCOUNT
     return RateLimit(
         {here: most, everywhere: most * FACTOR_OF_ALL_NETWORKS},

@@ -3,7 +3,9 @@
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
+import pymysql
 import pytest
 from werkzeug.security import generate_password_hash
 
@@ -139,7 +141,8 @@ def test_an_upgrade_killed_at_any_statement_is_resumed(published):
     connection = pool.connect()
     for path in migrations.files():
         # As if killed after the first statement of each file, and the lock left behind.
-        connection.run(migrations.statements(path)[0])
+        with suppress(pymysql.ProgrammingError):  # its table is made by a second one
+            connection.run(migrations.statements(path)[0])
     migrations.create_own_tables(connection)
     connection.run("INSERT INTO schema_lock VALUES (1, 'killed', UNIX_TIMESTAMP() - 3600)")
     connection.close()

@@ -311,6 +311,25 @@ def test_requests_from_one_address_are_limited(alice, inbox, settings):
     assert statuses(*answers) == [200, 200, 429]
 
 
+def test_strangers_neither_fill_a_mailbox_nor_keep_its_owner_from_a_code(alice, inbox, settings):
+    settings.CODES_PER_ACCOUNT = 1
+
+    def ask_from(number: int, person=alice):
+        return ask(person, environ_base={"REMOTE_ADDR": f"10.0.0.{number}"})
+
+    answers = [ask_from(number) for number in range(14)]
+    for _ in range(2):
+        mailer.send_due()
+    number = len(inbox.messages)
+    answers.append(ask(alice))
+    code = last_code(inbox)
+
+    assert {(one.status_code, one.text) for one in answers} == {(200, answers[0].text)}
+    assert (number, len(inbox.messages)) == (10, 11)
+    assert db.all("SELECT * FROM mails") == []
+    assert reset(alice, code).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("accepted", "subject", "word"),
     [("en", "Reset your password", "Somebody asked"), ("zh-CN", "重置密码", "有人请求")],
