@@ -117,19 +117,21 @@ def revoke(user_id: int, key_id: str) -> bool:
 
 # -- Images a day of one key --------------------------------------------------------------------
 
-HAS_ROOM = """EXISTS
+# Tomorrow has begun for the key when another process, whose clock is ahead, says so: see
+# quota.current_day().
+USED = "CASE WHEN quota_day IN (%(today)s, %(today)s + 1) THEN quota_used ELSE 0 END"
+HAS_ROOM = f"""EXISTS
         (SELECT 1
            FROM api_keys AS k
           WHERE k.id = %(session_id)s
             AND (k.daily_images IS NULL
-                 OR %(number)s + CASE k.quota_day WHEN %(today)s THEN k.quota_used
-                                                  ELSE 0 END <= k.daily_images))
+                 OR %(number)s + {USED.replace("quota_", "k.quota_")} <= k.daily_images))
 """
 # After the statement that reserves images of the account; only if that did.
-COUNT = """
+COUNT = f"""
     UPDATE api_keys
-       SET quota_used = %(number)s + CASE quota_day WHEN %(today)s THEN quota_used ELSE 0 END,
-           quota_day = %(today)s
+       SET quota_used = %(number)s + {USED},
+           quota_day = CASE quota_day WHEN %(today)s + 1 THEN quota_day ELSE %(today)s END
      WHERE id = %(session_id)s AND ROW_COUNT() = 1
 """
 

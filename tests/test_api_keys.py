@@ -255,6 +255,44 @@ def test_the_count_of_a_key_begins_anew_each_day(alice):
     assert submit(job).status_code == 202
 
 
+def test_a_process_whose_clock_is_behind_begins_no_day_anew(alice):
+    job = program(alice, dailyImages=1)
+    submit(job)
+    db.execute("UPDATE api_keys SET quota_day = quota_day + 1")
+
+    assert submit(job).json["code"] == "key_quota_spent"
+
+
+def test_a_key_is_given_back_what_the_account_is(alice):
+    """Deleted before it was made, failed and put back, and canceled on a later day."""
+    job = program(alice)
+
+    def new() -> int:
+        return submit(job).json["data"]["records"][0]["id"]
+
+    def counts() -> list[int]:
+        keys = db.value("SELECT quota_used FROM api_keys")
+        return [keys, db.value("SELECT quota_used FROM users")]
+
+    alice.open("DELETE", f"/api/v1/images/{new()}")
+    assert counts() == [0, 0]
+    job.post(f"/api/v1/images/{new()}/retry")
+    alice.post(f"/api/v1/images/{new()}/retry")
+    assert counts() == [3, 4]
+    failed = new()
+    db.execute(
+        "UPDATE image_generations SET status = 'processing', claim = 'c' WHERE id = %s", failed
+    )
+    queue.fail({"id": failed, "user_id": alice.id, "claim": "c"}, "engine_error", "x")
+    assert counts() == [3, 4]
+    queue.requeue({"id": failed, "user_id": alice.id, "status": "failed"})
+    assert counts() == [4, 5]
+    old = new()
+    db.execute("UPDATE image_generations SET quota_day = quota_day - 1 WHERE id = %s", old)
+    alice.post(f"/api/v1/images/{old}/cancel")
+    assert counts() == [5, 6]
+
+
 def test_the_accounts_quota_holds_for_keys(alice, settings):
     settings.DAILY_IMAGES = 1
     job = program(alice, dailyImages=5)
