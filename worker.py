@@ -6,7 +6,8 @@ Three kinds of threads:
   sweeps. An engine hears of it the next time it reports progress;
 - one thread for each model probes its engine: the jobs of one that is unavailable wait in the
 queue;
-- with SMTP_URL, one thread sends mail, which a hanging server may keep for as long as it likes.
+- with SMTP_URL, one thread sends mail, which a hanging server may keep for as long as it likes;
+- after an upgrade, one thread measures older images, and ends.
 """
 
 import json
@@ -25,6 +26,7 @@ import config
 import db
 import engines
 import logs
+import migrations
 from config import settings
 from engines import catalog
 from images import COMPLETED, jobs, queue
@@ -126,6 +128,7 @@ class Worker:
         loops += [probe.loop for probe in self.probes.values()]
         if settings.SMTP_URL:
             loops.append(mail_loop)
+        loops.append(fill_sizes)
         for loop in loops:
             threading.Thread(target=loop, daemon=True).start()
         while not self.is_stopping:
@@ -240,6 +243,10 @@ def mail_loop() -> None:
     while True:
         log_errors(mailer.send_due)
         time.sleep(MAIL_SECONDS)
+
+
+def fill_sizes() -> None:
+    log_errors(migrations.fill_sizes)
 
 
 def log_errors(function: Callable[..., Any], *arguments: Any) -> Any:

@@ -210,6 +210,8 @@ def _search(filters: db.Row, values: db.Row) -> Page:
 
     The total counts what was found up to the end of the page, and one if there is more.
     """
+    if "tag_1" in filters:
+        values |= _rarest_first(filters, values)
     source = _source(filters)
     within = _conditions(TIMES & filters.keys())
     conditions = _conditions(filters)
@@ -231,6 +233,23 @@ def _search(filters: db.Row, values: db.Row) -> Page:
         end = _place(shown[-1])
     generations = list_owned(values["user_id"], [row["id"] for row in shown])
     return Page(_newest_first(generations), min(len(found), MAX_COUNT), end)
+
+
+def _rarest_first(filters: db.Row, values: db.Row) -> db.Row:
+    """Return the tags anew, the one of the fewest generations first: that is the one read along."""
+    names = [name for name in filters if name.startswith("tag")]
+    counts = [
+        f"""
+        (SELECT COUNT(*)
+           FROM (SELECT 1
+                   FROM image_tags
+                  WHERE user_id = %(user_id)s AND tag_key = %({name})s
+                  LIMIT {MAX_LOOKED_THROUGH}) AS counted) AS {name}
+        """
+        for name in names
+    ]
+    [row] = db.all_within(MAX_SECONDS, f"SELECT {', '.join(counts)}", **values)
+    return dict(zip(names, [filters[name] for name in sorted(names, key=row.get)], strict=True))
 
 
 def _newest(

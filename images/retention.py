@@ -56,7 +56,9 @@ def _delete_expired(before: int) -> None:
     first = random.randrange(parts) * MAX_LOOKED_AT
     looked_at = range(first, first + MAX_LOOKED_AT)
     into_trash = settings.TRASH_DAYS > 0
-    for user_id in trash.list_users_with_expired(values, looked_at, MAX_USERS):
+    users = trash.list_users_with_old(values, looked_at)
+    random.shuffle(users)  # what is old of some was restored lately, or is unfinished
+    for user_id in users[:MAX_USERS]:
         ids = trash.list_expired_of(user_id, values, MAX_IMAGES)
         deleted = trash.take_out(user_id, ids, into_trash, trash.EXPIRED, **values) if ids else []
         if not into_trash:

@@ -48,12 +48,18 @@ def _count_tags(user_id: int) -> list[db.Row]:
     return db.all_within(
         MAX_SECONDS,
         """
-          SELECT MIN(tag) AS tag, COUNT(*) AS count
-            FROM image_tags
-           WHERE user_id = %(user_id)s
-        GROUP BY tag_key
-        ORDER BY count DESC, tag_key
-           LIMIT %(most)s
+          SELECT (SELECT t.tag
+                    FROM image_tags AS t
+                   WHERE t.user_id = %(user_id)s AND t.tag_key = counted.tag_key
+                   LIMIT 1) AS tag,
+                 counted.count
+            FROM (SELECT tag_key, COUNT(*) AS count
+                    FROM image_tags
+                   WHERE user_id = %(user_id)s
+                GROUP BY tag_key
+                ORDER BY count DESC, tag_key
+                   LIMIT %(most)s) AS counted
+        ORDER BY counted.count DESC, counted.tag_key
         """,
         user_id=user_id,
         most=MAX_LISTED,

@@ -86,11 +86,24 @@ def upgrade() -> list[str]:
         quota.recount_images()
         users.delete_orphans()
         trash.delete_orphans()
-        with suppress(storage.Unavailable):  # the next start goes on
-            usage.fill_sizes()
     if is_filling:
         history.fill_search_texts()
     return applied
+
+
+def fill_sizes() -> None:
+    """Give images of the release before their bytes, which takes minutes for hundreds of thousands.
+
+    So workers do it beside their work. May be stopped: the next start goes on.
+    """
+    connection = connect()
+    try:
+        is_upgrading = days_since(connection, COUNTER_MIGRATION) < UPGRADE_DAYS
+    finally:
+        connection.close()
+    if is_upgrading:
+        with suppress(storage.Unavailable):
+            usage.fill_sizes()
 
 
 def status() -> list[tuple[str, str | None]]:

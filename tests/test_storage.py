@@ -17,6 +17,7 @@ from files import cleanup, storage
 from images import jobs, queue, quota, storage_check, trash, usage
 from tests.conftest import Person
 from tests.pictures import picture
+from tests.servers import wait_until
 from tests.test_tags import add
 from tests.test_trash import delete, files_of, made, restore, together
 
@@ -149,6 +150,28 @@ def test_an_upgrade_measures_the_images_of_the_release_before(alice):
     assert db.all("SELECT id, updated_at FROM image_generations ORDER BY id") == before
     row = db.one("SELECT file_bytes FROM image_generations WHERE id = %s", old)
     assert (row["file_bytes"], first < second) == (None, True)
+
+
+def test_a_worker_measures_the_images_of_the_release_before(alice, start_worker):
+    made(alice)
+    db.execute("UPDATE image_generations SET file_bytes = NULL")
+    migrations.upgrade()
+    before = stored_bytes(alice)
+
+    start_worker("worker.py")
+
+    wait_until(lambda: stored_bytes(alice) == bytes_on_disk(alice), what="the sum")
+    assert before == 0
+
+
+def test_what_is_left_a_week_after_an_upgrade_is_not_measured(alice):
+    made(alice)
+    db.execute("UPDATE image_generations SET file_bytes = NULL")
+    db.execute("UPDATE schema_migrations SET applied_at = '2026-01-01 00:00:00'")
+
+    migrations.fill_sizes()
+
+    assert db.value("SELECT file_bytes FROM image_generations") is None
 
 
 def test_an_upgrade_counts_anew_what_the_release_before_deleted(alice):

@@ -275,3 +275,13 @@ def test_a_row_without_tags_has_none(alice, stored):
     [number] = add(alice, tags=stored)
 
     assert tags_of(alice, number) == []
+
+
+@pytest.mark.parametrize("tags", [("common", "rare"), ("rare", "common")])
+def test_a_rare_tag_is_found_among_many_images_in_any_order(alice, monkeypatch, tags):
+    monkeypatch.setattr(history, "MAX_LOOKED_THROUGH", 3)
+    ids = add(alice, 8, created_at="2026-01-01 00:00:00")
+    tag(alice, ids, "common")
+    tag(alice, ids[:2], "rare")
+
+    assert found(alice, *tags) == [ids[1], ids[0]]

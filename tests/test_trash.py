@@ -538,3 +538,15 @@ def test_a_row_that_names_anothers_file_takes_it_from_nobody(alice, bob, setting
     delete(alice, row, "?purge=true")
 
     assert storage.find(key)
+
+
+def test_what_was_restored_lately_hides_nobody_else_who_has_expired_images(alice, bob, settings):
+    settings.IMAGE_DAYS = 30
+    restored = add(alice, created_at="2026-01-01 00:00:00")
+    db.execute("UPDATE image_generations SET kept_since = %s", int(time.time()))
+    [expired] = add(bob, created_at="2026-01-01 00:00:00")
+
+    retention.sweep()
+
+    kept = [row["id"] for row in db.all("SELECT id FROM image_generations")]
+    assert (kept, trash.was_deleted(bob.id, expired)) == (restored, True)
