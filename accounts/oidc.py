@@ -226,7 +226,7 @@ def link(session: Session, wanted: LoginCodeInput) -> None:
     identity = (claims["issuer"], claims["subject"])
     try:
         with db.transaction():
-            sessions.check(session)
+            sessions.lock(session)
             identities.add(session.user_id, *identity)
     except db.Duplicate:
         if identities.get_user_id(*identity) != session.user_id:

@@ -4,7 +4,7 @@ from contextlib import suppress
 
 import db
 import heavy
-from accounts import api_keys, login, rate_limits, recovery, registration, users
+from accounts import api_keys, login, rate_limits, recovery, registration, sessions, users
 from accounts.names import email_key
 from accounts.rate_limits import network
 from accounts.registration import Taken
@@ -111,8 +111,7 @@ def make_key(session: Session, wanted: KeyInput) -> tuple[str, db.Row]:
     A key goes on without the session, so none is made by one that is ending at this moment.
     """
     with db.transaction():
-        if not users.lock_profile(session):
-            raise BadToken
+        sessions.lock(session)
         return api_keys.make_key(session.user_id, **wanted.model_dump())
 
 

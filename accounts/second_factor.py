@@ -106,8 +106,7 @@ def renew_recovery_codes(session: Session) -> list[str]:
     """Return ten new recovery codes; those of before are void. Raises ApiError."""
     with db.transaction():
         # Locked first: of two requests at once, the codes of the later one count.
-        db.one("SELECT id FROM users WHERE id = %s FOR UPDATE", session.user_id)
-        sessions.check(session)
+        sessions.lock(session)
         if not _get_secret(session.user_id)["has_second_factor"]:
             raise ApiError("second_factor_off")
         return _replace_recovery_codes(session.user_id)

@@ -71,8 +71,15 @@ def check(session: Session) -> None:
         raise BadToken
 
 
+def lock(session: Session) -> None:
+    """Do the same within a transaction, and lock the account until its end."""
+    sql = f"SELECT u.id FROM users AS u WHERE {condition(session)} FOR UPDATE"
+    if not db.one(sql, **session._asdict()):
+        raise BadToken
+
+
 def check_for_file(session: Session, file_key: str) -> bool:
-    """Do the same, and tell if the file is withheld from everybody."""
+    """Do as check(), and tell if the file is withheld from everybody."""
     sql = f"SELECT {IS_WITHHELD} AS is_withheld FROM users AS u WHERE {condition(session)}"
     row = db.one(sql, file_key=file_key, **session._asdict())
     if not row:
@@ -125,6 +132,7 @@ def open_session(account: db.Row, address: str, user_agent: str) -> str:
         SELECT %(session_id)s, u.id, %(now)s, %(now)s, %(expires_at)s, %(address)s, %(client)s
           FROM users AS u
          WHERE {_condition(BY_VERSION, "u")}
+           FOR UPDATE
         """,
         **session._asdict(),
         now=now,

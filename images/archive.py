@@ -20,6 +20,7 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 import db
 import heavy
+from accounts import sessions
 from accounts.tokens import Session
 from config import settings
 from errors import ApiError
@@ -217,6 +218,7 @@ class Archive:
     def lines_of(
         self, ids: list[int], describe: Callable[[Generation], dict[str, Any]]
     ) -> list[str]:
+        db.retry_while_unavailable(sessions.check, self.session)
         user_id = self.session.user_id
         rows = db.retry_while_unavailable(history.list_owned, user_id, ids)
         known = {row["id"]: describe(row) for row in rows}

@@ -11,7 +11,6 @@ import db
 from accounts import sessions
 from accounts.tokens import BadToken, Session
 from errors import ApiError
-from images import quota
 from images.shares import hash_of, new_token
 
 # A download must begin within these seconds, and may be begun again.
@@ -21,10 +20,10 @@ MAX_LINKS = 10
 
 
 def create_link(session: Session, selection: dict[str, Any]) -> tuple[str, int]:
-    """Return the token of a new link to this selection, and when it ends."""
+    """Return the token of a new link to this selection, and when it ends. Raises BadToken."""
     token = new_token()
     with db.transaction():
-        quota.lock_user(session.user_id)
+        sessions.lock(session)
         db.execute(
             """
             INSERT INTO archive_links (user_id, token_hash, selection, expires_at)

@@ -14,6 +14,7 @@ from errors import ApiError
 # Links of one account that are good at the same time.
 MAX_SHARES = 1000
 DAY_SECONDS = 86400
+COLUMNS = "s.id, s.generation_id, s.created_at, s.expires_at"
 
 
 def new_token() -> str:
@@ -30,36 +31,39 @@ def create_share(session: Session, generation_id: int, days: int) -> tuple[db.Ro
     Raises BadToken, and ApiError if there is no such image, or the account has too many shares.
     """
     token = new_token()
-    added = db.execute(
-        f"""
-        INSERT INTO shares (user_id, generation_id, token_hash, created_at, expires_at)
-        SELECT u.id, g.id, %(token_hash)s, UNIX_TIMESTAMP(), UNIX_TIMESTAMP() + %(seconds)s
-          FROM users AS u
-          JOIN image_generations AS g ON g.id = %(id)s AND g.user_id = u.id
-         WHERE {sessions.condition(session)} AND g.image_url IS NOT NULL
-           AND (SELECT COUNT(*)
-                  FROM shares
-                 WHERE user_id = %(user_id)s AND expires_at > UNIX_TIMESTAMP()) < %(most)s
-        """,
-        id=generation_id,
-        token_hash=hash_of(token),
-        seconds=days * DAY_SECONDS,
-        most=MAX_SHARES,
-        **session._asdict(),
-    )
-    sessions.check(session)
-    shares = {share["id"]: share for share in list_shares(session.user_id)}
-    if added.count and added.new_id in shares:
-        return shares[added.new_id], token
-    is_full = not added.count and len(shares) >= MAX_SHARES
-    raise ApiError("too_many_shares" if is_full else "no_image")  # or deleted just now
+    with db.transaction():
+        sessions.lock(session)
+        if count_shares(session.user_id) >= MAX_SHARES:
+            raise ApiError("too_many_shares")
+        added = db.execute(
+            """
+            INSERT INTO shares (user_id, generation_id, token_hash, created_at, expires_at)
+            SELECT user_id, id, %s, UNIX_TIMESTAMP(), UNIX_TIMESTAMP() + %s
+              FROM image_generations
+             WHERE id = %s AND user_id = %s AND image_url IS NOT NULL
+            """,
+            hash_of(token),
+            days * DAY_SECONDS,
+            generation_id,
+            session.user_id,
+        )
+        if not added.count:
+            raise ApiError("no_image")
+        share = db.one(f"SELECT {COLUMNS} FROM shares AS s WHERE s.id = %s", added.new_id)
+    return share, token
+
+
+def count_shares(user_id: int) -> int:
+    """Count the user's shares that have not ended, those of images in the trash included."""
+    sql = "SELECT COUNT(*) FROM shares WHERE user_id = %s AND expires_at > UNIX_TIMESTAMP()"
+    return db.value(sql, user_id)
 
 
 def list_shares(user_id: int) -> list[db.Row]:
     """Return the user's shares that have not ended, the newest first."""
     return db.all(
-        """
-          SELECT s.id, s.generation_id, s.created_at, s.expires_at
+        f"""
+          SELECT {COLUMNS}
             FROM shares AS s
             JOIN image_generations AS g ON g.id = s.generation_id AND g.user_id = s.user_id
            WHERE s.user_id = %s AND s.expires_at > UNIX_TIMESTAMP()

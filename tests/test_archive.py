@@ -218,6 +218,22 @@ def test_an_archive_breaks_off_when_the_session_ends(alice, end):
     assert not archive._running
 
 
+def test_the_manifest_is_not_for_a_session_that_ended_after_the_last_image(alice, monkeypatch):
+    [only] = make(alice, "a fox")
+    find = archive.history.get_owned
+
+    def get_owned(session, number):
+        found = find(session, number)
+        users.change_password(alice.id, "1")
+        return found
+
+    monkeypatch.setattr(archive.history, "get_owned", get_owned)
+    pieces = begin(alice, ids=[only])
+
+    with pytest.raises(ConnectionResetError):
+        list(pieces)
+
+
 def test_an_archive_breaks_off_when_the_storage_stays_away(alice, monkeypatch):
     ids = make(alice, "a fox", "a hen", "an owl")
     pieces = begin(alice, ids=ids)

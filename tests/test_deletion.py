@@ -10,9 +10,22 @@ import pytest
 import requests
 
 import db
-from accounts import mails, registration, users
+from accounts import (
+    identities,
+    mails,
+    oidc,
+    profile,
+    registration,
+    second_factor,
+    sessions,
+    tokens,
+    users,
+)
+from accounts.schemas import KeyInput, LoginCodeInput
+from accounts.tokens import Session
+from config import settings as config_settings
 from files import storage
-from images import jobs, queue
+from images import archive_links, jobs, queue, shares
 from tests.conftest import Person, form
 from tests.pictures import picture
 from tests.servers import ROOT, clean_environment, wait_until
@@ -372,3 +385,39 @@ def test_a_registration_with_the_name_of_a_deleted_account_is_an_ordinary_one(al
     response = client.post("/api/auth/register", data=form("alice"))
 
     assert response.json["message"] == "注册成功"
+
+
+# -- Requests that were let in before -------------------------------------------------------------
+
+
+def link_identity(session: Session) -> None:
+    config_settings.OIDC_ISSUER = "https://id.example"
+    claims = {"issuer": config_settings.OIDC_ISSUER, "subject": "7"}
+    code = identities.add_login_code(identities.challenge_of("v" * 43), claims)
+    oidc.link(session, LoginCodeInput(loginCode=code, verifier="v" * 43))
+
+
+SELECTION = {"ids": [1], "missing": [], "metadata": "keep"}
+LATE = {
+    "log-in": lambda session: sessions.open_session(session_row(session), "192.0.2.1", "curl/8"),
+    "key": lambda session: profile.make_key(session, KeyInput(name="late", scopes=["read"])),
+    "share": lambda session: shares.create_share(session, 1, 1),
+    "archive": lambda session: archive_links.create_link(session, SELECTION),
+    "identity": link_identity,
+    "recovery codes": second_factor.renew_recovery_codes,
+}
+
+
+def session_row(session: Session) -> db.Row:
+    return {"id": session.user_id, "token_version": session.token_version}
+
+
+@pytest.mark.parametrize("late", LATE.values(), ids=LATE)
+def test_a_request_that_was_let_in_before_the_deletion_leaves_nothing(alice, late):
+    session = tokens.read_token(alice.headers["Authorization"].split()[1])
+    delete(alice)
+
+    with pytest.raises(tokens.BadToken):
+        late(session)
+
+    assert rows_left(alice.id) == []

@@ -2,13 +2,15 @@
 
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 import config
 import db
-from accounts import users
+from accounts import tokens, users
 from accounts.tokens import BadToken, Session
+from errors import ApiError
 from files import metadata, storage
 from images import shares
 from tests.conftest import Person
@@ -290,14 +292,29 @@ def test_a_session_that_ends_meanwhile_shares_nothing(alice, image):
     assert db.value("SELECT COUNT(*) FROM shares") == 0
 
 
-def test_an_image_that_is_deleted_while_it_is_shared_has_no_share(alice, image, monkeypatch):
-    def list_after_the_delete(user_id: int) -> list:
-        alice.open("DELETE", f"/api/v1/images/{image}")
-        return list_shares(user_id)
+def test_an_image_that_is_deleted_just_before_has_no_share(alice, image):
+    session = tokens.read_token(alice.headers["Authorization"].split()[1])
+    alice.open("DELETE", f"/api/v1/images/{image}")
 
-    list_shares = shares.list_shares
-    monkeypatch.setattr(shares, "list_shares", list_after_the_delete)
+    with pytest.raises(ApiError) as refused:
+        shares.create_share(session, image, 7)
 
-    response = share(alice, image)
+    assert refused.value.code == "no_image"
 
-    assert (response.status_code, response.json["code"]) == (409, "no_image")
+
+def test_shares_of_images_in_the_trash_count(alice, image, settings, monkeypatch):
+    monkeypatch.setattr(shares, "MAX_SHARES", 1)
+    other = alice.generate().json["data"]["id"]
+    share(alice, image)
+    end_by_the_trash(alice, image)
+
+    assert share(alice, other).json["code"] == "too_many_shares"
+
+
+def test_of_many_requests_at_once_no_more_than_the_most_share(alice, image, monkeypatch):
+    monkeypatch.setattr(shares, "MAX_SHARES", 2)
+
+    with ThreadPoolExecutor(6) as threads:
+        calls = [threads.submit(share, alice, image) for _ in range(6)]
+
+    assert sorted(call.result().status_code for call in calls) == [201] * 2 + [409] * 4
