@@ -814,6 +814,7 @@ def test_the_queue_is_paused_by_commands_too(flask, alice):
     assert "w1" in flask("queue", "workers").output
     wrong = flask("queue", "pause", "nothing")
     assert wrong.exit_code == 1 and "must be one of test_model" in wrong.output
+    assert flask("queue", "resume").output == "Error: the queue is not paused\n"
     flask("queue", "resume", "test_model")
     assert jobs.acquire(["test_model"])
 
@@ -852,6 +853,18 @@ def test_what_is_deleted_stays_counted(root, alice):
     alice.open("DELETE", f"/api/v1/images/{number}")
 
     assert today(data(root, "stats"))["completed"] == 1
+
+
+@pytest.mark.parametrize("days", [0, 30])
+def test_an_unfinished_job_that_is_deleted_counts_as_canceled(root, alice, settings, days):
+    settings.TRASH_DAYS = days
+    numbers = [submit_one(alice) for _ in range(2)]
+    jobs.acquire(["test_model"])
+
+    for number in numbers:
+        alice.open("DELETE", f"/api/v1/images/{number}")
+
+    assert today(data(root, "stats")) == {"completed": 0, "failed": 0, "canceled": 2}
 
 
 def test_numbers_say_how_long_images_waited_and_took(root, alice):
@@ -1015,6 +1028,19 @@ def test_a_look_that_cannot_be_noted_shows_nothing(root, alice, settings, monkey
 
     assert root.get(f"{ADMIN}/images?user={alice.id}").status_code == 503
     assert root.get(f"{ADMIN}/files/{alice.id}/{file}").status_code == 503
+
+
+def test_what_is_in_the_trash_is_shown_to_nobody(root, alice, settings):
+    settings.ADMIN_SEES_IMAGES = True
+    settings.TRASH_DAYS = 30
+    number = alice.generate().json["data"]["id"]
+    [image] = data(root, f"images?user={alice.id}")["images"]
+    alice.open("DELETE", f"/api/v1/images/{number}")
+
+    answers = [root.get(image[name]) for name in ("imageUrl", "thumbnailUrl")]
+
+    assert [refused(answer) for answer in answers] == [(410, "image_deleted")] * 2
+    assert data(root, f"images?user={alice.id}")["images"] == []
 
 
 @pytest.mark.parametrize("file", ["none.png", "..%2f..%2fapp.db", "x" * 5000, ".hidden"])
