@@ -644,6 +644,20 @@ def test_commands_leave_entries_too(flask, alice):
     assert "secret" not in json.dumps(db.all("SELECT * FROM audit_log"))
 
 
+def test_a_repair_of_the_storage_is_noted(flask):
+    flask("storage", "check")
+    flask("storage", "check", "--repair")
+
+    assert [entry[:2] for entry in entries()] == [("command", "storage.repair")]
+
+
+def test_a_note_of_an_invite_is_one_line(root, flask):
+    note = "class 5b\n     1  open      used 0/1"
+    root.post(f"{ADMIN}/invites", json={"note": note})
+
+    assert len(flask("invite", "list").output.splitlines()) == 1
+
+
 def test_a_change_that_fails_leaves_no_entry(root, alice, monkeypatch):
     number = submit_one(alice)
 
