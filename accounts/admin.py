@@ -138,8 +138,7 @@ def set_password(actor: Actor, user_id: int, password_hash: str) -> None:
     """Set a new password and end every session of the account."""
     with db.transaction():
         user = lock(actor, user_id)
-        db.execute(users.SET_HASH, password_hash, user_id)
-        sessions.end_all(user_id)
+        users.set_password(user_id, password_hash)
         audit.record(actor, "user.password", target(user))
 
 

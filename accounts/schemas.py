@@ -20,7 +20,7 @@ from accounts.limits import Limits
 from accounts.names import EMAIL, check_email, check_name, normalize
 from config import settings
 from engines import catalog
-from validation import FutureTime, Whole, check_prompt, empty_if_invisible, strip
+from validation import FutureTime, Line, Whole, check_prompt, empty_if_invisible, strip
 
 # Of a password that is compared, which may be older than the limits of today.
 MAX_TYPED = 1000
@@ -225,8 +225,6 @@ class InviteInput(LimitsInput):
     uses: Whole = Field(1, ge=1, le=10**6)
     expires_at: FutureTime | None = Field(None, alias="expiresAt")
     limit_days: Whole | None = Field(None, alias="limitDays", ge=1, le=36500)
-    note: Annotated[str, BeforeValidator(strip), AfterValidator(check_prompt)] = Field(
-        "", max_length=200
-    )
+    note: Line = Field("", max_length=200)
 
     check_end = field_validator("limit_days")(check_end)

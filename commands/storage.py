@@ -3,8 +3,9 @@
 import click
 from flask.cli import AppGroup
 
-from commands.failures import fail, plain_errors
-from files import storage
+from accounts import audit
+from accounts.audit import Target
+from commands.failures import plain_errors
 from images import storage_check
 
 storage_group = AppGroup("storage", help="Hold files and database against each other.")
@@ -18,17 +19,17 @@ def storage_check_command(repair: bool) -> None:
 
     Repaired, an image whose file is missing says so as a failed one, a missing thumbnail is made
     again, and a file that no row names, older than an hour, is deleted. The exit status is 1 if
-    something is left wrong.
+    something is left wrong. A repair is noted in the audit log when it begins.
     """
     left = 0
     try:
         storage_check.check_folder()
+        if repair:
+            audit.record(audit.command(), "storage.repair", Target("storage"))
         for finding in storage_check.findings():
             is_repaired = repair and finding.repair()
             left += not is_repaired
             click.echo(f"{finding.kind:20} {finding.where}{'  repaired' if is_repaired else ''}")
-    except storage.Unavailable as error:
-        fail(error)
     except storage_check.NothingThere:
         folder = storage_check.IMAGES
         raise click.ClickException(

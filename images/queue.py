@@ -335,14 +335,11 @@ def cancel_of_disabled() -> None:
         cancel(row["id"], row["user_id"])
 
 
-def requeue(job: Job) -> bool:
-    """Put a failed or stuck generation back into the queue, with all its attempts."""
-    with db.transaction():
-        return requeue_within(job)
-
-
 def requeue_within(job: Job) -> bool:
-    """Do the same within the caller's transaction."""
+    """Put a failed or stuck generation back into the queue, with all its attempts.
+
+    Within the caller's transaction.
+    """
     quota.lock_user(job["user_id"])
     requeued = db.execute(
         f"""

@@ -12,7 +12,7 @@ from typing import Any
 
 import db
 from files import cleanup, storage, withheld
-from images import UNFINISHED, history, quota, shares, tags
+from images import CANCELED, UNFINISHED, history, quota, shares, stats, tags
 from images.history import Generation
 
 HISTORY, TRASH = "image_generations", "trashed_generations"
@@ -83,9 +83,11 @@ def take_out(
         rows = _lock_rows(user_id, ids, condition, values)
         found = [row["id"] for row in rows]
         generations = history.list_owned(user_id, found)
-        for generation in generations:
-            if generation["status"] in UNFINISHED:
-                quota.refund(user_id, generation["id"])
+        # In one order, as others count for the same models at the same moment.
+        unfinished = [row for row in generations if row["status"] in UNFINISHED]
+        for generation in sorted(unfinished, key=lambda row: row["model"] or ""):
+            quota.refund(user_id, generation["id"])
+            stats.count(generation["id"], CANCELED)
         if generations:
             _leave_history(user_id, generations, into_trash)
             if not into_trash:

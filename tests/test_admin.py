@@ -644,6 +644,20 @@ def test_commands_leave_entries_too(flask, alice):
     assert "secret" not in json.dumps(db.all("SELECT * FROM audit_log"))
 
 
+def test_a_repair_of_the_storage_is_noted(flask):
+    flask("storage", "check")
+    flask("storage", "check", "--repair")
+
+    assert [entry[:2] for entry in entries()] == [("command", "storage.repair")]
+
+
+def test_a_note_of_an_invite_is_one_line(root, flask):
+    note = "class 5b\n     1  open      used 0/1"
+    root.post(f"{ADMIN}/invites", json={"note": note})
+
+    assert len(flask("invite", "list").output.splitlines()) == 1
+
+
 def test_a_change_that_fails_leaves_no_entry(root, alice, monkeypatch):
     number = submit_one(alice)
 
@@ -814,6 +828,7 @@ def test_the_queue_is_paused_by_commands_too(flask, alice):
     assert "w1" in flask("queue", "workers").output
     wrong = flask("queue", "pause", "nothing")
     assert wrong.exit_code == 1 and "must be one of test_model" in wrong.output
+    assert flask("queue", "resume").output == "Error: the queue is not paused\n"
     flask("queue", "resume", "test_model")
     assert jobs.acquire(["test_model"])
 
@@ -852,6 +867,18 @@ def test_what_is_deleted_stays_counted(root, alice):
     alice.open("DELETE", f"/api/v1/images/{number}")
 
     assert today(data(root, "stats"))["completed"] == 1
+
+
+@pytest.mark.parametrize("days", [0, 30])
+def test_an_unfinished_job_that_is_deleted_counts_as_canceled(root, alice, settings, days):
+    settings.TRASH_DAYS = days
+    numbers = [submit_one(alice) for _ in range(2)]
+    jobs.acquire(["test_model"])
+
+    for number in numbers:
+        alice.open("DELETE", f"/api/v1/images/{number}")
+
+    assert today(data(root, "stats")) == {"completed": 0, "failed": 0, "canceled": 2}
 
 
 def test_numbers_say_how_long_images_waited_and_took(root, alice):
@@ -1015,6 +1042,19 @@ def test_a_look_that_cannot_be_noted_shows_nothing(root, alice, settings, monkey
 
     assert root.get(f"{ADMIN}/images?user={alice.id}").status_code == 503
     assert root.get(f"{ADMIN}/files/{alice.id}/{file}").status_code == 503
+
+
+def test_what_is_in_the_trash_is_shown_to_nobody(root, alice, settings):
+    settings.ADMIN_SEES_IMAGES = True
+    settings.TRASH_DAYS = 30
+    number = alice.generate().json["data"]["id"]
+    [image] = data(root, f"images?user={alice.id}")["images"]
+    alice.open("DELETE", f"/api/v1/images/{number}")
+
+    answers = [root.get(image[name]) for name in ("imageUrl", "thumbnailUrl")]
+
+    assert [refused(answer) for answer in answers] == [(410, "image_deleted")] * 2
+    assert data(root, f"images?user={alice.id}")["images"] == []
 
 
 @pytest.mark.parametrize("file", ["none.png", "..%2f..%2fapp.db", "x" * 5000, ".hidden"])

@@ -21,8 +21,6 @@ def cap_per_page(wanted: int) -> int:
 
 Id = Annotated[Digits, Field(ge=1, le=MAX_ID)]
 Text = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(check_prompt)]
-
-
 ModelName = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(check_prompt)]
 
 
