@@ -117,11 +117,6 @@ def state_of(user: db.Row) -> dict[str, Any]:
     }
 
 
-def set_disabled(user_id: int, is_disabled: bool) -> None:
-    db.execute("UPDATE users SET is_disabled = %s WHERE id = %s", int(is_disabled), user_id)
-    sessions.end_all(user_id)
-
-
 def set_role(user_id: int, role: str) -> None:
     db.execute("UPDATE users SET role = %s WHERE id = %s", role, user_id)
 
@@ -131,7 +126,7 @@ def set_limits(user_id: int, wanted: AccountLimitsInput | None) -> None:
     limits.set_limits(user_id, own, wanted and wanted.expires_at, limits.ADMIN)
 
 
-CHANGES = {"disabled": set_disabled, "role": set_role, "limits": set_limits}
+CHANGES = {"disabled": users.set_disabled, "role": set_role, "limits": set_limits}
 
 
 def set_password(actor: Actor, user_id: int, password_hash: str) -> None:

@@ -173,17 +173,6 @@ def list_avatars() -> list[str]:
     return [str(row["avatar_url"]) for row in rows]
 
 
-def list_users() -> list[db.Row]:
-    return db.all(
-        """
-          SELECT id, username, email, role, is_disabled, created_at
-            FROM users
-           WHERE deleted_at = 0
-        ORDER BY id
-        """
-    )
-
-
 def set_password_hash(user_id: int, password_hash: str, old_hash: str) -> bool:
     """Replace the hash unless another request has replaced it meanwhile; sessions go on."""
     sql = "UPDATE users SET password_hash = %s WHERE id = %s AND password_hash = %s"
@@ -197,17 +186,10 @@ def set_avatar(user_id: int, avatar_url: str | None) -> None:
     db.execute("UPDATE users SET avatar_url = %s WHERE id = %s", avatar_url, user_id)
 
 
-def change_password(user_id: int, password_hash: str) -> bool:
-    """Set a new password and end every session of the account."""
-    with db.transaction():
-        return set_password(user_id, password_hash)
-
-
-def set_password(user_id: int, password_hash: str) -> bool:
-    """Do the same inside the caller's transaction."""
-    changed = db.execute(SET_HASH, password_hash, user_id)
+def set_password(user_id: int, password_hash: str) -> None:
+    """Set a new password and end every session, inside the caller's transaction."""
+    db.execute(SET_HASH, password_hash, user_id)
     sessions.end_all(user_id)
-    return changed.count > 0
 
 
 def change_own_password(session: Session, password_hash: str) -> None:
@@ -228,13 +210,10 @@ def set_email(user_id: int, email: str) -> None:
     )
 
 
-def set_disabled(user_id: int, is_disabled: bool) -> bool:
-    """Disable or enable an account; either way its sessions end."""
-    sql = "UPDATE users SET is_disabled = %s WHERE id = %s"
-    with db.transaction():
-        changed = db.execute(sql, int(is_disabled), user_id)
-        sessions.end_all(user_id)
-    return changed.count > 0
+def set_disabled(user_id: int, is_disabled: bool) -> None:
+    """Disable or enable an account, whose sessions end, inside the caller's transaction."""
+    db.execute("UPDATE users SET is_disabled = %s WHERE id = %s", int(is_disabled), user_id)
+    sessions.end_all(user_id)
 
 
 # -- Deletion: the account ends at once, and its rows go in portions ------------------------------

@@ -6,6 +6,10 @@ import db
 IS_WITHHELD = "EXISTS (SELECT 1 FROM trashed_files AS f WHERE f.file_key = %(file_key)s)"
 
 
+def is_withheld(file_key: str) -> bool:
+    return bool(db.value(f"SELECT {IS_WITHHELD}", file_key=file_key))
+
+
 def withhold(user_id: int, generation_id: int, keys: list[str]) -> None:
     for key in keys:
         db.execute(

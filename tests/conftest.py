@@ -18,6 +18,7 @@ os.environ.update(clean_environment(DATA_DIR=tempfile.mkdtemp(prefix="image-gene
 
 import app as service
 import config
+import db
 import migrations
 from images import queue_status, quota
 from pool import pool
@@ -161,6 +162,12 @@ class Person:
 
     def history(self, query: str = "") -> dict:
         return self.get(f"/api/v1/images/history{query}").json["data"]
+
+
+def usernames() -> list[str]:
+    """Return the names of all accounts, oldest first."""
+    rows = db.all("SELECT username FROM users WHERE deleted_at = 0 ORDER BY id")
+    return [row["username"] for row in rows]
 
 
 def form(name: str, **changes) -> dict:

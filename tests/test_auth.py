@@ -138,7 +138,7 @@ def test_the_previous_key_is_still_good_while_it_is_named(alice, settings):
 
 
 def test_a_new_password_ends_every_session(alice):
-    users.change_password(alice.id, "x")
+    users.set_password(alice.id, "x")
 
     assert profile(alice, alice.token).json["code"] == "token_invalid"
 

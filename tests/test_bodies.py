@@ -6,11 +6,10 @@ import unicodedata
 
 import pytest
 
-from accounts import users
 from accounts.names import identity_key
 from images import blocklist
 from images.schemas import GenerateInput, GenerateTestInput
-from tests.conftest import Person, form
+from tests.conftest import Person, form, usernames
 from tests.pictures import picture
 from validation import InvalidInput, parse
 
@@ -302,7 +301,7 @@ def test_utf8_in_every_kind_of_body_is_stored_as_it_is(client):
     second = client.post(REGISTER, data={**urlencoded, "email": "b@x.de"}, content_type=URLENCODED)
 
     assert (first.status_code, second.status_code) == (200, 200)
-    names = [user["username"] for user in users.list_users()]
+    names = usernames()
     assert names == ["张三丰", "李四光"]
     assert client.get(f"/api/v1/images/history{query}").status_code == 401
 

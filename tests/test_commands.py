@@ -5,10 +5,9 @@ import pytest
 
 import app as service
 import db
-from accounts import users
 from files import cleanup, storage
 from images import jobs, queue
-from tests.conftest import Person
+from tests.conftest import Person, usernames
 from tests.servers import ROOT, clean_environment
 from tests.test_queue import submit
 from tests.test_second_factor import Phone
@@ -135,7 +134,7 @@ def test_user_delete_leaves_nothing_behind(flask, alice, bob, settings):
     assert [path.name for path in (settings.uploads_dir / "generated_images").iterdir()] == [
         str(bob.id)
     ]
-    assert [user["username"] for user in users.list_users()] == ["bob"]
+    assert usernames() == ["bob"]
     assert len(bob.history()["records"]) == 1
 
 

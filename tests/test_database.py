@@ -13,16 +13,12 @@ import pool as pools
 from accounts import rate_limits, users
 from accounts.rate_limits import RateLimit
 from pool import pool
-from tests.conftest import Person
+from tests.conftest import Person, usernames
 from tests.servers import wait_until
 
 
 def add_user(name: str = "ann") -> int:
     return users.create_user(name, name, f"{name}@x.de", f"{name}@x.de", "hash")
-
-
-def names() -> list[str]:
-    return [user["username"] for user in users.list_users()]
 
 
 def test_a_transaction_is_all_or_nothing(database):
@@ -33,7 +29,7 @@ def test_a_transaction_is_all_or_nothing(database):
     with db.transaction():
         add_user("ben")
 
-    assert names() == ["ben"]
+    assert usernames() == ["ben"]
 
 
 def test_a_second_row_of_the_same_name_is_a_duplicate(database):
@@ -63,7 +59,7 @@ def test_a_failed_transaction_returns_its_connection_to_the_pool(database, setti
         with pytest.raises(ZeroDivisionError), db.transaction():
             raise ZeroDivisionError
 
-    assert names() == []
+    assert usernames() == []
 
 
 def test_a_statement_after_a_transaction_on_its_connection_stands(database, settings):
@@ -75,7 +71,7 @@ def test_a_statement_after_a_transaction_on_its_connection_stands(database, sett
     add_user("ben")
     pool.close()
 
-    assert names() == ["ann", "ben"]
+    assert usernames() == ["ann", "ben"]
 
 
 def test_a_transaction_after_a_statement_on_its_connection_is_one(database, settings):
@@ -87,7 +83,7 @@ def test_a_transaction_after_a_statement_on_its_connection_is_one(database, sett
         add_user("ben")
         raise ZeroDivisionError
 
-    assert names() == ["ann"]
+    assert usernames() == ["ann"]
 
 
 RENAME = "UPDATE users SET username = %s WHERE username = %s"
@@ -100,7 +96,7 @@ def test_statements_sent_at_once_are_one_transaction(database):
     results = db.run_transaction((RENAME, ("amy", "ann")), (RENAME_TOO, ("bob", "ben")))
 
     assert [result.count for result in results] == [1, 1]
-    assert names() == ["amy", "bob"]
+    assert usernames() == ["amy", "bob"]
 
 
 def test_a_statement_sent_at_once_knows_that_the_one_before_matched_nothing(database):
@@ -111,7 +107,7 @@ def test_a_statement_sent_at_once_knows_that_the_one_before_matched_nothing(data
     )
 
     assert [result.count for result in results] == [0, 0, 0]
-    assert names() == ["ann", "ben"]
+    assert usernames() == ["ann", "ben"]
 
 
 def test_a_statement_sent_at_once_knows_that_the_one_before_failed(database):
@@ -121,7 +117,7 @@ def test_a_statement_sent_at_once_knows_that_the_one_before_failed(database):
         db.run_transaction((RENAME, ("ben", "ann")), (RENAME_TOO, ("bob", "ben")))
 
     add_user("cid")
-    assert names() == ["ann", "ben", "cid"]
+    assert usernames() == ["ann", "ben", "cid"]
 
 
 def test_an_id_made_by_a_statement_sent_at_once_is_known(database):
@@ -152,10 +148,10 @@ def test_an_exhausted_pool_is_an_outage_that_passes(database, settings):
     held = pool.take()
 
     with pytest.raises(db.Unavailable):
-        names()
+        usernames()
     pool.give_back(held)
 
-    assert names() == []
+    assert usernames() == []
 
 
 def test_threads_share_a_small_pool(database, settings):
@@ -168,7 +164,7 @@ def test_threads_share_a_small_pool(database, settings):
     for thread in threads:
         thread.join()
 
-    assert len(names()) == 12 and sum(map(len, pool.idle.values())) <= 2
+    assert len(usernames()) == 12 and sum(map(len, pool.idle.values())) <= 2
 
 
 def limit(name: str) -> RateLimit:
@@ -229,7 +225,7 @@ def test_a_connection_the_server_closed_is_replaced_before_use(killable):
     gone = "SELECT COUNT(*) FROM information_schema.processlist WHERE db = 'service'"
     wait_until(lambda: killable.run(gone)[0][0] == 0, what="the end of the connections")
 
-    assert names() == ["ann"]
+    assert usernames() == ["ann"]
 
 
 def test_an_unavailable_server_is_503_and_its_return_is_noticed_at_once(killable):
@@ -268,7 +264,7 @@ def test_a_statement_whose_answer_was_lost_is_not_sent_again(killable, monkeypat
         add_user("ann")
     monkeypatch.undo()
 
-    assert len(sent) == 1 and names() == ["ann"]
+    assert len(sent) == 1 and usernames() == ["ann"]
 
 
 @pytest.mark.parametrize("zone", ["+08:00", "-11:00"])

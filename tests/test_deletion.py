@@ -26,7 +26,7 @@ from accounts.tokens import Session
 from config import settings as config_settings
 from files import storage
 from images import archive_links, jobs, queue, shares
-from tests.conftest import Person, form
+from tests.conftest import Person, form, usernames
 from tests.pictures import picture
 from tests.servers import ROOT, clean_environment, wait_until
 from tests.test_profile import avatar, avatars, change, token
@@ -217,7 +217,7 @@ def test_an_account_that_is_being_deleted_is_seen_by_nobody(alice, small_portion
 
     [row] = db.all("SELECT username, email, password_hash, avatar_url, is_disabled FROM users")
     assert "alice" not in str(row) and row["is_disabled"] == 1 and row["password_hash"] == ""
-    assert users.list_users() == []
+    assert usernames() == []
     assert not jobs.acquire(["test_model"])
 
 

@@ -414,7 +414,7 @@ def test_a_filtered_count_ends_at_its_bound(alice, monkeypatch):
 
 @pytest.mark.parametrize(
     "end",
-    [lambda user: users.set_disabled(user, True), lambda user: users.change_password(user, "x")],
+    [lambda user: users.set_disabled(user, True), lambda user: users.set_password(user, "x")],
 )
 def test_a_session_that_ended_sees_no_history(alice, end):
     add(alice)

@@ -10,7 +10,7 @@ import db
 from accounts import invites, limits, registration, users
 from accounts.limits import ADMIN, Limits
 from accounts.schemas import InviteInput
-from tests.conftest import Person, form
+from tests.conftest import Person, form, usernames
 from tests.test_limits import end_limits, shown
 from validation import parse
 
@@ -85,7 +85,7 @@ def test_a_closed_service_takes_nobody_with_or_without_a_code(client, settings):
     assert [(answer.status_code, answer.json["code"]) for answer in answers] == [
         (403, "registration_closed")
     ] * 2
-    assert (uses(), users.list_users()) == ([0], [])
+    assert (uses(), usernames()) == ([0], [])
 
 
 def test_who_needs_an_invite_and_has_none_is_told_which_field(client, settings):
@@ -143,7 +143,7 @@ def test_a_code_that_cannot_be_used_opens_nothing(client, settings, mode, spoil,
     response = register(client, inviteCode=invite)
 
     assert (response.status_code, response.json["code"]) == (status, code)
-    assert users.list_users() == []
+    assert usernames() == []
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_an_invite_revoked_meanwhile_opens_nothing(client, settings, monkeypatch
     response = register(client, inviteCode=code)
 
     assert (response.status_code, response.json["code"]) == (410, "code_expired")
-    assert (uses(), users.list_users()) == ([0], [])
+    assert (uses(), usernames()) == ([0], [])
     assert db.value("SELECT hits FROM rate_limits WHERE name LIKE 'register:%%'") == 0
 
 
@@ -200,7 +200,7 @@ def test_fifty_registrations_at_once_on_three_uses_open_three_accounts(client, s
     statuses = [answer.status_code for answer in answers]
     assert statuses.count(200) == 3 and set(statuses) == {200, 409}
     assert {answer.json.get("code") for answer in answers} == {None, "code_used"}
-    assert (uses(), len(users.list_users())) == ([3], 3)
+    assert (uses(), len(usernames())) == ([3], 3)
     assert db.value("SELECT COUNT(*) FROM invite_uses") == 3
     assert db.value("SELECT COUNT(*) FROM users WHERE limit_daily_images = 7") == 3
 
@@ -328,7 +328,7 @@ def test_no_code_loosens_what_the_operator_has_set(alice):
 
 def test_a_session_that_has_ended_redeems_nothing(alice):
     code = make()
-    users.change_password(alice.id, "x")
+    users.set_password(alice.id, "x")
 
     assert redeem(alice, code).status_code == 401
     assert uses() == [0]

@@ -5,7 +5,7 @@ import pytest
 import db
 from accounts import names, users
 from accounts.schemas import RegisterInput
-from tests.conftest import Person, form
+from tests.conftest import Person, form, usernames
 from validation import InvalidInput, parse
 
 DIFFERENT = [
@@ -33,7 +33,7 @@ SAME = [
 
 
 def register(name: str, **changes):
-    changes = {"email": f"{len(users.list_users())}@example.com", **changes}
+    changes = {"email": f"{len(usernames())}@example.com", **changes}
     return Person().post("/api/auth/register", json=form(name, **changes))
 
 
@@ -66,7 +66,7 @@ def test_different_names_are_two_accounts(database):
 def test_spellings_of_one_name_are_one_account(database):
     for one, other in SAME:
         register(one)
-        shown = users.list_users()[-1]["username"]
+        shown = usernames()[-1]
 
         assert register(other).json["code"] == "username_taken"
         assert name_after_log_in(other) == shown

@@ -296,7 +296,7 @@ def test_a_session_that_ends_meanwhile_changes_nothing(alice, settings, monkeypa
     make = pictures.make_avatar
 
     def make_and_end(data):
-        users.change_password(alice.id, "x")
+        users.set_password(alice.id, "x")
         return make(data)
 
     monkeypatch.setattr(pictures, "make_avatar", make_and_end)

@@ -148,7 +148,7 @@ def test_one_key_sent_many_times_at_once_creates_one_generation(alice):
 
 @pytest.mark.parametrize(
     "end",
-    [lambda user: users.set_disabled(user, True), lambda user: users.change_password(user, "x")],
+    [lambda user: users.set_disabled(user, True), lambda user: users.set_password(user, "x")],
 )
 def test_a_session_that_ended_submits_nothing(alice, end):
     end(alice.id)
@@ -227,7 +227,7 @@ def test_a_refusal_names_its_reason(alice, settings):
     codes = []
     for settings.DAILY_IMAGES, settings.MAX_ACTIVE_JOBS in ((3, 9), (9, 2), (9, 9)):
         codes.append(submit(alice, n=2).json["code"])
-    users.change_password(alice.id, "x")
+    users.set_password(alice.id, "x")
     codes.append(submit(alice, n=2).json["code"])
 
     assert codes == ["quota_spent", "too_many_active_jobs", "queue_full", "token_invalid"]
@@ -965,7 +965,7 @@ def test_a_link_ends(client, link, monkeypatch):
 
 
 def test_a_link_is_void_once_the_sessions_are_ended(alice, client, link):
-    users.change_password(alice.id, "x")
+    users.set_password(alice.id, "x")
 
     assert client.get(link).status_code == 403
 

@@ -1,8 +1,9 @@
-"""The README's walk through the API is run as it stands, in both languages."""
+"""The calls that README and docs/accounts.md show are made as they stand, in both languages."""
 
 import os
 import re
 import subprocess
+import sys
 
 import pytest
 
@@ -13,17 +14,38 @@ from tests.servers import ROOT
 @pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
 def test_the_walk_through_gives_the_answers_it_shows(live, tmp_path, name):
     service = live()
-    script = re.search(r"```sh\n(.*?)```", (ROOT / name).read_text(encoding="utf-8"), re.S).group(1)
+
+    check_answers(blocks(name)[0], service, tmp_path, dict(os.environ))
+
+    assert opened((tmp_path / "sunset.png").read_bytes()).size == (512, 512)
+
+
+@pytest.mark.parametrize("name", ["docs/accounts.md", "docs/accounts.zh-CN.md"])
+def test_the_calls_about_accounts_give_the_answers_they_show(live, name):
+    service = live()
+    of_app = "import pyotp, sys; print(pyotp.TOTP(sys.argv[1]).now())"
+    script = "\n".join(blocks(name))
+    script = script.replace(".venv/bin/flask", f"{sys.executable} -m flask")
+    script = script.replace("CODE=123456", f'CODE=$({sys.executable} -c "{of_app}" "$SECRET")')
+
+    check_answers(script, service, ROOT, service.environment)
+
+
+def blocks(name):
+    return re.findall(r"```sh\n(.*?)```", (ROOT / name).read_text(encoding="utf-8"), re.DOTALL)
+
+
+def check_answers(script, service, folder, environment):
+    """Run the script, and compare what it prints with its lines of "# {"."""
     expected = [line[2:] for line in script.splitlines() if line.startswith("# {")]
     script = "set -eu\n" + script.replace("http://localhost:8000", service.url)
 
     ended = subprocess.run(
-        ["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True, env={**os.environ}
+        ["sh", "-c", script], cwd=folder, capture_output=True, text=True, env=environment
     )
 
     answers = [line for line in ended.stdout.splitlines() if line]
-    assert ended.returncode == 0
+    assert ended.returncode == 0, ended.stdout + ended.stderr
     assert len(answers) == len(expected)
     for answer, shown in zip(answers, expected, strict=True):
         assert answer.startswith(shown.removesuffix("…"))
-    assert opened((tmp_path / "sunset.png").read_bytes()).size == (512, 512)

@@ -550,7 +550,7 @@ def test_new_password_ends_the_request_for_a_new_email(alice, inbox, is_sent):
     request_change(alice, "thief@example.com")
     if is_sent:
         code = last_code(inbox)
-    users.change_password(alice.id, "hash")
+    users.set_password(alice.id, "hash")
     mailer.send_due()
 
     assert len(inbox.messages) == is_sent

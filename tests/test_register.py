@@ -10,7 +10,7 @@ import config
 import db
 from accounts import passwords, registration, users
 from images import jobs
-from tests.conftest import form
+from tests.conftest import form, usernames
 from tests.pictures import opened, photo_with_gps, picture
 
 
@@ -76,7 +76,7 @@ def test_a_registration_whose_avatar_was_deleted_meanwhile_is_to_be_repeated(cli
     monkeypatch.setattr(registration, "store_avatar", store_and_sleep)
 
     assert register(client, avatar=avatar(picture("PNG"))).status_code == 503
-    assert users.list_users() == []
+    assert usernames() == []
 
 
 def test_a_stored_avatar_is_upright_and_holds_no_metadata(client):

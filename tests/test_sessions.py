@@ -410,7 +410,7 @@ def test_a_log_in_begins_no_session_of_what_ended_meanwhile(alice, monkeypatch, 
     def check_and_end(*args, real=passwords.is_password_right):
         is_right = real(*args)
         if end == "password":
-            users.change_password(alice.id, "x")
+            users.set_password(alice.id, "x")
         elif end == "disabled":
             users.set_disabled(alice.id, is_disabled=True)
         else:

@@ -168,7 +168,7 @@ def test_a_share_is_back_with_an_image_from_the_trash_until_that_is_purged(
 
 
 def test_a_new_password_ends_no_share(client, alice, link):
-    users.change_password(alice.id, "x")
+    users.set_password(alice.id, "x")
 
     assert client.get(link).status_code == 200
 
@@ -284,7 +284,7 @@ def test_shares_are_as_documented(alice, image, monkeypatch):
 
 def test_a_session_that_ends_meanwhile_shares_nothing(alice, image):
     session = Session(alice.id, users.get_user(alice.id)["token_version"])
-    users.change_password(alice.id, "x")
+    users.set_password(alice.id, "x")
 
     with pytest.raises(BadToken):
         shares.create_share(session, image, 7)
