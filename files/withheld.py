@@ -24,10 +24,6 @@ def withhold(user_id: int, generation_id: int, keys: list[str]) -> None:
         )
 
 
-def is_withheld(key: str) -> bool:
-    return bool(db.value(f"SELECT {IS_WITHHELD}", file_key=key))
-
-
 def forget(generation_ids: list[int]) -> None:
     """Withhold the files of generations no longer: they are restored, or gone."""
     db.execute(
