@@ -285,7 +285,7 @@ def test_a_key_is_given_back_what_the_account_is(alice):
     )
     queue.fail({"id": failed, "user_id": alice.id, "claim": "c"}, "engine_error", "x")
     assert counts() == [3, 4]
-    queue.requeue({"id": failed, "user_id": alice.id, "status": "failed"})
+    queue.requeue_within({"id": failed, "user_id": alice.id, "status": "failed"})
     assert counts() == [4, 5]
     old = new()
     db.execute("UPDATE image_generations SET quota_day = quota_day - 1 WHERE id = %s", old)

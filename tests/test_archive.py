@@ -203,7 +203,7 @@ def test_what_is_deleted_meanwhile_is_left_out_and_named(alice, monkeypatch):
     ]
 
 
-@pytest.mark.parametrize("end", [users.set_disabled, users.change_password])
+@pytest.mark.parametrize("end", [users.set_disabled, users.set_password])
 def test_an_archive_breaks_off_when_the_session_ends(alice, end):
     ids = make(alice, "a fox", "a hen", "an owl")
     pieces = begin(alice, ids=ids)
@@ -224,7 +224,7 @@ def test_the_manifest_is_not_for_a_session_that_ended_after_the_last_image(alice
 
     def get_owned(session, number):
         found = find(session, number)
-        users.change_password(alice.id, "1")
+        users.set_password(alice.id, "1")
         return found
 
     monkeypatch.setattr(archive.history, "get_owned", get_owned)
@@ -399,7 +399,7 @@ def test_a_link_ends_at_its_time(client, link):
     assert db.value("SELECT COUNT(*) FROM archive_links") == 0
 
 
-@pytest.mark.parametrize("end", [users.set_disabled, users.change_password])
+@pytest.mark.parametrize("end", [users.set_disabled, users.set_password])
 def test_a_link_ends_with_the_session(alice, client, link, end):
     end(alice.id, "1")
 
