@@ -41,8 +41,16 @@ def parse(schema: type[Schema], source: Any) -> Schema:
     wrong = {}
     for problem in problems[:MAX_WRONG_FIELDS]:
         name = ".".join(str(part) for part in problem["loc"]) or "body"
-        wrong.setdefault(name, (problem["type"], problem.get("ctx", {})))
+        wrong.setdefault(name, (problem["type"], sentence_values(problem.get("ctx", {}))))
     raise InvalidInput(fields=wrong)
+
+
+def sentence_values(context: dict[str, Any]) -> dict[str, Any]:
+    """Return what the sentences about a problem name; pydantic lists "'a' or 'b'" in English."""
+    if "expected" in context:
+        expected = context["expected"].replace("'", "").replace(" or ", ", ")
+        return {**context, "expected": expected}
+    return context
 
 
 def validate_all(*steps: Callable[[], Any]) -> list[Any]:

@@ -322,6 +322,15 @@ def test_a_wrong_change_is_named(root, alice, body, field):
     assert (response.status_code, list(response.json["fields"])) == (400, [field])
 
 
+def test_what_a_role_may_be_is_listed_in_every_language(root, alice):
+    chinese = change(root, alice, role="boss").json["fields"]["role"]
+    path, english = f"{ADMIN}/users/{alice.id}", {"Accept-Language": "en"}
+    answer = root.open("PATCH", path, json={"role": "boss"}, headers=english)
+
+    assert chinese == "role 必须是 user, admin 之一"
+    assert answer.json["fields"]["role"] == "role must be one of user, admin"
+
+
 def test_a_closed_account_is_out_at_once_and_its_jobs_are_canceled(root, alice):
     number = submit_one(alice)
 
