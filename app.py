@@ -16,14 +16,8 @@ import config
 import logs
 import metrics
 from accounts import login as logins
-from accounts import (
-    passwords,
-    registration,
-)
-from accounts.schemas import (
-    LoginInput,
-    RegisterInput,
-)
+from accounts import passwords, registration
+from accounts.schemas import LoginInput, RegisterInput
 from accounts.tokens import Session
 from config import settings
 from engines import catalog

@@ -73,12 +73,6 @@ class ProfileInput(BaseModel):
     password: str | None = Field(None, max_length=MAX_TYPED)
 
 
-class DeleteAccountInput(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    password: KnownPassword
-
-
 class LoginInput(BaseModel):
     username: str = Field(min_length=1, max_length=200)
     password: KnownPassword

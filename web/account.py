@@ -19,7 +19,6 @@ from accounts import profile as own_account
 from accounts.schemas import (
     CodeInput,
     ConfirmInput,
-    DeleteAccountInput,
     EmailInput,
     KeyInput,
     LinkInput,
@@ -154,7 +153,7 @@ def change_profile():
 @login_required
 def delete_account():
     """Delete the caller's account with all that is in it, if the password is right."""
-    password = read_body(DeleteAccountInput).password
+    password = read_body(OwnPasswordInput).password
     is_complete = own_account.delete(g.session, password, client_address())
     return success({"complete": is_complete}, "account_deleted")
 
