@@ -4,7 +4,7 @@ A limit that is NULL is as the setting says. All of them end at `limits_until`, 
 the database's clock: whoever reads a limit reads it `in_force()`. `images/quota.py` enforces them.
 """
 
-import json
+import time
 from typing import NamedTuple
 
 import db
@@ -41,7 +41,6 @@ COLUMNS = f"""
 """
 
 
-# The same as one column, for the profile: each column of an answer costs 6 us.
 NAMES = [
     "limit_daily_images",
     "limit_active_jobs",
@@ -49,13 +48,13 @@ NAMES = [
     "limits_source",
     "limits_until",
 ]
-PACKED = in_force(f"JSON_ARRAY({', '.join(NAMES)})")
 
 
-def unpack(packed: str | None) -> db.Row:
-    """Return what the COLUMNS would have given."""
-    values = json.loads(packed) if packed else [None] * len(NAMES)
-    return dict(zip(NAMES, values))
+def without_ended(row: db.Row) -> db.Row:
+    """Return a row that has NAMES as they are stored, without limits that have ended."""
+    until = row["limits_until"]
+    has_ended = until is not None and until <= time.time()
+    return {**row, **dict.fromkeys(NAMES)} if has_ended else row
 
 
 def set_limits(user_id: int, limits: Limits, until: int | None, source: str) -> bool:

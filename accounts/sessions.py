@@ -39,8 +39,8 @@ BROWSERS = {
 OF_USER = "{users}.id = %(user_id)s AND {users}.is_disabled = 0"
 BY_VERSION = OF_USER + " AND {users}.token_version = %(token_version)s"
 BY_ROW = f"""
-    {BY_VERSION} AND EXISTS
-        (SELECT 1 FROM sessions AS s WHERE s.id = %(session_id)s AND s.user_id = {{users}}.id)
+    {BY_VERSION} AND {{users}}.id =
+        (SELECT s.user_id FROM sessions AS s WHERE s.id = %(session_id)s)
 """
 BY_KEY = f"{OF_USER} AND {api_keys.STANDS}"
 

@@ -56,7 +56,7 @@ def public_profile(profile: db.Row) -> dict[str, Any]:
         "storageLimitBytes": quota.storage_limit(),
         "retentionDays": settings.IMAGE_DAYS or None,
         "trashDays": settings.TRASH_DAYS,
-        "limits": public_limits(limits.unpack(profile["limits"])),
+        "limits": public_limits(profile),
     }
 
 
