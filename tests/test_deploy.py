@@ -437,9 +437,9 @@ def test_a_shared_image_is_stripped_by_the_service(site, service, alice, image):
     assert response.status_code == 200 and b"a fox" not in response.content
     assert response.headers["X-Robots-Tag"] == "noindex"
     assert response.headers["Cache-Control"] == "private, no-cache"
-    log = (site.folder / "access.log").read_text()
-    assert '"GET /api/s/- HTTP/1.1" 200' in log
-    assert made["url"].rpartition("/")[2] not in log
+    file = site.folder / "access.log"
+    wait_until(lambda: '"GET /api/s/- HTTP/1.1" 200' in file.read_text(), what="the log line")
+    assert made["url"].rpartition("/")[2] not in file.read_text()
 
 
 def test_an_archive_passes_through_and_breaks_off_visibly(site, service, tmp_path):
