@@ -119,8 +119,11 @@ try {
     .filter((id) => !(id in results));
   const isDeletion = (id) => id.startsWith("delete");
   for (const id of left.filter((id) => !isDeletion(id))) await attempt(id, typed[id]);
-  const isLast = (id) => Number(id === "deleteAccount");
-  for (const id of left.filter(isDeletion).sort((a, b) => isLast(a) - isLast(b))) await attempt(id);
+  // The share goes with its image, and everything with the account.
+  const place = { deleteShare: -1, deleteAccount: 1 };
+  const deletions = left.filter(isDeletion);
+  deletions.sort((a, b) => (place[a] ?? 0) - (place[b] ?? 0));
+  for (const id of deletions) await attempt(id);
 } finally {
   await page.screenshot({ path: screenshot, fullPage: true });
   await browser.close();
