@@ -438,6 +438,7 @@ FILTERS = (
     "cursor=MjAyNi0wMS0wMSAwMDowMDowMHwx&status=failed&q=fox&favorite=true&model=x"
     "&since=2026-01-01&until=2026-02-01&tag=a&tag=b"
 )
+FIRST_BYTES = {"Range": "bytes=0-9"}
 BAD_FILTERS = "cursor=x&status=x&favorite=x&since=x&until=x&tag="
 
 ANSWERS = {
@@ -492,8 +493,20 @@ ANSWERS = {
     "health": (200, lambda alice: alice.get("/api/health")),
     "document": (200, lambda alice: alice.get("/api/openapi.json")),
     "docs": (200, lambda alice: alice.get("/api/docs")),
-    "home": (302, lambda alice: alice.get("/")),
-    "part of the docs": (206, lambda alice: alice.get("/api/docs", headers={"Range": "bytes=0-9"})),
+    "home": (200, lambda alice: alice.get("/")),
+    "screen": (200, lambda alice: alice.get("/gallery")),
+    "unknown screen": (404, lambda alice: alice.get("/lobby")),
+    "file of the page": (200, lambda alice: alice.get("/assets/api.js")),
+    "part of a file": (
+        206,
+        lambda alice: alice.get("/assets/api.js", headers={"Range": "bytes=0-9"}),
+    ),
+    "file not modified": (
+        304,
+        lambda alice: alice.get("/assets/api.js", headers={"If-None-Match": "*"}),
+    ),
+    "no such file": (404, lambda alice: alice.get("/assets/none.js")),
+    "part of the docs": (206, lambda alice: alice.get("/api/docs", headers=FIRST_BYTES)),
     "docs not modified": (
         304,
         lambda alice: alice.get("/api/docs", headers={"If-None-Match": "*"}),
