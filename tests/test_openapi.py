@@ -494,18 +494,6 @@ ANSWERS = {
     "document": (200, lambda alice: alice.get("/api/openapi.json")),
     "docs": (200, lambda alice: alice.get("/api/docs")),
     "home": (200, lambda alice: alice.get("/")),
-    "screen": (200, lambda alice: alice.get("/gallery")),
-    "unknown screen": (404, lambda alice: alice.get("/lobby")),
-    "file of the page": (200, lambda alice: alice.get("/assets/api.js")),
-    "part of a file": (
-        206,
-        lambda alice: alice.get("/assets/api.js", headers={"Range": "bytes=0-9"}),
-    ),
-    "file not modified": (
-        304,
-        lambda alice: alice.get("/assets/api.js", headers={"If-None-Match": "*"}),
-    ),
-    "no such file": (404, lambda alice: alice.get("/assets/none.js")),
     "part of the docs": (206, lambda alice: alice.get("/api/docs", headers=FIRST_BYTES)),
     "docs not modified": (
         304,
@@ -1311,3 +1299,24 @@ def test_docs_folder_holds_nothing_else(visitor):
 
     assert response.status_code == 404
     check_documented(response, "/api/docs/{filename}")
+
+
+# -- The reference client -----------------------------------------------------------------------
+
+API_JS = "/assets/api.js"
+ANSWERS_OF_PAGE = [
+    (200, "/{screen}", "/gallery", {}),
+    (404, "/{screen}", "/lobby", {}),
+    (200, "/assets/{filename}", API_JS, {}),
+    (206, "/assets/{filename}", API_JS, FIRST_BYTES),
+    (304, "/assets/{filename}", API_JS, {"If-None-Match": "*"}),
+    (404, "/assets/{filename}", "/assets/none.js", {}),
+]
+
+
+@pytest.mark.parametrize(("status", "path", "address", "headers"), ANSWERS_OF_PAGE)
+def test_answer_of_the_page_is_as_documented(visitor, status, path, address, headers):
+    response = visitor.get(address, headers=headers)
+
+    assert response.status_code == status
+    check_documented(response, path)
