@@ -48,8 +48,8 @@ export interface paths {
          *     file input nobody touched does not. Another email needs the `password` of the account, and
          *     wrong ones count with those at log-in. On a server that sends mail it counts once it is
          *     confirmed by the code that is mailed to it (`POST /api/auth/confirm`): the answer shows the
-         *     email before, whether or not somebody else has the new one. A JSON body may hold the same, with `"avatar": null`
-         *     alone.
+         *     email before, whether or not somebody else has the new one. A JSON body may hold the same,
+         *     with `"avatar": null` alone.
          */
         patch: operations["changeProfile"];
         trace?: never;
@@ -714,7 +714,8 @@ export interface paths {
          * Show accounts, images, bytes and jobs of each day, as series to plot
          * @description Each list has one number for each of `days`. Jobs are counted when they end, each time that
          *     they do, and stay counted when the image or the account is deleted; those that ended before
-         *     the upgrade to this release are not counted.
+         *     the upgrade to this release are not counted, nor what an account had unfinished when it was
+         *     deleted.
          */
         get: operations["adminShowStats"];
         put?: never;
@@ -893,9 +894,9 @@ export interface paths {
         };
         /**
          * Show a shared image to anybody
-         * @description The picture without prompt and parameters; the label of AI-made content stays. Nothing tells
-         *     whose it is. A link that has ended answers like one that never was. Takes `Range`,
-         *     `If-None-Match` and `?download=1`.
+         * @description The picture without prompt and parameters; the provider's C2PA credentials and the label of
+         *     AI-made content stay. Nothing of ours tells whose it is. A link that has ended answers like
+         *     one that never was. Takes `Range`, `If-None-Match` and `?download=1`.
          */
         get: operations["getSharedImage"];
         put?: never;
@@ -1314,6 +1315,10 @@ export interface paths {
          * Set a new password by a code
          * @description Every session of the account ends; log in with the new password next. The code comes by mail
          *     or from the operator; blanks, dashes and lower case make no difference to it.
+         *
+         *     The second factor, API keys and log-ins linked at a provider go on. Whoever fears that
+         *     somebody else was in the account looks through `GET /api/v1/keys` and
+         *     `GET /api/auth/oidc/link` next.
          */
         post: operations["resetPassword"];
         delete?: never;
@@ -1417,7 +1422,7 @@ export interface paths {
         put?: never;
         /**
          * End this session, or all of the account's
-         * @description Its tokens and the signed links that it was given are void at once.
+         * @description Its tokens and the signed links that it was given are void at once. API keys go on.
          */
         post: operations["logOut"];
         delete?: never;
@@ -2133,19 +2138,6 @@ export interface components {
              * @description A picture as at registration, in place of the old one.
              */
             avatar?: string;
-        };
-        /**
-         * @example {
-         *       "password": "correct horse"
-         *     }
-         */
-        DeleteAccountInput: {
-            /**
-             * Format: password
-             * @description That of the account.
-             * @example correct horse
-             */
-            password: string;
         };
         ProfileChangedAnswer: {
             status: components["schemas"]["Success"];
@@ -4159,7 +4151,7 @@ export interface components {
             content: {
                 "application/json": components["schemas"]["ApiError"] & {
                     /** @enum {unknown} */
-                    code?: "wrong_credentials" | "second_factor_required" | "second_factor_wrong";
+                    code?: "wrong_credentials" | "token_invalid" | "second_factor_required" | "second_factor_wrong";
                 };
             };
         };
@@ -4227,7 +4219,7 @@ export interface components {
             content: {
                 "application/json": components["schemas"]["ApiError"] & {
                     /** @enum {unknown} */
-                    code?: "login_code_invalid" | "second_factor_required" | "second_factor_wrong";
+                    code?: "login_code_invalid" | "second_factor_required" | "second_factor_wrong" | "token_invalid";
                 };
             };
         };
@@ -4516,7 +4508,8 @@ export interface components {
         /**
          * @description These limits: `q` times in `w` seconds. `login`: failed log-ins on the account from this
          *     address; `register`, `taken` and `upload`: accounts opened, tries with a taken name or
-         *     email, and avatars; `submit`: images of the account, of which one call may ask for four.
+         *     email, and avatars; `submit`: images of the account, of which one call may ask for four;
+         *     `mail` and `code`: codes that were asked for, and tried.
          * @example "submit";q=120;w=60
          */
         "RateLimit-Policy": string;
@@ -4645,6 +4638,8 @@ export interface operations {
             200: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -5335,7 +5330,7 @@ export interface operations {
                  *       "password": "correct horse"
                  *     }
                  */
-                "application/json": components["schemas"]["DeleteAccountInput"];
+                "application/json": components["schemas"]["OwnPasswordInput"];
             };
         };
         responses: {
@@ -6037,6 +6032,7 @@ export interface operations {
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["AdminsOnly"];
             404: components["responses"]["NotFound"];
+            410: components["responses"]["Deleted"];
             412: components["responses"]["OtherFile"];
             416: components["responses"]["RangeNotSatisfiable"];
             500: components["responses"]["InternalError"];
