@@ -18,6 +18,7 @@ from accounts import rate_limits, sessions
 from config import settings
 from web import responses
 from web.inputs import Request, UnambiguousJSON, client_address
+from web.page import PageName
 
 # Room for two prompts of 2000 characters, each written as two \\uXXXX.
 MAX_BODY_BYTES = 64 * 1024
@@ -77,6 +78,7 @@ class WholeNumber(BaseConverter):
 
 def init_app(app: Flask) -> None:
     app.url_map.converters["int"] = WholeNumber
+    app.url_map.converters["page"] = PageName
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.config["MAX_FORM_PARTS"] = MAX_FORM_PARTS
     app.request_class = Request
