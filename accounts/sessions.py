@@ -22,6 +22,10 @@ SPARE_SECONDS = DAY_SECONDS
 MAX_LISTED = 100
 MAX_ADDRESS = 64
 MAX_CLIENT = 40
+MAX_SEEN = 10_000
+
+# The hour in which this process has noted a session as seen.
+_seen: dict[str, int] = {}
 
 # What stands in the header User-Agent of browsers; the first that is found counts.
 BROWSERS = {
@@ -187,18 +191,21 @@ def renew(session: Session, address: str, user_agent: str) -> str:
 
 def note_seen(session: Session, address: str) -> None:
     """Note, at most once an hour in each process, that a session or key is in use."""
-    if not session.session_id:
+    session_id = session.session_id
+    hour = int(time.time()) // HOUR_SECONDS * HOUR_SECONDS
+    if not session_id or _seen.get(session_id) == hour:
         return
     with suppress(db.Unavailable):
-        hour = int(time.time()) // HOUR_SECONDS * HOUR_SECONDS
-        _note_seen(session.session_id, bool(session.key_hash), hour, address[:MAX_ADDRESS])
+        if session.key_hash:
+            api_keys.note_used(session_id, hour)
+        else:
+            _write_seen(session_id, hour, address[:MAX_ADDRESS])
+        if len(_seen) >= MAX_SEEN:
+            _seen.clear()
+        _seen[session_id] = hour
 
 
-@lru_cache(maxsize=10_000)
-def _note_seen(session_id: str, is_key: bool, hour: int, address: str) -> None:
-    if is_key:
-        api_keys.note_used(session_id, hour)
-        return
+def _write_seen(session_id: str, hour: int, address: str) -> None:
     sql = "UPDATE sessions SET seen_at = %s, address = %s WHERE id = %s AND seen_at <= %s"
     db.execute(sql, hour, address, session_id, hour)
 

@@ -3,11 +3,12 @@
 Deleting an account also deletes its rows in other tables.
 """
 
-import json
 import secrets
 from contextlib import suppress
 from itertools import product
 from typing import Any, TypedDict
+
+from pydantic_core import from_json
 
 import db
 from accounts import limits, sessions
@@ -99,22 +100,19 @@ def get_user_with_hash(user_id: int) -> dict[str, Any] | None:
 
 # One column of an answer: each costs 6 us, and the evaluation of in_force() 12.
 PACKED = ["role", "image_count", "storage_bytes", *limits.NAMES]
+PROFILE = f"""
+    SELECT u.username, u.email, u.avatar_url, u.created_at,
+           JSON_ARRAY({", ".join(PACKED)}) AS packed
+      FROM users AS u
+     WHERE """
 
 
 def get_profile(session: Session) -> db.Row | None:
     """Return what users see of their account, if the session stands."""
-    profile = db.one(
-        f"""
-        SELECT u.username, u.email, u.avatar_url, u.created_at,
-               JSON_ARRAY({", ".join(PACKED)}) AS packed
-          FROM users AS u
-         WHERE {sessions.condition(session)}
-        """,
-        **session._asdict(),
-    )
+    profile = db.one(PROFILE + sessions.condition(session), **session._asdict())
     if not profile:
         return None
-    profile.update(zip(PACKED, json.loads(profile.pop("packed"))))
+    profile.update(zip(PACKED, from_json(profile.pop("packed"))))
     return limits.without_ended(profile)
 
 

@@ -328,7 +328,7 @@ def test_an_absurd_session_is_refused(alice, settings, sid):
 
 def test_when_a_session_was_seen_is_noted_once_an_hour(alice):
     [before] = db.all("SELECT id, created_at, seen_at FROM sessions")
-    sessions._note_seen.cache_clear()
+    sessions._seen.clear()
     db.execute("UPDATE sessions SET seen_at = seen_at - 7200, address = '192.0.2.1'")
 
     alice.get("/api/v1/images/history")

@@ -193,12 +193,17 @@ def with_headers(wsgi_app: Callable) -> Callable:
     return wrapped
 
 
+def masked(path: str) -> str:
+    """Return a path without the token of a share, which alone opens it."""
+    return SHARE.sub(r"\1-", path) if "/s/" in path else path
+
+
 def log_request(method: str, status: int) -> None:
     seconds = time.perf_counter() - g.started
     metrics.note_request(method, request.url_rule, status, seconds)
     details = {
         "method": method,
-        "path": SHARE.sub(r"\1-", request.path),
+        "path": masked(request.path),
         "status": status,
         "ms": round(seconds * 1000, 1),
         "address": client_address(),
