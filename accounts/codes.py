@@ -21,6 +21,13 @@ GROUPS = 7
 MAX_SECONDS = max(LIFETIMES.values())
 
 
+def random_code(alphabet: str, groups: int, length: int) -> str:
+    """Return groups of random letters, with dashes between them so that people can read them."""
+    letters = [secrets.choice(alphabet) for _ in range(groups * length)]
+    starts = range(0, len(letters), length)
+    return "-".join("".join(letters[start : start + length]) for start in starts)
+
+
 def make(user_id: int, purpose: str, email: str = "", token_version: int | None = None) -> str:
     """Give the account a new code, in place of the one before, and return it.
 
@@ -34,7 +41,7 @@ def make_within(
     user_id: int, purpose: str, email: str = "", token_version: int | None = None
 ) -> str:
     """Do the same within the caller's transaction."""
-    code = "-".join("".join(secrets.choice(ALPHABET) for _ in range(4)) for _ in range(GROUPS))
+    code = random_code(ALPHABET, GROUPS, 4)
     user = db.one("SELECT token_version, is_disabled FROM users WHERE id = %s FOR UPDATE", user_id)
     if not user or user["is_disabled"]:
         return ""

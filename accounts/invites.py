@@ -6,11 +6,11 @@ the transaction that opens the account or sets its limits: if that fails, nothin
 
 import hashlib
 import re
-import secrets
 import unicodedata
 
 import db
 from accounts import limits, sessions
+from accounts.codes import random_code
 from accounts.limits import Limits
 from accounts.rate_limits import RateLimit, network
 from accounts.schemas import InviteInput
@@ -48,13 +48,6 @@ class ExpiredCode(ApiError):
     code = "code_expired"
 
 
-def new_code() -> str:
-    groups = []
-    for _ in range(GROUPS):
-        groups.append("".join(secrets.choice(ALPHABET) for _ in range(GROUP_LENGTH)))
-    return "-".join(groups)
-
-
 def hash_of(code: str) -> str:
     """Return the hash of a code as somebody typed it: in any case and width, with any blanks."""
     letters = re.sub(r"[\W_]", "", unicodedata.normalize("NFKC", code)).upper()
@@ -66,7 +59,7 @@ def hash_of(code: str) -> str:
 
 def create(wanted: InviteInput) -> tuple[int, str]:
     """Add an invite; return its id and its code, which is shown this once."""
-    code = new_code()
+    code = random_code(ALPHABET, GROUPS, GROUP_LENGTH)
     invite_id = db.execute(
         """
         INSERT INTO invites
