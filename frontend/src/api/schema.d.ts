@@ -1554,7 +1554,10 @@ export interface components {
              * @example correct horse
              */
             password: string;
-            /** @description An invite code; "" is none. As in `POST /api/auth/redeem`. */
+            /**
+             * @description An invite code; "" is none. As in `POST /api/auth/redeem`.
+             * @example
+             */
             inviteCode?: string;
             /**
              * Format: binary
