@@ -165,7 +165,7 @@ def register():
     wanted, avatar = read_form(RegisterInput)
     registration.check_admission(wanted, client_address())
     user = registration.register(wanted, avatar, client_address(), language())
-    return success({"avatarUrl": user["avatar_url"]}, "registered")
+    return success({"avatarUrl": records.located(user["avatar_url"])}, "registered")
 
 
 @app.post("/api/auth/login")
@@ -203,7 +203,7 @@ def generate_test():
     generation = gallery.generate_test(g.session, read_body(GenerateTestInput), idempotency_key())
     if generation["status"] != COMPLETED:
         raise ApiError("generation_failed")
-    url = generation["image_url"]
+    url = records.located(generation["image_url"])
     return success({"id": generation["id"], "imageUrl": url, "status": COMPLETED}, "generated")
 
 

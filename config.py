@@ -257,6 +257,14 @@ def url_prefix(text: str) -> str:
     return f"/{text.strip('/')}/"
 
 
+def base_path(text: str) -> str:
+    path = text.strip("/")
+    names = path.split("/") if path else []
+    if not all(re.fullmatch(r"(?!\.+$)[A-Za-z0-9._~-]+", name) for name in names):
+        raise ValueError("must be a path like /imagegen, of letters, digits and . _ ~ -")
+    return "".join(f"/{name}" for name in names)
+
+
 def web_address(text: str) -> str:
     parts = urlsplit(text)
     is_plain = re.fullmatch(r"[^\s<>\"\\]{1,255}", text)
@@ -333,6 +341,7 @@ class Settings:
     WEB_WORKERS: int = setting(0, number(int, 1, 64))
     WEB_THREADS: int = setting(64, number(int, 2, 1000))
     TRUSTED_PROXIES: list = setting([], networks)
+    URL_PREFIX: str = setting("", base_path)
     X_ACCEL_PREFIX: str = setting("", url_prefix)
     DATA_DIR: Path = setting(HERE, path)
     METRICS: bool = setting(False, on_or_off)

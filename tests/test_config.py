@@ -86,6 +86,7 @@ def test_the_published_names_choose_mysql(load):
         ({"CORS_ORIGINS": "null"}, "CORS_ORIGINS"),
         ({"TRUSTED_PROXIES": "nginx"}, "TRUSTED_PROXIES"),
         ({"REQUIRE_2FA": "all"}, "REQUIRE_2FA"),
+        *[({"URL_PREFIX": text}, "URL_PREFIX") for text in ("/a b", "/a//b", "/..", "/é", "/a?b")],
         ({"OIDC_ISSUER": "login.example"}, "OIDC_ISSUER"),
         ({"OIDC_ISSUER": "https://"}, "OIDC_ISSUER"),
         ({"OIDC_ISSUER": "https://login.example"}, "OIDC_CLIENT_ID"),
@@ -132,6 +133,14 @@ def test_a_wrong_setting_stops_the_start_and_is_named(load, environ, name):
 
     assert str(stopped.value).startswith(f"{name}: ")
     assert "\n" not in str(stopped.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [("/imagegen/", "/imagegen"), ("a/b-c", "/a/b-c"), ("/", ""), ("", ""), ("/v1.0", "/v1.0")],
+)
+def test_a_prefix_is_kept_without_a_slash_at_its_end(load, written, kept):
+    assert kept == load(URL_PREFIX=written).URL_PREFIX
 
 
 def test_an_error_about_a_key_does_not_show_it(load):

@@ -95,7 +95,7 @@ def init_app(app: Flask) -> None:
     app.before_request(answer_preflight)
     app.after_request(cors_hook())
     app.after_request(finish)
-    app.wsgi_app = with_headers(app.wsgi_app)
+    app.wsgi_app = with_headers(below_prefix(app.wsgi_app))
 
 
 def cors_hook() -> Callable[[Response], Response]:
@@ -158,7 +158,7 @@ def max_body_bytes(app: Flask, head: str) -> int:
     """Return the same limit by the head of a request, before its body is received."""
     method, path, *_ = [*re.split("[ ?]", head, maxsplit=2), ""]
     try:
-        endpoint, _ = app.url_map.bind("").match(path, method)
+        endpoint, _ = app.url_map.bind("").match(without_prefix(path), method)
     except HTTPException:
         return MAX_BODY_BYTES
     if endpoint in LONG_LISTS:
@@ -195,6 +195,26 @@ def with_headers(wsgi_app: Callable) -> Callable:
         return wsgi_app(environ, start)
 
     return wrapped
+
+
+def below_prefix(wsgi_app: Callable) -> Callable:
+    """Return the WSGI application as it lies below URL_PREFIX.
+
+    It answers without that path, too: some proxies leave it out, and checks ask the port itself.
+    """
+
+    def wrapped(environ: dict[str, Any], start_response: Callable) -> Iterable[bytes]:
+        if settings.URL_PREFIX:
+            environ["PATH_INFO"] = without_prefix(environ["PATH_INFO"])
+            environ["SCRIPT_NAME"] = settings.URL_PREFIX
+        return wsgi_app(environ, start_response)
+
+    return wrapped
+
+
+def without_prefix(path: str) -> str:
+    rest = path.removeprefix(settings.URL_PREFIX) or "/"
+    return rest if rest.startswith("/") else path
 
 
 def masked(path: str) -> str:
