@@ -4,6 +4,7 @@ They listen on free ports of 127.0.0.1 and keep their files in temporary folders
 """
 
 import getpass
+import json
 import os
 import shutil
 import signal
@@ -117,6 +118,66 @@ class MariaDB:
             "MYSQL_USER": "root",
             "MYSQL_DB": database,
         }
+
+
+class ObjectStore:
+    """An S3-compatible store of our own (SeaweedFS), which can be killed and started again."""
+
+    KEYS = {"AWS_ACCESS_KEY_ID": "testkey", "AWS_SECRET_ACCESS_KEY": "testsecret"}
+    PORTS = ["s3.port", "s3.port.grpc", "master.port", "master.port.grpc"]
+    PORTS += ["volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc"]
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        actions = ["Admin", "Read", "Write", "List", "Tagging"]
+        keys = {"accessKey": "testkey", "secretKey": "testsecret"}
+        person = {"name": "service", "credentials": [keys], "actions": actions}
+        (folder / "s3.json").write_text(json.dumps({"identities": [person]}))
+        self.ports = {name: free_port() for name in self.PORTS}
+        self.endpoint = f"http://127.0.0.1:{self.ports['s3.port']}"
+        self.start()
+
+    def start(self) -> None:
+        command = [find_weed(), "server", f"-dir={self.folder}", "-filer", "-s3"]
+        command += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-s3.config={self.folder}/s3.json"]
+        command += [f"-{name}={port}" for name, port in self.ports.items()]
+        command += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-volume.max=8"]
+        command += ["-master.volumeSizeLimitMB=64", "-master.telemetry=false"]
+        self.log = open(self.folder / "log", "ab")  # noqa: SIM115
+        self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log, cwd=self.folder)
+        wait_until(self.answers, 90, "SeaweedFS")
+
+    def answers(self) -> bool:
+        """Tell if an object can be written and read, which may be later than the port is open."""
+        from config import location
+        from files.s3 import S3
+        from files.stored import Unavailable
+
+        if self.process.poll() is not None:
+            raise RuntimeError((self.folder / "log").read_text()[-3000:])
+        try:
+            store = S3(location(self.url("probe")), *self.KEYS.values())
+            store.delete("a/a")
+            store.put("a/a", b"x")
+            return store.read("a/a") == b"x"
+        except Unavailable:
+            return False
+
+    def url(self, prefix: str) -> str:
+        return f"s3://images/{prefix}?endpoint={self.endpoint}&region=us-east-1"
+
+    def settings(self, prefix: str) -> dict[str, str]:
+        return {"STORAGE_URL": self.url(prefix), **self.KEYS}
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+        self.log.close()
+
+
+def find_weed() -> str | None:
+    return shutil.which("weed", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
 
 
 class Service:
