@@ -289,6 +289,31 @@ def words(text: str) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
+def servers(text: str) -> str:
+    for word in words(text):
+        host, port = server_address(word, 1)
+        if not is_host(host) or not 1 <= port <= 65535:
+            raise ValueError("must be hosts like db1.internal,db2.internal:3307,[fd00::1]:3306")
+    return text
+
+
+def is_host(text: str) -> bool:
+    if ":" not in text:
+        return re.fullmatch(r"[\w.-]+", text) is not None
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def server_address(text: str, port: int) -> tuple[str, int]:
+    """Split host:port, where the port may be left out. Colons are part of an IPv6 address alone."""
+    found = re.fullmatch(r"(\[.+\]|[^:]+):(\d+)", text)
+    host = found[1] if found else text
+    return host.strip("[]"), int(found[2]) if found else port
+
+
 def path(text: str) -> Path:
     return (HERE / Path(text).expanduser()).resolve()
 
@@ -367,7 +392,7 @@ class Settings:
     CORS_ORIGINS: list = setting([], origins)
 
     DATABASE: str = setting("", one_of("sqlite", "mysql"))
-    MYSQL_HOST: str = setting("")
+    MYSQL_HOST: str = setting("", servers)
     MYSQL_PORT: int = setting(3306, number(int, 1, 65535))
     MYSQL_USER: str = setting("")
     MYSQL_PASSWORD: str = setting("")
@@ -450,6 +475,10 @@ class Settings:
     @property
     def uses_mysql(self) -> bool:
         return bool(self.MYSQL_HOST)
+
+    @property
+    def mysql_addresses(self) -> list[tuple[str, int]]:
+        return [server_address(word, self.MYSQL_PORT) for word in words(self.MYSQL_HOST)]
 
     @property
     def instance_dir(self) -> Path:

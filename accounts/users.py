@@ -37,6 +37,7 @@ NEW_TABLES = (
     "identities",
     "codes",
     "mails",
+    "waiting",
 )
 TABLES_OF_USERS = (
     "image_generations",
@@ -199,6 +200,7 @@ def set_password(user_id: int, password_hash: str) -> None:
     sessions.end_all(user_id)
 
 
+@db.retried
 def change_own_password(session: Session, password_hash: str) -> None:
     """Set a new password and end every other session. Raises BadToken if this one has ended."""
     with db.transaction():
@@ -276,6 +278,7 @@ def is_deleted(user_id: int) -> bool:
     return db.one("SELECT id FROM users WHERE id = %s AND deleted_at > 0", user_id) is not None
 
 
+@db.retried
 def delete_portion(user_id: int, folder: str) -> bool:
     """Delete some rows of a deleted account, and tell if these were the last.
 

@@ -92,6 +92,7 @@ def find_job(job_id: int) -> Job:
     return job
 
 
+@db.retried
 def cancel_job(actor: Actor, job_id: int) -> None:
     """Cancel an unfinished job. Raises ApiError if it is finished or not there."""
     job = find_job(job_id)
@@ -102,6 +103,7 @@ def cancel_job(actor: Actor, job_id: int) -> None:
         note_job(actor, "job.cancel", job, "canceled")
 
 
+@db.retried
 def requeue_job(actor: Actor, job_id: int) -> None:
     """Put a failed or stuck job back into the queue. Raises ApiError for any other."""
     job = find_job(job_id)
@@ -143,6 +145,7 @@ def resume(actor: Actor, model: str | None) -> bool:
     return switch(actor, "queue.resume", queue.resume, model)
 
 
+@db.retried
 def switch(actor: Actor, action: str, change: Callable[[str], bool], model: str | None) -> bool:
     is_paused = action == "queue.pause"
     target = Target("model", None, model) if model else Target("queue")

@@ -11,7 +11,7 @@ import db
 from accounts import sessions
 from accounts.tokens import BadToken, Session
 from errors import ApiError
-from images import PENDING, blocklist, history, parameters, queue_status, quota
+from images import PENDING, blocklist, history, parameters, queue_status, quota, waiting
 from images.schemas import GenerateInput
 
 KEY_SECONDS = 7 * 86400
@@ -92,10 +92,12 @@ def statements(
 ) -> list[tuple[str, db.Row]]:
     """Return what a submit runs, in one transaction, after the quota is reserved."""
     inserts = [(INSERT, {**values, **row}) for row in rows]
+    last = waiting.ADD_ONE if len(rows) == 1 else waiting.COUNT_AFTER
+    adding = last, {"user_id": values["user_id"], "model": rows[0]["model"]}
     if not used_key:
-        return inserts
+        return [*inserts, adding]
     values = {**values, **used_key.columns}
-    return [(INSERT_KEY, values), *inserts, (NOTE_IDS, values)]
+    return [(INSERT_KEY, values), *inserts, (NOTE_IDS, values), adding]
 
 
 # A record that was just inserted, less what its request says: NULL until a worker sets it.

@@ -48,6 +48,7 @@ SQL_FILES = {
     "images/tags.py",
     "images/trash.py",
     "images/usage.py",
+    "images/waiting.py",
 }
 TABLES = {
     "users",
@@ -75,6 +76,8 @@ TABLES = {
     "recovery_codes",
     "identities",
     "login_codes",
+    "waiting",
+    "queue_checks",
 }
 SQL = re.compile(r"\b(SELECT .+ FROM|INSERT INTO|UPDATE \w+\s+SET|DELETE FROM)\b", re.DOTALL)
 CALLS = {"all", "execute", "insert", "one", "run_transaction", "value"}

@@ -100,6 +100,7 @@ def test_the_published_names_choose_mysql(load):
         ({"MYSQL_HOST": "db", "MYSQL_DB": "d"}, "MYSQL_USER"),
         ({"MYSQL_HOST": "db", "MYSQL_USER": "u"}, "MYSQL_DB"),
         ({**MYSQL, "MYSQL_SSL_CA": "/no/such/file"}, "MYSQL_SSL_CA"),
+        *[({**MYSQL, "MYSQL_HOST": host}, "MYSQL_HOST") for host in ("a b", "a,b:0", "a:x", "a/b")],
         ({"PASSWORD_HASH": "md5"}, "PASSWORD_HASH"),
         ({"WEB_WORKERS": "-1"}, "WEB_WORKERS"),
         ({"SUBMITS_PER_MINUTE": "0"}, "SUBMITS_PER_MINUTE"),
@@ -538,3 +539,17 @@ def test_production_refuses_an_env_file_that_everyone_can_read(
     config.load({**environ, "FLASK_ENV": "development"})
     with pytest.raises(config.SettingError, match="chmod 600") if is_refused else nullcontext():
         config.load({**environ, "FLASK_ENV": "production"})
+
+
+@pytest.mark.parametrize(
+    ("text", "addresses"),
+    [
+        ("db", [("db", 3306)]),
+        ("db1:3307, 10.0.0.2", [("db1", 3307), ("10.0.0.2", 3306)]),
+        ("::1,[::1]:3307", [("::1", 3306), ("::1", 3307)]),
+    ],
+)
+def test_the_hosts_of_a_cluster_may_have_ports(settings, text, addresses):
+    settings.MYSQL_HOST = config.servers(text)
+
+    assert settings.mysql_addresses == addresses
