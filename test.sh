@@ -17,11 +17,12 @@ if ! { contents; cat requirements-test.lock; } | cmp -s - "$stamp"; then
     { contents; cat requirements-test.lock; } > "$stamp"
 fi
 
-# What the tests drive beside Python: a private MariaDB, nginx with the site file of deploy/, a client
-# in TypeScript, and the documentation page in a browser.
+# What the tests drive beside Python: a private MariaDB, RabbitMQ and Redis, nginx with the site file of
+# deploy/, a client in TypeScript, and the documentation page in a browser.
 PATH=$PATH:/usr/sbin
 missing=
-for pair in mariadbd:mariadb-server nginx:nginx openssl:openssl node:nodejs npm:npm chromium:chromium; do
+for pair in mariadbd:mariadb-server nginx:nginx openssl:openssl node:nodejs npm:npm chromium:chromium \
+    rabbitmqctl:rabbitmq-server redis-server:redis-server; do
     command -v "${pair%:*}" >/dev/null || missing="$missing ${pair#*:}"
 done
 if [ -n "$missing" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

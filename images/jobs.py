@@ -24,6 +24,7 @@ from images import (
     FAILED,
     PENDING,
     archive_links,
+    broker,
     parameters,
     queue,
     results,
@@ -158,6 +159,7 @@ def release(job: Job) -> None:
         fail(job, "outcome_unknown")
     else:
         queue.release(job["id"], job["claim"], refund=1)
+        broker.wake(job["model"])
 
 
 def sweep() -> bool:

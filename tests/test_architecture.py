@@ -46,6 +46,7 @@ SQL_FILES = {
     "images/stats.py",
     "images/submit.py",
     "images/tags.py",
+    "images/tickets.py",
     "images/trash.py",
     "images/usage.py",
 }
@@ -66,6 +67,7 @@ TABLES = {
     "invites",
     "invite_uses",
     "workers",
+    "turns",
     "model_seconds",
     "shares",
     "archive_links",
