@@ -16,7 +16,7 @@ import config
 import logs
 import metrics
 from accounts import login as logins
-from accounts import passwords, registration
+from accounts import mails, passwords, registration
 from accounts.schemas import LoginInput, RegisterInput
 from accounts.tokens import Session
 from config import settings
@@ -27,6 +27,7 @@ from images import (
     archive,
     archive_links,
     blocklist,
+    broker,
     gallery,
     queue,
     queue_status,
@@ -81,6 +82,8 @@ catalog.models()
 blocklist.words()
 passwords.is_common("")
 
+mails.on_added = broker.wake_mail
+
 app = Flask(__name__, static_folder=None)
 hooks.init_app(app)
 commands.register(app)
@@ -104,6 +107,7 @@ def ready():
     state, problems = queue_status.readiness()
     fine = ("", queue_status.PAUSED)
     wrong = {name: (problem, {}) for name, problem in state.items() if problem not in fine}
+    wrong.pop("broker", None)  # workers then take turns to look for jobs
     if wrong:
         raise ApiError("not_ready", fields=wrong, retry_after=10)
     shown = {name: problem or "ok" for name, problem in state.items()}
@@ -116,7 +120,7 @@ def prometheus():
     """Show the numbers for Prometheus; 404 unless METRICS is on."""
     if not settings.METRICS:
         raise ApiError("not_found")
-    text, content_type = metrics.page(queue.count_unfinished)
+    text, content_type = metrics.page(queue.count_unfinished, broker.is_up())
     return Response(text, content_type=content_type)
 
 

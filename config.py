@@ -35,6 +35,7 @@ BUCKET_OPTIONS = (
     "disable_bulk_delete",
     "server_side_encryption",
 )
+BROKER_PACKAGES = {"amqp": "celery", "amqps": "celery", "redis": "redis", "rediss": "redis"}
 SMTP_PORTS = {"smtp": 587, "smtps": 465}
 ENV_FILE = HERE / ".env"
 COMMON_PASSWORDS = HERE / "accounts" / "common_passwords.txt"
@@ -48,6 +49,7 @@ SECRETS = (
     "AWS_SECRET_ACCESS_KEY",
     "OIDC_CLIENT_SECRET",
     "SMTP_URL",
+    "BROKER_URL",
 )
 ON = ("on", "true", "yes", "1")
 OFF = ("off", "false", "no", "0")
@@ -256,6 +258,21 @@ def location(text: str) -> Location:
     return Location(parts.netloc, prefix, tuple(sorted(options.items())))
 
 
+def broker_address(text: str) -> str:
+    parts = urlsplit(text)
+    try:
+        is_right = parts.scheme in BROKER_PACKAGES and parts.hostname and parts.port != 0
+    except ValueError:  # of the port; what it says may show the password
+        is_right = False
+    if not is_right:
+        raise ValueError(
+            "must be like amqp://user:password@rabbit.example.com:5672/vhost, or amqps://…,"
+            " redis://…, rediss://…; in user and password, characters such as / : @ # are"
+            " written as %2F and so on"
+        )
+    return text
+
+
 def mail_sender(text: str) -> str:
     # Imported late, as not everybody sends mail.
     from email.message import EmailMessage
@@ -421,6 +438,7 @@ class Settings:
     JOB_WORKERS: int = setting(1, number(int, 1, 64))
     WORKER_MODELS: list = setting([], words)
     WORKER_GRACE_SECONDS: int = setting(20, number(int, 0, 3600))
+    BROKER_URL: str = setting("", broker_address)
     MAX_ACTIVE_JOBS: int = setting(20, number(int, 1, 10**6))
     DAILY_IMAGES: int = setting(500, number(int, 1, 10**9))
     SUBMITS_PER_MINUTE: int = setting(120, number(int, 1, 10**6))
@@ -519,6 +537,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     check_oidc()
     check_mail()
     check_storage()
+    check_broker()
     if settings.is_production:
         check_mode(ENV_FILE)
     if not settings.is_production and not environ.get("CORS_ORIGINS"):
@@ -601,6 +620,13 @@ def check_mail() -> None:
         raise SettingError("MAIL_FROM: must be set when SMTP_URL is")
     if settings.SMTP_REQUIRE_TLS is None:
         settings.SMTP_REQUIRE_TLS = settings.is_production
+
+
+def check_broker() -> None:
+    scheme = settings.BROKER_URL.partition(":")[0]
+    needed = {"celery", BROKER_PACKAGES[scheme]} if scheme else set()
+    if not all(find_spec(name) for name in needed):
+        raise SettingError("BROKER_URL: needs packages: pip install -r requirements-fleet.txt")
 
 
 def check_keys() -> None:

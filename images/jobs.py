@@ -25,6 +25,7 @@ from images import (
     FAILED,
     PENDING,
     archive_links,
+    broker,
     parameters,
     queue,
     results,
@@ -213,6 +214,7 @@ def release(job: Job) -> None:
         fail(job, "outcome_unknown")
     else:
         queue.release(job, refund=1)
+        broker.wake(job["model"])
 
 
 def sweep() -> bool:

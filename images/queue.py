@@ -472,19 +472,18 @@ def count_by_status(limit: int) -> list[db.Row]:
 # -- Workers ------------------------------------------------------------------------------------
 
 
+NOTE_WORKER = """
+    INSERT INTO workers (name, models, run_seconds, seen_at)
+    VALUES (%(name)s, %(models)s, %(run_seconds)s, UNIX_TIMESTAMP() + %(ahead)s)
+        ON DUPLICATE KEY UPDATE
+           models = %(models)s, run_seconds = %(run_seconds)s,
+           seen_at = UNIX_TIMESTAMP() + %(ahead)s
+"""
+
+
 def note_worker(name: str, models_json: str, run_seconds: float) -> None:
     """Say that a worker is alive, what its models' problems are, and its average time a job."""
-    db.execute(
-        """
-        INSERT INTO workers (name, models, run_seconds, seen_at)
-        VALUES (%(name)s, %(models)s, %(run_seconds)s, UNIX_TIMESTAMP())
-            ON DUPLICATE KEY UPDATE
-               models = %(models)s, run_seconds = %(run_seconds)s, seen_at = UNIX_TIMESTAMP()
-        """,
-        name=name,
-        models=models_json,
-        run_seconds=run_seconds,
-    )
+    db.execute(NOTE_WORKER, name=name, models=models_json, run_seconds=run_seconds, ahead=0)
 
 
 def check_writable() -> None:

@@ -11,7 +11,16 @@ import db
 from accounts import sessions
 from accounts.tokens import BadToken, Session
 from errors import ApiError
-from images import PENDING, blocklist, history, parameters, queue_status, quota, waiting
+from images import (
+    PENDING,
+    blocklist,
+    broker,
+    history,
+    parameters,
+    queue_status,
+    quota,
+    waiting,
+)
 from images.schemas import GenerateInput
 
 KEY_SECONDS = 7 * 86400
@@ -83,6 +92,8 @@ def insert(
             break
         values["today"] = quota.make_room(session, model, number)
     quota.note_submitted(reserved, seconds)
+    if not hold_seconds:
+        broker.wake(model, number)
     inserted = results[len(reserved) + bool(used_key) :]
     return [new_record(row, now, result.new_id) for row, result in zip(rows, inserted)]
 
