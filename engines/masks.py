@@ -52,6 +52,12 @@ def fitted(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     return image.resize(size, Image.Resampling.LANCZOS, box)
 
 
+def snapped(size: tuple[int, int], multiple: int) -> tuple[int, int]:
+    """Return the size nearest to this one whose sides are multiples of a number."""
+    width, height = (max(1, round(side / multiple)) * multiple for side in size)
+    return width, height
+
+
 def change(mask: InputImage, size: tuple[int, int]) -> Image.Image:
     """Return the mask as a grey image of this size: 255 where all changes, 0 where nothing does."""
     alpha = opened(mask).convert("RGBA").getchannel("A")

@@ -251,6 +251,10 @@ class OpenAIImages(Options):
 class SDWebUI(Options):
     """AUTOMATIC1111's WebUI, Forge or SD.Next, started with --api."""
 
+    max_images: ClassVar[int] = 1
+    takes_mask: ClassVar[bool] = True
+    takes_strength: ClassVar[bool] = True
+
     refused_markers: Markers = Field([SD_CPP_ARGUMENTS], validate_default=True)
     base_url: BaseUrl = "http://127.0.0.1:7860"
     username: str = ""
@@ -258,7 +262,7 @@ class SDWebUI(Options):
     checkpoint: str = ""
     sampler: str = ""
     scheduler: str = ""
-    # Additional fields of the body of txt2img.
+    # Additional fields of the body of txt2img and img2img.
     extra: Extra = {}
     timeout_seconds: float = Field(600, gt=0, le=86400)
 

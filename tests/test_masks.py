@@ -104,3 +104,11 @@ def test_what_is_clear_is_white_in_a_format_without_alpha():
     taken = masks.taken(picture, ["jpg"])
 
     assert masks.opened(taken).getpixel((4, 4)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(
+    ("size", "multiple", "snapped"),
+    [((100, 100), 8, (96, 96)), ((101, 70), 8, (104, 72)), ((3, 512), 16, (16, 512))],
+)
+def test_sizes_are_snapped_to_the_nearest(size, multiple, snapped):
+    assert masks.snapped(size, multiple) == snapped
