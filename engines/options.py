@@ -270,10 +270,17 @@ class SDWebUI(Options):
 class ComfyUI(Options):
     """A ComfyUI server and a workflow in its API format."""
 
+    max_images: ClassVar[int] = MAX_INPUTS
+    takes_mask: ClassVar[bool] = True
+    takes_strength: ClassVar[bool] = True
+
     base_url: BaseUrl = "http://127.0.0.1:8188"
     username: str = ""
     password_env: VariableName = ""
     workflow: FilePath
+    # For requests with pictures, and with a mask, if `workflow` is not for them.
+    image_workflow: FilePath | None = None
+    mask_workflow: FilePath | None = None
     # The id of the node whose image is taken. By default the last node that saved one.
     output_node: str = ""
     # The key of a ComfyUI account, for workflows with API nodes, which cost money.
@@ -282,6 +289,18 @@ class ComfyUI(Options):
     @property
     def is_paid(self) -> bool:
         return bool(self.api_key_env)
+
+    def workflow_for(self, has_images: bool, has_mask: bool) -> Path:
+        """Return the workflow file of requests with or without pictures and a mask."""
+        for_images = self.image_workflow or self.workflow
+        if has_mask:
+            return self.mask_workflow or for_images
+        return for_images if has_images else self.workflow
+
+    @property
+    def workflows(self) -> list[Path]:
+        files = [self.workflow, self.image_workflow, self.mask_workflow]
+        return list(dict.fromkeys(filter(None, files)))
 
 
 class Diffusers(Options):
