@@ -306,6 +306,11 @@ class ComfyUI(Options):
 class Diffusers(Options):
     """A pipeline in a local folder, as diffusers' save_pretrained() writes it."""
 
+    # What the pipeline really takes is seen once it is loaded.
+    max_images: ClassVar[int] = MAX_INPUTS
+    takes_mask: ClassVar[bool] = True
+    takes_strength: ClassVar[bool] = True
+
     folder: FilePath
     # "auto", "cpu", "cuda", "cuda:1", "mps".
     device: str = Field("auto", pattern=DEVICE)
