@@ -125,6 +125,17 @@ def size(key: str) -> int | None:
         return None
 
 
+def read(key: str) -> bytes | None:
+    """Return the bytes of a stored file, or None if there is none. Raises Unavailable."""
+    path = find(key)
+    try:
+        return path.read_bytes() if path else None
+    except FileNotFoundError:  # deleted just now
+        return None
+    except OSError as error:
+        raise Unavailable from error
+
+
 def list_folders(folder: str) -> list[str]:
     """Return the names of the folders in one, whose key ends with a slash. Raises Unavailable."""
     return [entry.name for entry in _entries(folder) if entry.is_dir(follow_symlinks=False)]
