@@ -98,6 +98,10 @@ class Options(BaseModel):
 
     takes_seed: ClassVar[bool] = True
     is_paid: ClassVar[bool] = False
+    # Of the pictures that an image is made from.
+    max_images: ClassVar[int] = 0
+    takes_mask: ClassVar[bool] = False
+    takes_strength: ClassVar[bool] = False
 
     # Regular expressions of what a prompt must not contain, because the engine would obey it.
     refused_markers: Markers = []
@@ -105,6 +109,10 @@ class Options(BaseModel):
 
 class Painter(Options):
     """The built-in painter has no options."""
+
+    max_images: ClassVar[int] = 4
+    takes_mask: ClassVar[bool] = True
+    takes_strength: ClassVar[bool] = True
 
 
 class OpenAIImages(Options):

@@ -661,6 +661,7 @@ guidance = { min = 0.5, max = 9.5, default = 7 }
 quality = ["low", "high"]
 style = ["vivid"]
 sampler = ["Euler a", "DDIM"]
+images = { max = 2, mask = true, strength = { min = 0, max = 1, default = 0.5 } }
 
 [plain]
 label = "Plain"

@@ -351,6 +351,7 @@ def public_model(model: Model) -> dict[str, Any]:
             "negativePrompt": model.negative_prompt,
             "seed": model.takes_seed,
             "n": MAX_IMAGES,
+            "images": public_inputs(model),
         },
         "parameters": public_parameters(model),
         "sizes": [public_size(size) for size in model.sizes],
@@ -366,6 +367,21 @@ def public_parameters(model: Model) -> dict[str, Any]:
         if choices := getattr(model, name):
             shown[name] = {"choices": choices, "default": choices[0]}
     return shown
+
+
+def public_inputs(model: Model) -> dict[str, Any] | None:
+    """Return which pictures a model takes; None if it takes none."""
+    inputs = model.images
+    if not inputs:
+        return None
+    return {
+        "min": inputs.min,
+        "max": inputs.max,
+        "mask": inputs.mask,
+        "strength": inputs.strength.to_json("strength") if inputs.strength else None,
+        "formats": inputs.formats,
+        "maxBytes": inputs.max_bytes,
+    }
 
 
 def public_size(size: str) -> dict[str, int]:
