@@ -13,6 +13,10 @@ Both raise TransientError if a retry may succeed, and PermanentError if it canno
 An engine may also define `prepare(options)`. A worker calls it once, before its first job, to load
 what takes long. It raises config.SettingError if the operator has to correct something.
 
+`check_images(options, images)`, if there is one, is called after that for a model that takes
+pictures, with its catalog.Images: it raises SettingError if some of what they offer would have no
+effect.
+
 `check_samplers(options, names)`, if there is one, raises PermanentError naming the samplers, among
 those that a model offers, that the engine does not have. `flask engines check` calls it.
 """
@@ -164,3 +168,5 @@ def prepare(model: Any) -> None:
     engine = load(model.engine)
     if hasattr(engine, "prepare"):
         engine.prepare(model.options)
+    if model.images and hasattr(engine, "check_images"):
+        engine.check_images(model.options, model.images)

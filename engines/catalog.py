@@ -16,7 +16,7 @@ from pydantic import (
 
 import engines
 from config import SettingError, read_text, settings
-from engines.options import OF_ENGINE, Options
+from engines.options import MAX_INPUTS, OF_ENGINE, Options
 
 # Parameters that have a range of numbers, and those that have a list of choices.
 RANGES = ("width", "height", "steps", "guidance")
@@ -24,7 +24,6 @@ CHOICES = ("quality", "style", "sampler")
 FRACTIONS = ("guidance", "strength")
 INPUT_FORMATS = ("png", "jpg", "webp")
 InputFormat = Literal[INPUT_FORMATS]
-MAX_INPUTS = 16  # as many as any provider takes
 MAX_INPUT_BYTES = 20 * 1024 * 1024
 MAX_SEED = 2**53 - 1  # the largest number that every JSON parser keeps, JavaScript's included
 

@@ -20,16 +20,13 @@ when they are called. The strokes of a motif share one series of random numbers.
 in which they take them: another order gives other pictures for the same seed.
 """
 
-import io
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from random import Random
 from typing import Any
 
-from PIL import Image
-
-from engines import GeneratedImage, ImageRequest, no_progress
+from engines import GeneratedImage, ImageRequest, masks, no_progress
 from engines.painter.abstract import ABSTRACTS, paint_backdrop
 from engines.painter.canvas import Canvas, Stroke, Strokes
 from engines.painter.land import paint_city, paint_desert, paint_hills, paint_mountains, paint_sea
@@ -102,13 +99,7 @@ def make(
             stroke()
         on_progress(step + 1, steps)
     image = canvas.finished()
-    return GeneratedImage(png(reference.merge(image) if reference else image))
-
-
-def png(image: Image.Image) -> bytes:
-    output = io.BytesIO()
-    image.save(output, "PNG", compress_level=4)
-    return output.getvalue()
+    return GeneratedImage(masks.png(reference.merge(image) if reference else image))
 
 
 def check(options: Any) -> list[str]:
