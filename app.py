@@ -1,7 +1,7 @@
 """The routes of the service, in groups. A handler reads, calls one function, and answers.
 
-Those of one's own account, beyond registering and logging in, stand in `web/account.py`, and those
-of the admin API in `web/admin.py`.
+Those of one's own account, beyond registering and logging in, stand in `web/account.py`, those of
+uploads in `web/uploads.py`, and those of the admin API in `web/admin.py`.
 
 What they have in common is in `web/`: hooks before and after each request, who may call, how
 input is read and how answers look. What they do is in `accounts/` and `images/`.
@@ -62,6 +62,7 @@ from web import account as account_api
 from web import admin as admin_api
 from web import docs as documentation
 from web import files, hooks, page, records
+from web import uploads as uploads_api
 from web.auth import file_owner_required, login_required, owner_required, token_required
 from web.inputs import (
     client_address,
@@ -89,6 +90,7 @@ hooks.init_app(app)
 commands.register(app)
 app.register_blueprint(account_api.routes)
 app.register_blueprint(admin_api.routes)
+app.register_blueprint(uploads_api.routes)
 
 # -----------------------------------------------------------------------------------------------
 # Health and documentation

@@ -26,6 +26,7 @@ from images import (
     PENDING,
     archive_links,
     broker,
+    inputs,
     parameters,
     queue,
     results,
@@ -33,6 +34,7 @@ from images import (
     shares,
     stats,
     submit,
+    uploads,
     waiting,
 )
 from images.queue import Job
@@ -125,7 +127,8 @@ def run(job: Job, on_progress: Callable[[int, int], None] = engines.no_progress)
 def make(job: Job, on_progress: Callable[[int, int], None]) -> str:
     refuse_without_store()
     params = parameters.params_of(job)
-    request = parameters.image_request(job, params, partial(mark_may_be_charged, job))
+    before_send = partial(mark_may_be_charged, job)
+    request = parameters.image_request(job, params, *inputs.load(job), before_send)
     engine = engines.load(catalog.find_model(job["model"]).engine)
     generated = engine.make(request, on_progress)
     return complete(job, results.process(job, params, generated))
@@ -242,6 +245,7 @@ def sweep() -> bool:
     sessions.delete_expired()
     shares.delete_expired()
     archive_links.delete_expired()
+    uploads.sweep()
     retention.sweep()
     identities.delete_expired()
     codes.delete_expired()

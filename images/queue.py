@@ -19,6 +19,7 @@ class Job(TypedDict):
     user_id: int
     prompt_text: str
     generation_params_json: str
+    inputs_json: str | None
     model: str
     width: int
     height: int
@@ -68,8 +69,8 @@ def next_generation(models: list[str]) -> int | None:
 def get_job(generation_id: int) -> Job | None:
     return db.one(
         f"""
-        SELECT id, user_id, prompt_text, generation_params_json, model, width, height, status,
-               attempt, {MAY_BE_CHARGED},
+        SELECT id, user_id, prompt_text, generation_params_json, inputs_json, model, width, height,
+               status, attempt, {MAY_BE_CHARGED},
                UNIX_TIMESTAMP() - UNIX_TIMESTAMP(created_at) AS waited_seconds
           FROM image_generations
          WHERE id = %s

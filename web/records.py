@@ -14,18 +14,23 @@ from accounts import limits, tokens
 from accounts.users import Account
 from config import settings
 from engines.catalog import CHOICES, RANGES, Model, read_size
+from files import storage
 from images import (
     COMPLETED,
     FAILED,
     UNFINISHED,
+    inputs,
     parameters,
     queue_status,
     quota,
     retention,
     tags,
+    uploads,
 )
 from images.history import Generation, Page
+from images.inputs import Input
 from images.schemas import MAX_IMAGES, HistoryQuery, TrashQuery, make_cursor
+from images.uploads import Upload
 from web.inputs import service_path
 from web.responses import language, success, with_etag
 
@@ -202,6 +207,7 @@ def public_record(
     status = shown_status(generation)
     image_url = shown_text(generation["image_url"])
     thumbnail_url = shown_text(generation["thumbnail_url"])
+    made_from = inputs.inputs_of(generation)
     return {
         "id": generation["id"],
         "prompt": shown_text(generation["prompt_text"]) or "",
@@ -221,6 +227,8 @@ def public_record(
         "height": shown_number(generation["height"]),
         "favorite": bool(generation["favorite"]),
         "tags": tags.read(generation["tags"]),
+        "inputs": [public_input(one, sign) for one in made_from],
+        "parentId": inputs.parent_of(made_from),
         "startedAt": iso_time(generation["started_at"]),
         "finishedAt": iso_time(generation["finished_at"]),
         "expiresAt": iso_seconds(retention.expires_at(generation)),
@@ -229,6 +237,25 @@ def public_record(
         "signedImageUrl": located(sign(image_url)),
         "signedThumbnailUrl": located(sign(thumbnail_url)),
         "signedStrippedUrl": located(sign(image_url and image_url + STRIPPED)),
+    }
+
+
+def public_input(one: Input, sign: Callable[[str | None], str | None]) -> dict[str, Any]:
+    url = storage.url(one["thumbnail"]) if one["thumbnail"] else None
+    return {"kind": one["kind"], "id": one["id"], "signedThumbnailUrl": sign(url)}
+
+
+def public_upload(upload: Upload) -> dict[str, Any]:
+    sign = tokens.link_signer(g.session)
+    expires_at = None if upload["is_used"] else upload["wanted_at"] + uploads.KEEP_SECONDS
+    return {
+        "id": upload["id"],
+        "signedUrl": sign(storage.url(uploads.key_of(upload))),
+        "signedThumbnailUrl": sign(storage.url(uploads.thumbnail_key_of(upload))),
+        "width": upload["width"],
+        "height": upload["height"],
+        "bytes": upload["picture_bytes"],
+        "expiresAt": iso_seconds(expires_at),
     }
 
 
