@@ -26,7 +26,7 @@ from accounts.limits import Limits
 from accounts.schemas import InviteInput
 from engines import painter
 from files import storage
-from images import jobs, queue, queue_status
+from images import jobs, queue, queue_status, waiting
 from tests.conftest import Person, form
 from tests.pictures import picture
 from tests.servers import ROOT
@@ -766,7 +766,7 @@ def test_models_without_a_database_are_refused_as_documented(visitor, monkeypatc
         raise db.Unavailable
 
     monkeypatch.setattr(queue, "list_live_workers", away)
-    monkeypatch.setattr(queue, "list_waiting", away)
+    monkeypatch.setattr(waiting, "count", away)
     queue_status.current.forget()
 
     response = visitor.get("/api/v1/models")
