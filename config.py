@@ -35,6 +35,7 @@ BUCKET_OPTIONS = (
     "disable_bulk_delete",
     "server_side_encryption",
 )
+BROKER_PACKAGES = {"amqp": "celery", "amqps": "celery", "redis": "redis", "rediss": "redis"}
 SMTP_PORTS = {"smtp": 587, "smtps": 465}
 ENV_FILE = HERE / ".env"
 COMMON_PASSWORDS = HERE / "accounts" / "common_passwords.txt"
@@ -48,6 +49,7 @@ SECRETS = (
     "AWS_SECRET_ACCESS_KEY",
     "OIDC_CLIENT_SECRET",
     "SMTP_URL",
+    "BROKER_URL",
 )
 ON = ("on", "true", "yes", "1")
 OFF = ("off", "false", "no", "0")
@@ -256,6 +258,21 @@ def location(text: str) -> Location:
     return Location(parts.netloc, prefix, tuple(sorted(options.items())))
 
 
+def broker_address(text: str) -> str:
+    parts = urlsplit(text)
+    try:
+        is_right = parts.scheme in BROKER_PACKAGES and parts.hostname and parts.port != 0
+    except ValueError:  # of the port; what it says may show the password
+        is_right = False
+    if not is_right:
+        raise ValueError(
+            "must be like amqp://user:password@rabbit.example.com:5672/vhost, or amqps://…,"
+            " redis://…, rediss://…; in user and password, characters such as / : @ # are"
+            " written as %2F and so on"
+        )
+    return text
+
+
 def mail_sender(text: str) -> str:
     # Imported late, as not everybody sends mail.
     from email.message import EmailMessage
@@ -289,12 +306,45 @@ def words(text: str) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
+def servers(text: str) -> str:
+    for word in words(text):
+        host, port = server_address(word, 1)
+        if not is_host(host) or not 1 <= port <= 65535:
+            raise ValueError("must be hosts like db1.internal,db2.internal:3307,[fd00::1]:3306")
+    return text
+
+
+def is_host(text: str) -> bool:
+    if ":" not in text:
+        return re.fullmatch(r"[\w.-]+", text) is not None
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def server_address(text: str, port: int) -> tuple[str, int]:
+    """Split host:port, where the port may be left out. Colons are part of an IPv6 address alone."""
+    found = re.fullmatch(r"(\[.+\]|[^:]+):(\d+)", text)
+    host = found[1] if found else text
+    return host.strip("[]"), int(found[2]) if found else port
+
+
 def path(text: str) -> Path:
     return (HERE / Path(text).expanduser()).resolve()
 
 
 def url_prefix(text: str) -> str:
     return f"/{text.strip('/')}/"
+
+
+def base_path(text: str) -> str:
+    path = text.strip("/")
+    names = path.split("/") if path else []
+    if not all(re.fullmatch(r"(?!\.+$)[A-Za-z0-9._~-]+", name) for name in names):
+        raise ValueError("must be a path like /imagegen, of letters, digits and . _ ~ -")
+    return "".join(f"/{name}" for name in names)
 
 
 def web_address(text: str) -> str:
@@ -359,7 +409,7 @@ class Settings:
     CORS_ORIGINS: list = setting([], origins)
 
     DATABASE: str = setting("", one_of("sqlite", "mysql"))
-    MYSQL_HOST: str = setting("")
+    MYSQL_HOST: str = setting("", servers)
     MYSQL_PORT: int = setting(3306, number(int, 1, 65535))
     MYSQL_USER: str = setting("")
     MYSQL_PASSWORD: str = setting("")
@@ -373,6 +423,7 @@ class Settings:
     WEB_WORKERS: int = setting(0, number(int, 1, 64))
     WEB_THREADS: int = setting(64, number(int, 2, 1000))
     TRUSTED_PROXIES: list = setting([], networks)
+    URL_PREFIX: str = setting("", base_path)
     X_ACCEL_PREFIX: str = setting("", url_prefix)
     DATA_DIR: Path = setting(HERE, path)
     STORAGE_URL: Location = setting(Location(), location)
@@ -387,6 +438,7 @@ class Settings:
     JOB_WORKERS: int = setting(1, number(int, 1, 64))
     WORKER_MODELS: list = setting([], words)
     WORKER_GRACE_SECONDS: int = setting(20, number(int, 0, 3600))
+    BROKER_URL: str = setting("", broker_address)
     MAX_ACTIVE_JOBS: int = setting(20, number(int, 1, 10**6))
     DAILY_IMAGES: int = setting(500, number(int, 1, 10**9))
     SUBMITS_PER_MINUTE: int = setting(120, number(int, 1, 10**6))
@@ -443,6 +495,10 @@ class Settings:
         return bool(self.MYSQL_HOST)
 
     @property
+    def mysql_addresses(self) -> list[tuple[str, int]]:
+        return [server_address(word, self.MYSQL_PORT) for word in words(self.MYSQL_HOST)]
+
+    @property
     def instance_dir(self) -> Path:
         return self.DATA_DIR / "instance"
 
@@ -481,6 +537,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     check_oidc()
     check_mail()
     check_storage()
+    check_broker()
     if settings.is_production:
         check_mode(ENV_FILE)
     if not settings.is_production and not environ.get("CORS_ORIGINS"):
@@ -563,6 +620,13 @@ def check_mail() -> None:
         raise SettingError("MAIL_FROM: must be set when SMTP_URL is")
     if settings.SMTP_REQUIRE_TLS is None:
         settings.SMTP_REQUIRE_TLS = settings.is_production
+
+
+def check_broker() -> None:
+    scheme = settings.BROKER_URL.partition(":")[0]
+    needed = {"celery", BROKER_PACKAGES[scheme]} if scheme else set()
+    if not all(find_spec(name) for name in needed):
+        raise SettingError("BROKER_URL: needs packages: pip install -r requirements-fleet.txt")
 
 
 def check_keys() -> None:

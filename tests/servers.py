@@ -176,6 +176,105 @@ class ObjectStore:
         self.log.close()
 
 
+class RabbitMQ:
+    """A RabbitMQ of our own, with a port mapper of its own; it can be killed and started again."""
+
+    PROGRAM = "/usr/lib/rabbitmq/bin/rabbitmq-server"
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.port = free_port()
+        self.url = f"amqp://guest:guest@127.0.0.1:{self.port}//"
+        (folder / "home").mkdir(parents=True)
+        (folder / "plugins").write_text("[].")
+        limits = "disk_free_limit.absolute = 10MB\nvm_memory_high_watermark.absolute = 400MB\n"
+        (folder / "rabbitmq.conf").write_text(limits)
+        mapper = str(free_port())
+        self.mapper = subprocess.Popen(["epmd", "-address", "127.0.0.1", "-port", mapper])
+        self.environment = {
+            **os.environ,
+            "HOME": f"{folder}/home",  # of its cookie
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_EPMD_PORT": mapper,
+            "RABBITMQ_NODENAME": f"node{self.port}@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(free_port()),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+            "RABBITMQ_MNESIA_BASE": f"{folder}/mnesia",
+            "RABBITMQ_LOG_BASE": f"{folder}/log",
+            "RABBITMQ_PID_FILE": f"{folder}/pid",
+            "RABBITMQ_ENABLED_PLUGINS_FILE": f"{folder}/plugins",
+            "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+            "RABBITMQ_CONFIG_FILE": f"{folder}/rabbitmq.conf",
+        }
+        self.start()
+
+    @classmethod
+    def is_installed(cls) -> bool:
+        return Path(cls.PROGRAM).exists()
+
+    def start(self) -> None:
+        self.log = open(self.folder / "output", "ab")  # noqa: SIM115
+        self.process = subprocess.Popen(
+            [self.PROGRAM],
+            env=self.environment,
+            stdout=self.log,
+            stderr=self.log,
+            start_new_session=True,
+        )
+        wait_until(self.answers, 60, "RabbitMQ")
+
+    def answers(self) -> bool:
+        import amqp
+
+        if self.process.poll() is not None:
+            raise RuntimeError((self.folder / "output").read_text()[-3000:])
+        try:
+            with amqp.Connection(f"127.0.0.1:{self.port}", connect_timeout=2):
+                return True
+        except OSError:
+            return False
+
+    def send(self, number: int) -> None:
+        """Send a signal to the server and all that it started."""
+        os.killpg(self.process.pid, number)
+
+    def kill(self) -> None:
+        self.send(signal.SIGKILL)
+        self.process.wait()
+        self.log.close()
+
+    def stop(self) -> None:
+        self.kill()
+        self.mapper.kill()
+        self.mapper.wait()
+
+
+class Redis:
+    """A Redis of our own, which keeps nothing on a disk."""
+
+    def __init__(self, folder: Path):
+        folder.mkdir()
+        port = free_port()
+        self.url = f"redis://127.0.0.1:{port}/0"
+        options = ["--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", str(folder)]
+        self.log = open(folder / "log", "ab")  # noqa: SIM115
+        self.process = subprocess.Popen(
+            [find_program("redis-server"), *options], stdout=self.log, stderr=self.log
+        )
+        wait_until(lambda: "Ready to accept" in (folder / "log").read_text(), what="Redis")
+
+    @classmethod
+    def is_installed(cls) -> bool:
+        return find_program("redis-server") is not None
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.log.close()
+
+
 def find_weed() -> str | None:
     return shutil.which("weed", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
 
