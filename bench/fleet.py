@@ -26,7 +26,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM
+from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM, signal
 
 import requests
 
@@ -493,6 +493,7 @@ def main() -> None:
     store = "s3" if hasattr(servers, "ObjectStore") else "folder"
     parser.add_argument("--store", choices=["s3", "folder"], default=store)
     options = parser.parse_args()
+    signal(SIGTERM, lambda *_: sys.exit(1))  # by which all that was started is ended
     memory = Path("/dev/shm")
     folder = Path(tempfile.mkdtemp(prefix="fleet-", dir=memory if memory.is_dir() else None))
     say(options, folder)
