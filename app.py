@@ -9,7 +9,7 @@ input is read and how answers look. What they do is in `accounts/` and `images/`
 
 import logging.config
 
-from flask import Flask, Response, g, redirect
+from flask import Flask, Response, g
 
 import commands
 import config
@@ -60,7 +60,7 @@ from images.submit import submit
 from web import account as account_api
 from web import admin as admin_api
 from web import docs as documentation
-from web import files, hooks, records
+from web import files, hooks, page, records
 from web.auth import file_owner_required, login_required, owner_required, token_required
 from web.inputs import (
     client_address,
@@ -69,7 +69,6 @@ from web.inputs import (
     read_form,
     read_optional_body,
     read_query,
-    service_path,
 )
 from web.responses import language, success
 
@@ -122,9 +121,16 @@ def prometheus():
 
 
 @app.get("/")
-def home():
-    """Lead a browser to the documentation."""
-    return redirect(service_path() + "/api/docs")
+@app.get("/<page:screen>")
+def home(screen: str = ""):
+    """Show the page that is the reference client; its screens have addresses of their own."""
+    return page.app_page()
+
+
+@app.get("/assets/<filename>")
+def page_asset(filename: str):
+    """Serve a file of that page."""
+    return page.app_asset(filename)
 
 
 @app.get("/api/openapi.json")

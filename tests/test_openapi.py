@@ -438,6 +438,7 @@ FILTERS = (
     "cursor=MjAyNi0wMS0wMSAwMDowMDowMHwx&status=failed&q=fox&favorite=true&model=x"
     "&since=2026-01-01&until=2026-02-01&tag=a&tag=b"
 )
+FIRST_BYTES = {"Range": "bytes=0-9"}
 BAD_FILTERS = "cursor=x&status=x&favorite=x&since=x&until=x&tag="
 
 ANSWERS = {
@@ -492,8 +493,8 @@ ANSWERS = {
     "health": (200, lambda alice: alice.get("/api/health")),
     "document": (200, lambda alice: alice.get("/api/openapi.json")),
     "docs": (200, lambda alice: alice.get("/api/docs")),
-    "home": (302, lambda alice: alice.get("/")),
-    "part of the docs": (206, lambda alice: alice.get("/api/docs", headers={"Range": "bytes=0-9"})),
+    "home": (200, lambda alice: alice.get("/")),
+    "part of the docs": (206, lambda alice: alice.get("/api/docs", headers=FIRST_BYTES)),
     "docs not modified": (
         304,
         lambda alice: alice.get("/api/docs", headers={"If-None-Match": "*"}),
@@ -1298,3 +1299,24 @@ def test_docs_folder_holds_nothing_else(visitor):
 
     assert response.status_code == 404
     check_documented(response, "/api/docs/{filename}")
+
+
+# -- The reference client -----------------------------------------------------------------------
+
+API_JS = "/assets/api.js"
+ANSWERS_OF_PAGE = [
+    (200, "/{screen}", "/gallery", {}),
+    (404, "/{screen}", "/lobby", {}),
+    (200, "/assets/{filename}", API_JS, {}),
+    (206, "/assets/{filename}", API_JS, FIRST_BYTES),
+    (304, "/assets/{filename}", API_JS, {"If-None-Match": "*"}),
+    (404, "/assets/{filename}", "/assets/none.js", {}),
+]
+
+
+@pytest.mark.parametrize(("status", "path", "address", "headers"), ANSWERS_OF_PAGE)
+def test_answer_of_the_page_is_as_documented(visitor, status, path, address, headers):
+    response = visitor.get(address, headers=headers)
+
+    assert response.status_code == status
+    check_documented(response, path)

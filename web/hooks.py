@@ -15,9 +15,11 @@ from werkzeug.routing import BaseConverter
 import logs
 import metrics
 from accounts import rate_limits, sessions
+from accounts.tokens import Session
 from config import settings
 from web import responses
 from web.inputs import Request, UnambiguousJSON, client_address
+from web.page import PageName
 
 # Room for two prompts of 2000 characters, each written as two \\uXXXX.
 MAX_BODY_BYTES = 64 * 1024
@@ -77,10 +79,13 @@ class WholeNumber(BaseConverter):
 
 def init_app(app: Flask) -> None:
     app.url_map.converters["int"] = WholeNumber
+    app.url_map.converters["page"] = PageName
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.config["MAX_FORM_PARTS"] = MAX_FORM_PARTS
     app.request_class = Request
     app.url_map.merge_slashes = False  # "//" is an unknown address, not a redirect
+    # No view or hook is a coroutine: to look at each of five would take 10 us a request.
+    app.ensure_sync = lambda function: function
     app.json = UnambiguousJSON(app)
     app.json.ensure_ascii = False
     app.json.sort_keys = False
@@ -164,10 +169,11 @@ def max_body_bytes(app: Flask, head: str) -> int:
 
 def finish(response: Response) -> Response:
     """Write the request's one log line, note which session is in use, and show the limits."""
-    log_request(request.environ["REQUEST_METHOD"], response.status_code)
+    address = client_address()
     session = g.get("session")
+    log_request(session, address, response.status_code)
     if session and response.status_code < 500 and response.status_code != 401:
-        sessions.note_seen(session, client_address())
+        sessions.note_seen(session, address)
     if limits := rate_limits.noted.get():
         response.headers.extend(responses.rate_limit_headers(limits))
     return response
@@ -216,7 +222,8 @@ def masked(path: str) -> str:
     return SHARE.sub(r"\1-", path) if "/s/" in path else path
 
 
-def log_request(method: str, status: int) -> None:
+def log_request(session: Session | None, address: str, status: int) -> None:
+    method = request.environ["REQUEST_METHOD"]
     seconds = time.perf_counter() - g.started
     metrics.note_request(method, request.url_rule, status, seconds)
     details = {
@@ -224,11 +231,10 @@ def log_request(method: str, status: int) -> None:
         "path": masked(request.path),
         "status": status,
         "ms": round(seconds * 1000, 1),
-        "address": client_address(),
+        "address": address,
     }
     if code := g.get("error_code"):
         details["code"] = code
-    session = g.get("session")
     user_id = session.user_id if session else g.get("user_id")  # the latter after a log-in
     if user_id:
         details["user_id"] = user_id

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlencode
 
@@ -131,8 +132,12 @@ def public_identities(rows: list[db.Row]) -> dict[str, Any]:
     return {"identities": identities}
 
 
+@lru_cache(maxsize=4096)
 def iso_time(value: Any) -> str | None:
-    """Return the database's UTC time as ISO 8601; MySQL's zero date is no time."""
+    """Return the database's UTC time as ISO 8601; MySQL's zero date is no time.
+
+    Clients look at the same rows again and again, and a page has forty times.
+    """
     try:
         moment = datetime.fromisoformat(shown_text(value) or "")
         if moment.tzinfo:
