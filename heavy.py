@@ -1,8 +1,9 @@
 """Heavy work of a request (password hashes, decoding pictures, drawing), a few pieces at a time.
 
-Each piece takes a core and up to 200 MB. All processes of this machine together check about one
-password per core, and beside that work on half as many pictures, at low priority: neither a burst
-of log-ins nor one of pictures exhausts memory, keeps light requests waiting, or stops the other.
+Each piece takes a core and up to 200 MB, an upload up to 800. All processes of this machine
+together check about one password per core, and beside that work on half as many pictures, at low
+priority: neither a burst of log-ins nor one of pictures exhausts memory, keeps light requests
+waiting, or stops the other.
 """
 
 import os
@@ -178,5 +179,7 @@ def _be_nice() -> None:
 # An eighth of the request threads never waits here.
 passwords = Pool("passwords", cores=1, slots=1 / 2)
 pictures = Pool("pictures", cores=1 / 2, slots=1 / 4, rest=1)
+# Mostly one at a time, as a large one takes so much memory.
+uploads = Pool("uploads", cores=1 / 8, slots=1 / 8, rest=1)
 # On SQLite they take a core here; elsewhere they keep the database server as busy.
 searches = Pool("searches", cores=1 / 2, slots=1 / 8, rest=1)

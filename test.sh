@@ -17,12 +17,12 @@ if ! { contents; cat requirements-test.lock; } | cmp -s - "$stamp"; then
     { contents; cat requirements-test.lock; } > "$stamp"
 fi
 
-# What the tests drive beside Python: a private MariaDB, nginx with the site file of deploy/, a client
-# in TypeScript, the documentation page in a browser, and a container.
+# What the tests drive beside Python: a private MariaDB, RabbitMQ and Redis, nginx with the site file of
+# deploy/, a client in TypeScript, the documentation page in a browser, and a container.
 PATH=$PATH:/usr/sbin
 missing=
 for pair in mariadbd:mariadb-server nginx:nginx openssl:openssl node:nodejs npm:npm chromium:chromium \
-    buildah:buildah debootstrap:debootstrap; do
+    rabbitmqctl:rabbitmq-server redis-server:redis-server buildah:buildah debootstrap:debootstrap; do
     command -v "${pair%:*}" >/dev/null || missing="$missing ${pair#*:}"
 done
 if [ -n "$missing" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

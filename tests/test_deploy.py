@@ -289,6 +289,30 @@ def test_nginx_takes_as_much_as_the_service():
     assert f"client_max_body_size {megabytes}m;" in SITE.read_text()
 
 
+def test_uploads_alone_may_be_larger(site, alice):
+    megabytes = hooks.MAX_INPUT_BYTES // 2**20
+    body = {"files": {"file": b"x" * 19_000_000}, "headers": alice}
+
+    answers = [site.post(path, **body) for path in ("/api/v1/uploads", "/api/v1/images/generate")]
+
+    assert f"client_max_body_size {megabytes}m;" in SITE.read_text()
+    assert [answer.status_code for answer in answers] == [400, 413]
+    assert answers[0].json()["fields"]["file"]
+    assert answers[0].headers["Strict-Transport-Security"]
+    too_large = site.post("/api/v1/uploads", files={"file": b"x" * 22_500_000})
+    assert (too_large.status_code, too_large.json()["code"]) == (413, "payload_too_large")
+
+
+@pytest.mark.parametrize("path", ["/api/v1/uploads", "/api/v1/images"])
+def test_preflight_of_any_call_succeeds_while_the_service_is_away(site_alone, path):
+    headers = {"Origin": ORIGIN, "Access-Control-Request-Method": "POST"}
+
+    response = site_alone.http.options(site_alone.url + path, headers=headers, timeout=30)
+
+    assert response.status_code == 204
+    assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
+
+
 def test_service_that_is_unavailable_is_a_502_that_says_when_to_try_again(site_alone):
     response = site_alone.get("/api/health", headers={"Origin": ORIGIN})
 

@@ -23,11 +23,17 @@ from web.page import PageName
 
 # Room for two prompts of 2000 characters, each written as two \\uXXXX.
 MAX_BODY_BYTES = 64 * 1024
-# Room for a 5 MB avatar and the other fields of a form.
-MAX_UPLOAD_BYTES = 8 * 1024 * 1024
 MAX_FORM_PARTS = 100
-# The routes that take files.
-UPLOADS = {"register", "account.change_profile"}
+FORM = "multipart/form-data"
+# Room for a 5 MB avatar, or for a picture of 20 MB, and the other fields of a form.
+MAX_UPLOAD_BYTES = 8 * 1024 * 1024
+MAX_INPUT_BYTES = 21 * 1024 * 1024
+# The routes that take forms with a file.
+FORM_LIMITS = {
+    "register": MAX_UPLOAD_BYTES,
+    "account.change_profile": MAX_UPLOAD_BYTES,
+    "uploads.add_upload": MAX_INPUT_BYTES,
+}
 # Room for 10,000 ids of ten digits, of the routes that take so many.
 MAX_IDS_BYTES = 128 * 1024
 LONG_LISTS = {"archive_images"}
@@ -148,8 +154,8 @@ def begin() -> None:
     logs.request_id.set(wanted)
     rate_limits.noted.set({})
     # A longer body is refused when somebody wants to read it, by its Content-Length if it has one.
-    if request.endpoint in UPLOADS and request.mimetype == "multipart/form-data":
-        request.max_content_length = MAX_UPLOAD_BYTES
+    if request.endpoint in FORM_LIMITS and request.mimetype == FORM:
+        request.max_content_length = FORM_LIMITS[request.endpoint]
     elif request.endpoint in LONG_LISTS:
         request.max_content_length = MAX_IDS_BYTES
 
@@ -163,8 +169,8 @@ def max_body_bytes(app: Flask, head: str) -> int:
         return MAX_BODY_BYTES
     if endpoint in LONG_LISTS:
         return MAX_IDS_BYTES
-    may_upload = endpoint in UPLOADS and "multipart/form-data" in head.lower()
-    return MAX_UPLOAD_BYTES if may_upload else MAX_BODY_BYTES
+    is_form = FORM in head.lower()
+    return FORM_LIMITS.get(endpoint, MAX_BODY_BYTES) if is_form else MAX_BODY_BYTES
 
 
 def finish(response: Response) -> Response:

@@ -193,6 +193,17 @@ def uploaded_avatar(body: dict[str, Any]) -> bytes | None:
     return None
 
 
+def read_upload(schema: type[Schema]) -> bytes:
+    """Return the file in the field `file` of a form with nothing else. Raises ApiError."""
+    body = form_or_json()
+    upload = request.files.get("file")
+    if upload:
+        parse(schema, {**body, "file": b""})
+        return upload.read()
+    parse(schema, body)
+    raise InvalidInput(fields={"file": ("not_a_file", {})})
+
+
 def idempotency_key() -> str | None:
     key = request.headers.get("Idempotency-Key")
     if key is not None and not re.fullmatch(r"[\x21-\x7e]{1,100}", key):

@@ -14,18 +14,23 @@ from accounts import limits, tokens
 from accounts.users import Account
 from config import settings
 from engines.catalog import CHOICES, RANGES, Model, read_size
+from files import storage
 from images import (
     COMPLETED,
     FAILED,
     UNFINISHED,
+    inputs,
     parameters,
     queue_status,
     quota,
     retention,
     tags,
+    uploads,
 )
 from images.history import Generation, Page
+from images.inputs import Input
 from images.schemas import MAX_IMAGES, HistoryQuery, TrashQuery, make_cursor
+from images.uploads import Upload
 from web.inputs import service_path
 from web.responses import language, success, with_etag
 
@@ -202,6 +207,7 @@ def public_record(
     status = shown_status(generation)
     image_url = shown_text(generation["image_url"])
     thumbnail_url = shown_text(generation["thumbnail_url"])
+    made_from = inputs.inputs_of(generation)
     return {
         "id": generation["id"],
         "prompt": shown_text(generation["prompt_text"]) or "",
@@ -221,6 +227,8 @@ def public_record(
         "height": shown_number(generation["height"]),
         "favorite": bool(generation["favorite"]),
         "tags": tags.read(generation["tags"]),
+        "inputs": [public_input(one, sign) for one in made_from],
+        "parentId": inputs.parent_of(made_from),
         "startedAt": iso_time(generation["started_at"]),
         "finishedAt": iso_time(generation["finished_at"]),
         "expiresAt": iso_seconds(retention.expires_at(generation)),
@@ -229,6 +237,25 @@ def public_record(
         "signedImageUrl": located(sign(image_url)),
         "signedThumbnailUrl": located(sign(thumbnail_url)),
         "signedStrippedUrl": located(sign(image_url and image_url + STRIPPED)),
+    }
+
+
+def public_input(one: Input, sign: Callable[[str | None], str | None]) -> dict[str, Any]:
+    url = storage.url(one["thumbnail"]) if one["thumbnail"] else None
+    return {"kind": one["kind"], "id": one["id"], "signedThumbnailUrl": sign(url)}
+
+
+def public_upload(upload: Upload) -> dict[str, Any]:
+    sign = tokens.link_signer(g.session)
+    expires_at = None if upload["is_used"] else upload["wanted_at"] + uploads.KEEP_SECONDS
+    return {
+        "id": upload["id"],
+        "signedUrl": sign(storage.url(uploads.key_of(upload))),
+        "signedThumbnailUrl": sign(storage.url(uploads.thumbnail_key_of(upload))),
+        "width": upload["width"],
+        "height": upload["height"],
+        "bytes": upload["picture_bytes"],
+        "expiresAt": iso_seconds(expires_at),
     }
 
 
@@ -363,6 +390,7 @@ def public_model(model: Model) -> dict[str, Any]:
             "negativePrompt": model.negative_prompt,
             "seed": model.takes_seed,
             "n": MAX_IMAGES,
+            "images": public_inputs(model),
         },
         "parameters": public_parameters(model),
         "sizes": [public_size(size) for size in model.sizes],
@@ -378,6 +406,21 @@ def public_parameters(model: Model) -> dict[str, Any]:
         if choices := getattr(model, name):
             shown[name] = {"choices": choices, "default": choices[0]}
     return shown
+
+
+def public_inputs(model: Model) -> dict[str, Any] | None:
+    """Return which pictures a model takes; None if it takes none."""
+    inputs = model.images
+    if not inputs:
+        return None
+    return {
+        "min": inputs.min,
+        "max": inputs.max,
+        "mask": inputs.mask,
+        "strength": inputs.strength.to_json("strength") if inputs.strength else None,
+        "formats": inputs.formats,
+        "maxBytes": inputs.max_bytes,
+    }
 
 
 def public_size(size: str) -> dict[str, int]:
