@@ -1,10 +1,6 @@
 #!/bin/sh
-<<<<<<< HEAD
-# Lint, then the whole suite on SQLite and on a private MariaDB, then the container. Arguments go to pytest.
-=======
 # Lint, then the whole suite on SQLite and on a private MariaDB, and on the MySQL server that TEST_MYSQL names, if it
-# does. Arguments go to pytest.
->>>>>>> refs/heads/dispatch
+# does; then the container. Arguments go to pytest.
 set -eu
 # Nothing outside this folder is run: Flask would also take .env and .flaskenv of the folders above.
 unset CDPATH PYTHONPATH PYTHONHOME FLASK_APP
@@ -39,13 +35,11 @@ fi
 
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
-<<<<<<< HEAD
-.venv/bin/python -m pytest "$@"
-[ $# -gt 0 ] || exec tests/container.sh
-=======
 given=${TEST_MYSQL:-}
 unset TEST_MYSQL
 .venv/bin/python -m pytest "$@"
 # Once more on a server of the tests' own: TEST_MYSQL=mysql://root:password@127.0.0.1:3307
-[ -z "$given" ] || TEST_MYSQL=$given exec .venv/bin/python -m pytest -k mariadb "$@"
->>>>>>> refs/heads/dispatch
+if [ -n "$given" ]; then
+    TEST_MYSQL=$given .venv/bin/python -m pytest -k mariadb "$@"
+fi
+[ $# -gt 0 ] || exec tests/container.sh

@@ -15,25 +15,16 @@ from pathlib import Path
 import pytest
 
 from tests.servers import (
-<<<<<<< HEAD
-    MariaDB,
-    ObjectStore,
-=======
     Database,
     MariaDB,
->>>>>>> refs/heads/dispatch
+    ObjectStore,
     Service,
     Worker,
     clean_environment,
     find_program,
-<<<<<<< HEAD
     find_weed,
     wait_until,
-)  # fmt: skip
-=======
-    wait_until,
 )
->>>>>>> refs/heads/dispatch
 
 # Before app.py is imported: it must not read the settings of whoever runs the tests.
 os.environ.update(clean_environment(DATA_DIR=tempfile.mkdtemp(prefix="image-generator-tests-")))

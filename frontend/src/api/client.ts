@@ -74,8 +74,9 @@ export type Client = ReturnType<typeof createClient>;
 
 export function createClient(options: ClientOptions) {
   const base = options.base.replace(/\/+$/, "");
-  // Paths in answers and in the document begin with "/api" and lie below the address of the service.
+  // Paths in the document begin with "/api" and lie below the address of the service.
   const service = base.replace(/\/api$/, "");
+  const [, host = "", folder = ""] = /^(\w+:\/\/[^/]+)?(.*)$/.exec(service) ?? [];
   const session = new Session(base, options.store ?? localStorage);
   let refreshing: Promise<void> | null = null;
 
@@ -205,15 +206,20 @@ export function createClient(options: ClientOptions) {
     });
   }
 
+  /** The whole address of what an answer names. With URL_PREFIX it begins with the folder of the service. */
+  function asset(path: string): string {
+    return (path.startsWith(`${folder}/api/`) ? host : service) + path;
+  }
+
   return {
     base,
     session,
     call,
     upload,
-    /** The whole address of what an answer names, for an `<img>` or a link. */
-    asset: (path: string) => service + path,
+    /** For an `<img>` or a link. */
+    asset,
     /** The same, so that the browser saves the file under a readable name. */
-    download: (path: string) => `${service}${path}${path.includes("?") ? "&" : "?"}download=1`,
+    download: (path: string) => `${asset(path)}${path.includes("?") ? "&" : "?"}download=1`,
   };
 }
 
