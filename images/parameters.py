@@ -87,6 +87,8 @@ def wrong_fields(filled: GenerateInput, model: Model) -> dict[str, Problem]:
         found["negative_prompt"] = NOT_OFFERED
     found["seed"] = problem_with_seed(filled.seed, model)
     found |= problems_with_inputs(filled, model)
+    if not filled.prompt and not (model.images and model.images.min):
+        found["prompt"] = ("missing", {})
     wrong = {name: problem for name, problem in found.items() if problem}
     size = f"{filled.width}x{filled.height}"
     if model.sizes and not wrong and size not in model.sizes:
@@ -256,7 +258,9 @@ def retry_body(generation: Generation, new_seed: bool, inputs: dict[str, Any]) -
 
     Of the same pictures, whether it takes them or not: without them it were another image.
     """
-    body = {"prompt": generation["prompt_text"], "model": generation["model"], **inputs}
+    body = {"model": generation["model"], **inputs}
+    if generation["prompt_text"]:
+        body["prompt"] = generation["prompt_text"]
     params = params_of(generation)
     # The record has what the engine made of the request; the same is asked for again.
     if isinstance(params.get("requested"), dict):

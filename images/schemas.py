@@ -13,7 +13,9 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationInfo,
     WithJsonSchema,
+    field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -83,10 +85,21 @@ class ImageSource(BaseModel):
         return self
 
 
+LEFT_OUT = object()
+
+
 class GenerateInput(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    prompt: Prompt = Field(min_length=1, max_length=2000, json_schema_extra={"pattern": PROMPT})
+    images: list[ImageSource] = Field([], max_length=MAX_INPUTS)
+    # After the images, which its validator looks at.
+    prompt: Prompt = Field(
+        default_factory=lambda: LEFT_OUT,
+        validate_default=True,
+        min_length=1,
+        max_length=2000,
+        json_schema_extra={"pattern": PROMPT},
+    )
     negative_prompt: Prompt = Field("", max_length=2000)
     model: str | None = Field(None, max_length=64)
     width: Whole | None = None
@@ -99,10 +112,21 @@ class GenerateInput(BaseModel):
     sampler: str | None = Field(None, max_length=64)
     # None: as EMBED_METADATA says.
     embed_metadata: StrictBool | None = None
-    images: list[ImageSource] = Field([], max_length=MAX_INPUTS)
     mask: MaskSource | None = None
     strength: Real | None = Field(None, ge=0, le=1)
     n: Whole = Field(1, ge=1, le=MAX_IMAGES)
+
+    @field_validator("prompt", mode="wrap")
+    @classmethod
+    def may_be_left_out(
+        cls, value: Any, handler: Callable[[Any], str], info: ValidationInfo
+    ) -> str:
+        """Take pictures without words; whether the model does is checked later."""
+        if value is not LEFT_OUT:
+            return handler(value)
+        if not info.data.get("images"):
+            raise PydanticCustomError("missing", "missing")
+        return ""
 
     def fingerprint(self) -> str:
         """Return what tells one request from another; the release before says the same of its own.
