@@ -19,7 +19,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from config import settings
-from engines.catalog import MAX_SEED
+from engines.catalog import MAX_IMAGES, MAX_PROMPT, MAX_SEED
 from images import STATUSES
 from validation import (
     PROMPT,
@@ -37,8 +37,16 @@ from validation import (
 
 MAX_ID = 2**31 - 1  # what the column holds
 MAX_PER_PAGE = 50
-MAX_IMAGES = 4  # of one request
 MAX_TAGS = 20  # of one image
+# What the release before did not know of a request; it still compares those of one idempotency key.
+NEWER_FIELDS = (
+    "aspect_ratio",
+    "resolution",
+    "background",
+    "output_format",
+    "output_compression",
+    "moderation",
+)
 # Of the params that a request for a test image may carry beside ours.
 MAX_EXTRA_BYTES = 4000
 MAX_EXTRA_DEPTH = 20
@@ -56,20 +64,34 @@ Tag = Annotated[Line, Field(min_length=1, max_length=40, json_schema_extra={"pat
 class GenerateInput(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    prompt: Prompt = Field(min_length=1, max_length=2000, json_schema_extra={"pattern": PROMPT})
+    prompt: Prompt = Field(
+        min_length=1, max_length=MAX_PROMPT, json_schema_extra={"pattern": PROMPT}
+    )
     negative_prompt: Prompt = Field("", max_length=2000)
     model: str | None = Field(None, max_length=64)
     width: Whole | None = None
     height: Whole | None = None
+    # Another way to say width and height.
+    aspect_ratio: str | None = Field(None, max_length=64)
+    resolution: str | None = Field(None, max_length=64)
     steps: Whole | None = None
     seed: Seed = None
     guidance: Real | None = None
     quality: str | None = Field(None, max_length=64)
     style: str | None = Field(None, max_length=64)
     sampler: str | None = Field(None, max_length=64)
+    background: str | None = Field(None, max_length=64)
+    output_format: str | None = Field(None, max_length=64)
+    output_compression: Whole | None = None
+    moderation: str | None = Field(None, max_length=64)
     # None: as EMBED_METADATA says.
     embed_metadata: StrictBool | None = None
     n: Whole = Field(1, ge=1, le=MAX_IMAGES)
+
+    def fingerprint(self) -> str:
+        """Return the request as text, as the release before wrote it if it says nothing newer."""
+        unsaid = {name for name in NEWER_FIELDS if getattr(self, name) is None}
+        return self.model_dump_json(exclude=unsaid)
 
 
 class TestParams(BaseModel):

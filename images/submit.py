@@ -35,9 +35,10 @@ def submit(
     Raises InvalidInput, PromptBlocked, BadToken, KeyReused, ModelNotAllowed, QuotaSpent,
     TooManySubmits, TooManyActive, QueueFull.
     """
-    blocklist.check(wanted.prompt)
+    if not parameters.is_too_long(wanted):  # which fill() refuses, and comparing takes its time
+        blocklist.check(wanted.prompt)
     rows = parameters.new_rows(parameters.fill(wanted), extra={})
-    used_key = UsedKey(key, request or wanted.model_dump_json()) if key else None
+    used_key = UsedKey(key, request or wanted.fingerprint()) if key else None
     return submit_rows(session, rows, used_key)
 
 
