@@ -26,7 +26,10 @@ POLICY = (
 class PageName(BaseConverter):
     """The addresses of the page's screens, which its own router tells apart."""
 
-    regex = "login|register|create|gallery|account|images/[0-9]{1,10}|reset-password|confirm-email"
+    regex = (
+        "login|register|create|gallery|trash|shares|images/[0-9]{1,10}|account"
+        "|reset-password|confirm-email"
+    )
     part_isolating = False
 
 

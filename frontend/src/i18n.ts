@@ -47,6 +47,10 @@ export function formatTime(time: string | null): string {
   return new Intl.DateTimeFormat(language(), style).format(new Date(time));
 }
 
+export function formatNumber(number: number): string {
+  return new Intl.NumberFormat(language()).format(number);
+}
+
 export function formatBytes(bytes: number): string {
   const units = ["byte", "kilobyte", "megabyte", "gigabyte"] as const;
   const step = Math.min(3, bytes < 1 ? 0 : Math.floor(Math.log(bytes) / Math.log(1024)));

@@ -149,7 +149,7 @@ export function createClient(options: ClientOptions) {
     const filled = path.replace(/\{(\w+)\}/g, (_, name) => encodeURIComponent(parts[name]));
     const search = new URLSearchParams();
     for (const [name, value] of Object.entries(query ?? {})) {
-      if (name === "tag") for (const tag of value) search.append(name, tag);
+      if (Array.isArray(value) && name === "tag") for (const tag of value) search.append(name, tag);
       else if (value !== undefined && value !== null && value !== "") search.append(name, String(value));
     }
     return service + filled + (search.size ? `?${search}` : "");
