@@ -14,10 +14,11 @@ import db
 import messages
 from accounts import users
 from files import cleanup, metadata, pictures, storage
-from images import history, quota, results, usage
+from images import history, quota, results, uploads, usage
 
 IMAGES = "generated_images/"
 AVATARS = "avatars/"
+INPUTS = "inputs/"
 # A file that is younger may still be on its way to its row.
 FRESH_SECONDS = 3600
 # Long enough for storing a thumbnail and noting that it is kept.
@@ -53,6 +54,10 @@ def findings() -> Iterator[Finding]:
             sizes = _sizes(rows)
             for row in rows:
                 yield from _wrong_row(table, row, sizes)
+    for upload in uploads.list_present():
+        if uploads.is_lost(upload):
+            where = f"upload {upload['id']} of user {upload['user_id']}"
+            yield Finding("upload file missing", where, partial(uploads.delete_lost, upload))
     for row in quota.list_wrong_counters():
         yield Finding("wrong counter", f"user {row['id']}", partial(_recount, row["id"]))
     yield from _files_without_rows()
@@ -147,6 +152,13 @@ def _files_without_rows() -> Iterator[Finding]:
         owned = partial(_keys_of, user_id, folder) if user_id is not None else set
         for key in _orphans(partial(storage.list_files, folder, before), owned):
             if key.rpartition("/")[2] not in odd_names and not _is_leaving(folder, user_id):
+                yield Finding("file without a row", key, partial(_delete, key))
+    for name in storage.list_folders(INPUTS):
+        folder = f"{INPUTS}{name}/"
+        user_id = int(name) if USER_FOLDER.fullmatch(name) else None
+        owned = partial(uploads.list_keys_of, user_id) if user_id is not None else set
+        for key in _orphans(partial(storage.list_files, folder, before), owned):
+            if not _is_leaving(folder, user_id):
                 yield Finding("file without a row", key, partial(_delete, key))
     for key in _orphans(partial(storage.list_files, AVATARS, before), _avatars):
         yield Finding("file without a row", key, partial(_delete, key))
