@@ -18,13 +18,14 @@ if ! { contents; cat requirements-test.lock; } | cmp -s - "$stamp"; then
     { contents; cat requirements-test.lock; } > "$stamp"
 fi
 
-# What the tests drive beside Python: a private MariaDB, nginx with the site file of deploy/, a client
+# What the tests drive beside Python: a private MariaDB and a Galera cluster, nginx with the site file of deploy/, a client
 # in TypeScript, and the documentation page in a browser.
 PATH=$PATH:/usr/sbin
 missing=
-for pair in mariadbd:mariadb-server nginx:nginx openssl:openssl node:nodejs npm:npm chromium:chromium; do
+for pair in mariadbd:mariadb-server rsync:rsync nginx:nginx openssl:openssl node:nodejs npm:npm chromium:chromium; do
     command -v "${pair%:*}" >/dev/null || missing="$missing ${pair#*:}"
 done
+[ -e /usr/lib/galera/libgalera_smm.so ] || missing="$missing galera-4"
 if [ -n "$missing" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     echo "Installing$missing ..."
     # shellcheck disable=SC2086
