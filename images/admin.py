@@ -12,7 +12,7 @@ from accounts.pages import Page, page_of
 from config import settings
 from errors import ApiError
 from files import withheld
-from images import UNFINISHED, history, parameters, queue, quota
+from images import UNFINISHED, broker, history, parameters, queue, quota, tickets
 from images.queue import Job
 
 # Nothing that tells what somebody wants to see, as prompt, params and words of the engine do.
@@ -112,6 +112,7 @@ def requeue_job(actor: Actor, job_id: int) -> None:
         if not queue.requeue_within(job):
             raise ApiError("not_requeueable")
         note_job(actor, "job.requeue", job, "pending")
+    broker.wake(job["model"])
 
 
 def lock_job(job: Job) -> Job:
@@ -142,7 +143,9 @@ def pause(actor: Actor, model: str | None) -> None:
 
 def resume(actor: Actor, model: str | None) -> bool:
     """Undo a pause; that of a model and that of the whole queue are two. Tells if there was one."""
-    return switch(actor, "queue.resume", queue.resume, model)
+    was_paused = switch(actor, "queue.resume", queue.resume, model)
+    tickets.send_missing()
+    return was_paused
 
 
 @db.retried

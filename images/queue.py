@@ -19,6 +19,7 @@ class Job(TypedDict):
     user_id: int
     prompt_text: str
     generation_params_json: str
+    inputs_json: str | None
     model: str
     width: int
     height: int
@@ -68,8 +69,8 @@ def next_generation(models: list[str]) -> int | None:
 def get_job(generation_id: int) -> Job | None:
     return db.one(
         f"""
-        SELECT id, user_id, prompt_text, generation_params_json, model, width, height, status,
-               attempt, {MAY_BE_CHARGED},
+        SELECT id, user_id, prompt_text, generation_params_json, inputs_json, model, width, height,
+               status, attempt, {MAY_BE_CHARGED},
                UNIX_TIMESTAMP() - UNIX_TIMESTAMP(created_at) AS waited_seconds
           FROM image_generations
          WHERE id = %s
@@ -472,19 +473,18 @@ def count_by_status(limit: int) -> list[db.Row]:
 # -- Workers ------------------------------------------------------------------------------------
 
 
+NOTE_WORKER = """
+    INSERT INTO workers (name, models, run_seconds, seen_at)
+    VALUES (%(name)s, %(models)s, %(run_seconds)s, UNIX_TIMESTAMP() + %(ahead)s)
+        ON DUPLICATE KEY UPDATE
+           models = %(models)s, run_seconds = %(run_seconds)s,
+           seen_at = UNIX_TIMESTAMP() + %(ahead)s
+"""
+
+
 def note_worker(name: str, models_json: str, run_seconds: float) -> None:
     """Say that a worker is alive, what its models' problems are, and its average time a job."""
-    db.execute(
-        """
-        INSERT INTO workers (name, models, run_seconds, seen_at)
-        VALUES (%(name)s, %(models)s, %(run_seconds)s, UNIX_TIMESTAMP())
-            ON DUPLICATE KEY UPDATE
-               models = %(models)s, run_seconds = %(run_seconds)s, seen_at = UNIX_TIMESTAMP()
-        """,
-        name=name,
-        models=models_json,
-        run_seconds=run_seconds,
-    )
+    db.execute(NOTE_WORKER, name=name, models=models_json, run_seconds=run_seconds, ahead=0)
 
 
 def check_writable() -> None:

@@ -14,7 +14,7 @@ from config import settings
 from engines import catalog
 from errors import ApiError
 from files import storage
-from images import PENDING, PROCESSING, positions, queue, waiting
+from images import PENDING, PROCESSING, broker, positions, queue, waiting
 from images.history import Generation
 
 # A worker not heard of for this long is not alive.
@@ -217,7 +217,7 @@ def readiness() -> tuple[dict[str, str], dict[str, str]]:
     """Return what an image needs, each with its problem, and the problems() of the models.
 
     A problem is a key of messages.FIELDS, or "". A pause is one, but one that is wanted: submits
-    go on, so nobody is to be sent elsewhere.
+    go on, so nobody is to be sent elsewhere. Without the broker they go on as well.
     """
     state = {"database": "", "storage": "", "queue": "", "models": ""}
     found = {}
@@ -239,4 +239,6 @@ def readiness() -> tuple[dict[str, str], dict[str, str]]:
         storage.check()
     except storage.Unavailable:
         state["storage"] = "unavailable"
+    if settings.BROKER_URL:
+        state["broker"] = broker.problem()
     return state, {**found, **pauses(paused)}
