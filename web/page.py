@@ -26,7 +26,10 @@ POLICY = (
 class PageName(BaseConverter):
     """The addresses of the page's screens, which its own router tells apart."""
 
-    regex = "login|register|create|gallery|account|images/[0-9]{1,10}|reset-password|confirm-email"
+    regex = (
+        "login|register|create|gallery|trash|shares|images/[0-9]{1,10}|account"
+        "|reset-password|confirm-email"
+    )
     part_isolating = False
 
 
@@ -52,6 +55,7 @@ def hints() -> str:
         f"data-mode={settings.FLASK_ENV} data-registration={settings.REGISTRATION}"
         f" data-password-max={settings.PASSWORD_MAX_LENGTH}"
         f" data-mail={str(bool(settings.SMTP_URL)).lower()}"
+        f" data-openid={str(bool(settings.OIDC_ISSUER)).lower()}"
     )
 
 
