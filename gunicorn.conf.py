@@ -96,9 +96,16 @@ def when_ready(server) -> None:
     host = settings.HOST
     if host in ("127.0.0.1", "0.0.0.0", "::"):  # noqa: S104
         host = "localhost"
-    url = f"http://{host}:{settings.PORT}"
+    url = f"http://{host}:{settings.PORT}{settings.URL_PREFIX}"
     with suppress(OSError):  # a full disk
         print(f"Ready: {url}/api/health  (documentation: /api/docs)", flush=True)
+
+
+def post_worker_init(worker) -> None:
+    """Look for the broker now, if there is one: the first submit need not wait for its imports."""
+    from images import broker  # not above, as below
+
+    broker.is_up()
 
 
 ERROR_CODES = {

@@ -171,7 +171,8 @@ class Pool:
 
 def _be_nice() -> None:
     # On Linux a priority belongs to a thread, so the threads that answer requests keep theirs.
-    if hasattr(os, "setpriority"):
+    # Where it is refused, the process has a lower one already, or is not meant to choose.
+    with suppress(AttributeError, OSError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
 

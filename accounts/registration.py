@@ -108,6 +108,7 @@ def refuse_taken(wanted: RegisterInput, conflicts: RateLimit, reserved: list[str
         raise Taken(*taken)
 
 
+@db.retried
 def add_account(
     wanted: RegisterInput,
     password_hash: str,

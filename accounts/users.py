@@ -37,6 +37,7 @@ NEW_TABLES = (
     "identities",
     "codes",
     "mails",
+    "waiting",
     "uploads",
     "upload_uses",
 )
@@ -204,6 +205,7 @@ def set_password(user_id: int, password_hash: str) -> None:
     sessions.end_all(user_id)
 
 
+@db.retried
 def change_own_password(session: Session, password_hash: str) -> None:
     """Set a new password and end every other session. Raises BadToken if this one has ended."""
     with db.transaction():
@@ -285,6 +287,7 @@ def folders_of(user_id: int) -> list[str]:
     return [folder.format(user_id) for folder in FOLDERS_OF_USERS]
 
 
+@db.retried
 def delete_portion(user_id: int) -> bool:
     """Delete some rows of a deleted account, and tell if these were the last.
 

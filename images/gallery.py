@@ -74,7 +74,7 @@ def _make_now(session: Session, rows: list[db.Row], used_key: UsedKey | None) ->
         job = jobs.claim(record["id"])
         if job:
             with suppress(jobs.ClaimLost):  # canceled or deleted meanwhile: the record tells
-                jobs.run(job)
+                jobs.run({**job, "is_awaited": True})
         generation = _read_again(session.user_id, record)
         if _is_without_files(generation, job):
             raise storage.Unavailable

@@ -170,6 +170,7 @@ def note_submitted(reserved: list[db.Result], now: float) -> None:
     rate_limits.note("submit", settings.SUBMITS_PER_MINUTE, MINUTE_SECONDS, left, seconds_left)
 
 
+@db.retried
 def make_room(session: Session, model: str, number: int) -> int:
     """Say why RESERVE matched nothing, or begin the user's day and count the unfinished anew.
 
@@ -371,6 +372,7 @@ def list_wrong_counters() -> list[db.Row]:
     )
 
 
+@db.retried
 def recount(user_id: int) -> None:
     """Set `image_count` and `storage_bytes` to what the user's rows say."""
     with db.transaction():

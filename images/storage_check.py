@@ -5,6 +5,7 @@ numbers that are wrong. Safe while the service runs: what changes meanwhile is n
 import re
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -23,6 +24,8 @@ FRESH_SECONDS = 3600
 # Long enough for storing a thumbnail and noting that it is kept.
 THUMBNAIL_SECONDS = 60
 LOST = "image_lost"
+# Files that are asked for at a time.
+THREADS = 16
 # A folder of an account is named after its id.
 USER_FOLDER = re.compile("-?[0-9]{1,18}")
 
@@ -48,8 +51,9 @@ def check_folder() -> None:
 def findings() -> Iterator[Finding]:
     for table in usage.TABLES:
         for rows in usage.list_rows(table):
+            sizes = _sizes(rows)
             for row in rows:
-                yield from _wrong_row(table, row)
+                yield from _wrong_row(table, row, sizes)
     for upload in uploads.list_present():
         if uploads.is_lost(upload):
             where = f"upload {upload['id']} of user {upload['user_id']}"
@@ -62,11 +66,17 @@ def findings() -> Iterator[Finding]:
 # -- Rows ---------------------------------------------------------------------------------------
 
 
-def _wrong_row(table: str, row: db.Row) -> Iterator[Finding]:
+def _sizes(rows: list[db.Row]) -> dict[str, int | None]:
+    """Ask for the sizes of all files of some rows: many at a time, as a bucket may be far away."""
+    keys = [key for row in rows if _is_plain(row["image_url"]) for key in _keys(row)]
+    with ThreadPoolExecutor(THREADS) as pool:
+        return dict(zip(keys, pool.map(storage.size, keys), strict=True))
+
+
+def _wrong_row(table: str, row: db.Row, known: dict[str, int | None]) -> Iterator[Finding]:
     if not _is_plain(row["image_url"]):
         return
-    image, *thumbnail = _keys(row)
-    sizes = [storage.size(key) for key in (image, *thumbnail)]
+    sizes = [known[key] for key in _keys(row)]
     is_whole = None not in sizes
     if is_whole and sum(sizes) == row["file_bytes"]:
         return

@@ -15,12 +15,14 @@ from errors import ApiError
 from images import (
     PENDING,
     blocklist,
+    broker,
     history,
     inputs,
     parameters,
     queue_status,
     quota,
     uploads,
+    waiting,
 )
 from images.schemas import GenerateInput
 
@@ -108,6 +110,8 @@ def insert(
             break
         values["today"] = quota.make_room(session, model, number)
     quota.note_submitted(reserved, seconds)
+    if not hold_seconds:
+        broker.wake(model, number)
     return [new_record(row, now, result.new_id) for row, result in zip(rows, results[inserts])]
 
 
@@ -135,10 +139,12 @@ def statements(
 ) -> list[tuple[str, db.Row]]:
     """Return what a submit runs, in one transaction, after the quota is reserved."""
     inserts = [(INSERT, {"inputs_json": None, **values, **row}) for row in rows]
+    last = waiting.ADD_ONE if len(rows) == 1 else waiting.COUNT_AFTER
+    adding = last, {"user_id": values["user_id"], "model": rows[0]["model"]}
     if not used_key:
-        return inserts
+        return [*inserts, adding]
     values = {**values, **used_key.columns}
-    return [(INSERT_KEY, values), *inserts, (NOTE_IDS, values)]
+    return [(INSERT_KEY, values), *inserts, (NOTE_IDS, values), adding]
 
 
 # A record that was just inserted, less what its request says: NULL until a worker sets it.

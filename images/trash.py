@@ -12,7 +12,17 @@ from typing import Any
 
 import db
 from files import cleanup, storage, withheld
-from images import CANCELED, UNFINISHED, history, quota, shares, stats, tags, uploads
+from images import (
+    CANCELED,
+    UNFINISHED,
+    history,
+    quota,
+    shares,
+    stats,
+    tags,
+    uploads,
+    waiting,
+)
 from images.history import Generation
 
 HISTORY, TRASH = "image_generations", "trashed_generations"
@@ -68,6 +78,7 @@ def _free_keys(user_id: int, row: db.Row, *tables: str) -> list[str]:
 # -- Out of the history -------------------------------------------------------------------------
 
 
+@db.retried
 def take_out(
     user_id: int, ids: list[int], into_trash: bool, condition: str = "1 = 1", **values: Any
 ) -> list[Generation]:
@@ -95,6 +106,8 @@ def take_out(
                 uploads.forget_uses(found)
             file_bytes = 0 if into_trash else sum(row["file_bytes"] or 0 for row in rows)
             quota.forget_images(user_id, len(found), file_bytes)
+        if unfinished:
+            waiting.recount_within(user_id)
     return generations
 
 
@@ -206,6 +219,7 @@ def count_trash(user_id: int) -> int:
     return db.value("SELECT COUNT(*) FROM trashed_generations WHERE user_id = %s", user_id)
 
 
+@db.retried
 def restore(user_id: int, ids: list[int]) -> list[int]:
     """Put what is in the user's trash back into the history; return the ids of those there were."""
     with db.transaction():
@@ -242,6 +256,7 @@ def restore(user_id: int, ids: list[int]) -> list[int]:
     return found
 
 
+@db.retried
 def purge(user_id: int, ids: list[int]) -> list[db.Row]:
     """Delete what is in the user's trash for good, and return what it was.
 

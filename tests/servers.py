@@ -4,6 +4,7 @@ They listen on free ports of 127.0.0.1 and keep their files in temporary folders
 """
 
 import getpass
+import json
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pymysql
 import requests
@@ -38,13 +40,50 @@ def find_program(name: str) -> str | None:
     return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
 
 
-class MariaDB:
+class Database:
+    """A server that speaks the protocol of MySQL, such as TEST_MYSQL names: the tests own it."""
+
+    def __init__(self, url: str):
+        parts = urlsplit(url)
+        self.host, self.port = parts.hostname, parts.port or 3306
+        self.user, self.password = unquote(parts.username or "root"), unquote(parts.password or "")
+
+    def connect(self, database: str | None = None) -> pymysql.Connection:
+        return pymysql.connect(
+            host=self.host,
+            port=self.port,
+            user=self.user,
+            password=self.password,
+            database=database,
+            charset="utf8mb4",
+            autocommit=True,
+            ssl_disabled=True,
+        )
+
+    def run(self, *statements: str, database: str | None = None) -> list[tuple]:
+        """Run statements as root and return the rows of the last one."""
+        with self.connect(database) as connection, connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+            return list(cursor.fetchall())
+
+    def settings(self, database: str) -> dict[str, str]:
+        return {
+            "MYSQL_HOST": self.host,
+            "MYSQL_PORT": str(self.port),
+            "MYSQL_USER": self.user,
+            "MYSQL_PASSWORD": self.password,
+            "MYSQL_DB": database,
+        }
+
+
+class MariaDB(Database):
     """A MariaDB of our own that can be killed and started again."""
 
     def __init__(self, folder: Path, *options: str):
+        super().__init__(f"mysql://root@127.0.0.1:{free_port()}")
         self.folder = folder
         self.options = options
-        self.port = free_port()
         # A tmpdir of its own: a mariadbd that starts empties it of everyone's temporary tables.
         (folder / "tmp").mkdir(parents=True)
         self.common = [
@@ -87,36 +126,240 @@ class MariaDB:
             return False
         return True
 
-    def connect(self, database: str | None = None) -> pymysql.Connection:
-        return pymysql.connect(
-            host="127.0.0.1",
-            port=self.port,
-            user="root",
-            database=database,
-            charset="utf8mb4",
-            autocommit=True,
-            ssl_disabled=True,
-        )
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+        self.log.close()
 
-    def run(self, *statements: str, database: str | None = None) -> list[tuple]:
-        """Run statements as root and return the rows of the last one."""
-        with self.connect(database) as connection, connection.cursor() as cursor:
-            for statement in statements:
-                cursor.execute(statement)
-            return list(cursor.fetchall())
+
+GALERA = "/usr/lib/galera/libgalera_smm.so"
+
+
+class GaleraNode(Database):
+    """A node of a cluster of MariaDB servers, each of which takes writes; the first one begins it.
+
+    Started as root it becomes the user mysql: the rsync that copies the data refuses root.
+    """
+
+    def __init__(self, folder: Path, first: "GaleraNode | None" = None):
+        super().__init__(f"mysql://root@127.0.0.1:{free_port()}")
+        self.folder = folder
+        self.group_port = free_port()
+        (folder / "tmp").mkdir(parents=True)
+        environment = {**os.environ, "HOME": str(folder), "TMPDIR": f"{folder}/tmp"}
+        self.options = {"env": environment, "cwd": folder}
+        if os.geteuid() == 0:
+            subprocess.run(["chown", "-R", "mysql:", folder], check=True)
+            self.options |= {"user": "mysql", "group": "mysql", "extra_groups": []}
+        self.common = ["--no-defaults", f"--datadir={folder}/data"]
+        install = [find_program("mariadb-install-db"), *self.common, "--skip-test-db"]
+        install.append("--auth-root-authentication-method=normal")
+        subprocess.run(install, check=True, stdout=subprocess.DEVNULL, **self.options)
+        self.start(first)
+
+    def start(self, first: "GaleraNode | None") -> None:
+        address = f"127.0.0.1:{self.group_port}"
+        # The first one has two votes, so that it goes on alone.
+        provider = [f"gmcast.listen_addr=tcp://{address}", f"pc.weight={1 if first else 2}"]
+        provider += [f"ist.recv_addr=127.0.0.1:{free_port()}", "gcache.size=16M"]
+        command = [
+            find_program("mariadbd"),
+            *self.common,
+            f"--tmpdir={self.folder}/tmp",
+            f"--socket={self.folder}/s",
+            f"--port={self.port}",
+            "--bind-address=127.0.0.1",
+            "--binlog-format=ROW",
+            "--innodb-autoinc-lock-mode=2",
+            "--innodb-flush-log-at-trx-commit=0",
+            "--innodb-buffer-pool-size=64M",
+            "--innodb-log-file-size=16M",
+            "--wsrep-on=ON",
+            f"--wsrep-provider={GALERA}",
+            f"--wsrep-cluster-address=gcomm://{f'127.0.0.1:{first.group_port}' if first else ''}",
+            f"--wsrep-node-name=node{self.port}",
+            f"--wsrep-node-address={address}",
+            "--wsrep-sst-method=rsync",
+            f"--wsrep-sst-receive-address=127.0.0.1:{free_port()}",
+            f"--wsrep-provider-options={';'.join(provider)}",
+        ]
+        self.log = open(self.folder / "log", "ab")  # noqa: SIM115
+        output = {"stdout": self.log, "stderr": self.log}
+        self.process = subprocess.Popen(command, **output, **self.options)
+        wait_until(self.is_ready, 120, "a node of the cluster")
+
+    def is_ready(self) -> bool:
+        if self.process.poll() is not None:
+            raise RuntimeError((self.folder / "log").read_text()[-3000:])
+        try:
+            [[_, ready]] = self.run("SHOW STATUS LIKE 'wsrep_ready'")
+        except pymysql.MySQLError:
+            return False
+        return ready == "ON"
 
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
         self.log.close()
 
-    def settings(self, database: str) -> dict[str, str]:
-        return {
-            "MYSQL_HOST": "127.0.0.1",
-            "MYSQL_PORT": str(self.port),
-            "MYSQL_USER": "root",
-            "MYSQL_DB": database,
+
+class ObjectStore:
+    """An S3-compatible store of our own (SeaweedFS), which can be killed and started again."""
+
+    KEYS = {"AWS_ACCESS_KEY_ID": "testkey", "AWS_SECRET_ACCESS_KEY": "testsecret"}
+    PORTS = ["s3.port", "s3.port.grpc", "master.port", "master.port.grpc"]
+    PORTS += ["volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc"]
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        actions = ["Admin", "Read", "Write", "List", "Tagging"]
+        keys = {"accessKey": "testkey", "secretKey": "testsecret"}
+        person = {"name": "service", "credentials": [keys], "actions": actions}
+        (folder / "s3.json").write_text(json.dumps({"identities": [person]}))
+        self.ports = {name: free_port() for name in self.PORTS}
+        self.endpoint = f"http://127.0.0.1:{self.ports['s3.port']}"
+        self.start()
+
+    def start(self) -> None:
+        command = [find_weed(), "server", f"-dir={self.folder}", "-filer", "-s3"]
+        command += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-s3.config={self.folder}/s3.json"]
+        command += [f"-{name}={port}" for name, port in self.ports.items()]
+        command += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-volume.max=8"]
+        command += ["-master.volumeSizeLimitMB=64", "-master.telemetry=false"]
+        self.log = open(self.folder / "log", "ab")  # noqa: SIM115
+        self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log, cwd=self.folder)
+        wait_until(self.answers, 90, "SeaweedFS")
+
+    def answers(self) -> bool:
+        """Tell if an object can be written and read, which may be later than the port is open."""
+        from config import location
+        from files.s3 import S3
+        from files.stored import Unavailable
+
+        if self.process.poll() is not None:
+            raise RuntimeError((self.folder / "log").read_text()[-3000:])
+        try:
+            store = S3(location(self.url("probe")), *self.KEYS.values())
+            store.delete("a/a")
+            store.put("a/a", b"x")
+            return store.read("a/a") == b"x"
+        except Unavailable:
+            return False
+
+    def url(self, prefix: str) -> str:
+        return f"s3://images/{prefix}?endpoint={self.endpoint}&region=us-east-1"
+
+    def settings(self, prefix: str) -> dict[str, str]:
+        return {"STORAGE_URL": self.url(prefix), **self.KEYS}
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+        self.log.close()
+
+
+class RabbitMQ:
+    """A RabbitMQ of our own, with a port mapper of its own; it can be killed and started again."""
+
+    PROGRAM = "/usr/lib/rabbitmq/bin/rabbitmq-server"
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.port = free_port()
+        self.url = f"amqp://guest:guest@127.0.0.1:{self.port}//"
+        (folder / "home").mkdir(parents=True)
+        (folder / "plugins").write_text("[].")
+        limits = "disk_free_limit.absolute = 10MB\nvm_memory_high_watermark.absolute = 400MB\n"
+        (folder / "rabbitmq.conf").write_text(limits)
+        mapper = str(free_port())
+        self.mapper = subprocess.Popen(["epmd", "-address", "127.0.0.1", "-port", mapper])
+        self.environment = {
+            **os.environ,
+            "HOME": f"{folder}/home",  # of its cookie
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_EPMD_PORT": mapper,
+            "RABBITMQ_NODENAME": f"node{self.port}@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(free_port()),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+            "RABBITMQ_MNESIA_BASE": f"{folder}/mnesia",
+            "RABBITMQ_LOG_BASE": f"{folder}/log",
+            "RABBITMQ_PID_FILE": f"{folder}/pid",
+            "RABBITMQ_ENABLED_PLUGINS_FILE": f"{folder}/plugins",
+            "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+            "RABBITMQ_CONFIG_FILE": f"{folder}/rabbitmq.conf",
         }
+        self.start()
+
+    @classmethod
+    def is_installed(cls) -> bool:
+        return Path(cls.PROGRAM).exists()
+
+    def start(self) -> None:
+        self.log = open(self.folder / "output", "ab")  # noqa: SIM115
+        self.process = subprocess.Popen(
+            [self.PROGRAM],
+            env=self.environment,
+            stdout=self.log,
+            stderr=self.log,
+            start_new_session=True,
+        )
+        wait_until(self.answers, 60, "RabbitMQ")
+
+    def answers(self) -> bool:
+        import amqp
+
+        if self.process.poll() is not None:
+            raise RuntimeError((self.folder / "output").read_text()[-3000:])
+        try:
+            with amqp.Connection(f"127.0.0.1:{self.port}", connect_timeout=2):
+                return True
+        except OSError:
+            return False
+
+    def send(self, number: int) -> None:
+        """Send a signal to the server and all that it started."""
+        os.killpg(self.process.pid, number)
+
+    def kill(self) -> None:
+        self.send(signal.SIGKILL)
+        self.process.wait()
+        self.log.close()
+
+    def stop(self) -> None:
+        self.kill()
+        self.mapper.kill()
+        self.mapper.wait()
+
+
+class Redis:
+    """A Redis of our own, which keeps nothing on a disk."""
+
+    def __init__(self, folder: Path):
+        folder.mkdir()
+        port = free_port()
+        self.url = f"redis://127.0.0.1:{port}/0"
+        options = ["--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", str(folder)]
+        self.log = open(folder / "log", "ab")  # noqa: SIM115
+        self.process = subprocess.Popen(
+            [find_program("redis-server"), *options], stdout=self.log, stderr=self.log
+        )
+        wait_until(lambda: "Ready to accept" in (folder / "log").read_text(), what="Redis")
+
+    @classmethod
+    def is_installed(cls) -> bool:
+        return find_program("redis-server") is not None
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.log.close()
+
+
+def find_weed() -> str | None:
+    return shutil.which("weed", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
 
 
 class Service:

@@ -46,9 +46,11 @@ SQL_FILES = {
     "images/stats.py",
     "images/submit.py",
     "images/tags.py",
+    "images/tickets.py",
     "images/trash.py",
     "images/uploads.py",
     "images/usage.py",
+    "images/waiting.py",
 }
 TABLES = {
     "users",
@@ -67,6 +69,7 @@ TABLES = {
     "invites",
     "invite_uses",
     "workers",
+    "turns",
     "model_seconds",
     "shares",
     "archive_links",
@@ -76,6 +79,8 @@ TABLES = {
     "recovery_codes",
     "identities",
     "login_codes",
+    "waiting",
+    "queue_checks",
     "uploads",
     "upload_uses",
 }

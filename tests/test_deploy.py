@@ -534,6 +534,31 @@ def test_internal_location_is_closed_to_clients(site, alice, image):
     assert {response.json()["code"] for response in answers} == {"not_found"}
 
 
+# -- Below a path --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
+def test_service_below_a_path_of_the_site(live, start_nginx):
+    server = live(**behind_nginx(URL_PREFIX="/imagegen", METRICS="on"))
+    whole, part = (f"location {path} {{\n        proxy_pass" for path in ("/", "/imagegen/"))
+    site = start_nginx(server.port, **{whole: part})
+    site.post("/imagegen/api/auth/register", data=form("alice"))
+    answer = site.post(
+        "/imagegen/api/auth/login", json={"username": "alice", "password": "secret1"}
+    )
+    site.http.headers["Authorization"] = f"Bearer {answer.json()['data']['token']}"
+
+    made = site.post("/imagegen/api/v1/images/generate-test", json=SMALL).json()["data"]
+    shared = site.post(f"/imagegen/api/v1/images/{made['id']}/share").json()["data"]
+
+    assert site.get(made["imageUrl"]).content.startswith(b"\x89PNG")
+    assert site.get(shared["url"]).status_code == 200
+    assert site.get("/imagegen/metrics").json()["code"] == "not_found"
+    assert site.get("/api/health").status_code == 404
+    log = (site.folder / "access.log").read_text()
+    assert "/imagegen/api/s/- " in log and shared["url"] not in log
+
+
 # -- Addresses ----------------------------------------------------------------------------------
 
 

@@ -26,7 +26,7 @@ from accounts.limits import Limits
 from accounts.schemas import InviteInput
 from engines import painter
 from files import storage
-from images import jobs, queue, queue_status
+from images import jobs, queue, queue_status, waiting
 from tests.conftest import Person, form
 from tests.pictures import picture
 from tests.servers import ROOT
@@ -446,6 +446,7 @@ FILTERS = (
     "cursor=MjAyNi0wMS0wMSAwMDowMDowMHwx&status=failed&q=fox&favorite=true&model=x"
     "&since=2026-01-01&until=2026-02-01&tag=a&tag=b"
 )
+FIRST_BYTES = {"Range": "bytes=0-9"}
 BAD_FILTERS = "cursor=x&status=x&favorite=x&since=x&until=x&tag="
 
 ANSWERS = {
@@ -515,8 +516,8 @@ ANSWERS = {
     "health": (200, lambda alice: alice.get("/api/health")),
     "document": (200, lambda alice: alice.get("/api/openapi.json")),
     "docs": (200, lambda alice: alice.get("/api/docs")),
-    "home": (302, lambda alice: alice.get("/")),
-    "part of the docs": (206, lambda alice: alice.get("/api/docs", headers={"Range": "bytes=0-9"})),
+    "home": (200, lambda alice: alice.get("/")),
+    "part of the docs": (206, lambda alice: alice.get("/api/docs", headers=FIRST_BYTES)),
     "docs not modified": (
         304,
         lambda alice: alice.get("/api/docs", headers={"If-None-Match": "*"}),
@@ -773,7 +774,7 @@ def test_models_without_a_database_are_refused_as_documented(visitor, monkeypatc
         raise db.Unavailable
 
     monkeypatch.setattr(queue, "list_live_workers", away)
-    monkeypatch.setattr(queue, "list_waiting", away)
+    monkeypatch.setattr(waiting, "count", away)
     queue_status.current.forget()
 
     response = visitor.get("/api/v1/models")
@@ -1375,3 +1376,24 @@ def test_docs_folder_holds_nothing_else(visitor):
 
     assert response.status_code == 404
     check_documented(response, "/api/docs/{filename}")
+
+
+# -- The reference client -----------------------------------------------------------------------
+
+API_JS = "/assets/api.js"
+ANSWERS_OF_PAGE = [
+    (200, "/{screen}", "/gallery", {}),
+    (404, "/{screen}", "/lobby", {}),
+    (200, "/assets/{filename}", API_JS, {}),
+    (206, "/assets/{filename}", API_JS, FIRST_BYTES),
+    (304, "/assets/{filename}", API_JS, {"If-None-Match": "*"}),
+    (404, "/assets/{filename}", "/assets/none.js", {}),
+]
+
+
+@pytest.mark.parametrize(("status", "path", "address", "headers"), ANSWERS_OF_PAGE)
+def test_answer_of_the_page_is_as_documented(visitor, status, path, address, headers):
+    response = visitor.get(address, headers=headers)
+
+    assert response.status_code == status
+    check_documented(response, path)

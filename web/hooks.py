@@ -21,6 +21,7 @@ from engines import catalog
 from engines.catalog import USUAL_PROMPT
 from web import responses
 from web.inputs import Request, UnambiguousJSON, client_address
+from web.page import PageName
 
 # Room for two prompts of 2000 characters, each written as two \\uXXXX.
 MAX_BODY_BYTES = 64 * 1024
@@ -89,6 +90,7 @@ class WholeNumber(BaseConverter):
 
 def init_app(app: Flask) -> None:
     app.url_map.converters["int"] = WholeNumber
+    app.url_map.converters["page"] = PageName
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.config["MAX_FORM_PARTS"] = MAX_FORM_PARTS
     app.request_class = Request
@@ -104,7 +106,7 @@ def init_app(app: Flask) -> None:
     app.before_request(answer_preflight)
     app.after_request(cors_hook())
     app.after_request(finish)
-    app.wsgi_app = with_headers(app.wsgi_app)
+    app.wsgi_app = with_headers(below_prefix(app.wsgi_app))
 
 
 def cors_hook() -> Callable[[Response], Response]:
@@ -177,7 +179,7 @@ def max_body_bytes(app: Flask, head: str) -> int:
     """Return the same limit by the head of a request, before its body is received."""
     method, path, *_ = [*re.split("[ ?]", head, maxsplit=2), ""]
     try:
-        endpoint, _ = app.url_map.bind("").match(path, method)
+        endpoint, _ = app.url_map.bind("").match(without_prefix(path), method)
     except HTTPException:
         return MAX_BODY_BYTES
     is_form = endpoint in FORM_LIMITS and FORM in head.lower()
@@ -212,6 +214,26 @@ def with_headers(wsgi_app: Callable) -> Callable:
         return wsgi_app(environ, start)
 
     return wrapped
+
+
+def below_prefix(wsgi_app: Callable) -> Callable:
+    """Return the WSGI application as it lies below URL_PREFIX.
+
+    It answers without that path, too: some proxies leave it out, and checks ask the port itself.
+    """
+
+    def wrapped(environ: dict[str, Any], start_response: Callable) -> Iterable[bytes]:
+        if settings.URL_PREFIX:
+            environ["PATH_INFO"] = without_prefix(environ["PATH_INFO"])
+            environ["SCRIPT_NAME"] = settings.URL_PREFIX
+        return wsgi_app(environ, start_response)
+
+    return wrapped
+
+
+def without_prefix(path: str) -> str:
+    rest = path.removeprefix(settings.URL_PREFIX) or "/"
+    return rest if rest.startswith("/") else path
 
 
 def masked(path: str) -> str:

@@ -236,8 +236,10 @@ def client_address() -> str:
 def service_path() -> str:
     """Return the path below which clients find the service, such as "/studio"; mostly "".
 
-    X-Forwarded-Prefix counts only if a proxy of TRUSTED_PROXIES wrote it.
+    X-Forwarded-Prefix counts only without URL_PREFIX, and if a proxy of TRUSTED_PROXIES wrote it.
     """
+    if settings.URL_PREFIX:
+        return settings.URL_PREFIX
     prefix = forwarded("X-Forwarded-Prefix")
     return prefix if re.fullmatch(r"(/[\w.~-]+)+", prefix, re.ASCII) else request.script_root
 

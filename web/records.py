@@ -49,7 +49,7 @@ def public_user(account: Account | db.Row) -> dict[str, Any]:
     return {
         "username": shown_text(account["username"]),
         "email": shown_text(account["email"]),
-        "avatarUrl": shown_text(account["avatar_url"]),
+        "avatarUrl": located(shown_text(account["avatar_url"])),
     }
 
 
@@ -175,6 +175,12 @@ def shown_status(generation: Generation) -> str:
     return shown_text(generation["status"]) or guess
 
 
+def located(url: str | None) -> str | None:
+    """Return an address of the service as clients find it; that of another program stays."""
+    is_ours = url and url.startswith("/")
+    return settings.URL_PREFIX + url if is_ours else url
+
+
 # -- Generations --------------------------------------------------------------------------------
 
 
@@ -206,8 +212,8 @@ def public_record(
     return {
         "id": generation["id"],
         "prompt": shown_text(generation["prompt_text"]) or "",
-        "imageUrl": image_url,
-        "thumbnailUrl": thumbnail_url,
+        "imageUrl": located(image_url),
+        "thumbnailUrl": located(thumbnail_url),
         "status": status,
         "createdAt": iso_time(generation["created_at"]),
         "updatedAt": iso_time(generation["updated_at"]),
@@ -228,9 +234,10 @@ def public_record(
         "finishedAt": iso_time(generation["finished_at"]),
         "expiresAt": iso_seconds(retention.expires_at(generation)),
         "purgesAt": None,
-        "signedImageUrl": sign(image_url),
-        "signedThumbnailUrl": sign(thumbnail_url),
-        "signedStrippedUrl": sign(image_url and image_url + STRIPPED),
+        # What is signed is without URL_PREFIX: links outlive its change.
+        "signedImageUrl": located(sign(image_url)),
+        "signedThumbnailUrl": located(sign(thumbnail_url)),
+        "signedStrippedUrl": located(sign(image_url and image_url + STRIPPED)),
     }
 
 
@@ -288,7 +295,7 @@ def manifest_entry(generation: Generation, is_stripped: bool) -> dict[str, Any]:
 
 def archive_link(token: str, expires_at: int, count: int) -> dict[str, Any]:
     return {
-        "url": f"/api/v1/images/archive?ticket={token}",
+        "url": located(f"/api/v1/images/archive?ticket={token}"),
         "expiresAt": iso_seconds(expires_at),
         "images": count,
     }
@@ -302,7 +309,7 @@ def public_share(share: db.Row, token: str = "") -> dict[str, Any]:
         "createdAt": iso_seconds(share["created_at"]),
         "expiresAt": iso_seconds(share["expires_at"]),
     }
-    return {**shown, "url": f"/api/s/{token}"} if token else shown
+    return {**shown, "url": located(f"/api/s/{token}")} if token else shown
 
 
 def submitted(generations: list[Generation]) -> tuple[dict, int, dict]:
