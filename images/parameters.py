@@ -116,6 +116,7 @@ def wrong_fields(filled: GenerateInput, model: Model) -> dict[str, Problem]:
     if filled.n > model.n_max:
         found["n"] = ("less_than_equal", {"le": model.n_max})
     found["seed"] = problem_with_seed(filled.seed, model)
+    found |= problems_with_inputs(filled, model)
     wrong = {name: problem for name, problem in found.items() if problem}
     size = f"{filled.width}x{filled.height}"
     if model.sizes and not wrong and size not in model.sizes:
@@ -154,6 +155,30 @@ def longest_marks(text: str) -> int:
     """Return how many combining marks follow each other at most."""
     rows = itertools.groupby(map(unicodedata.combining, text), bool)
     return max((len(list(row)) for is_mark, row in rows if is_mark), default=0)
+
+
+def problems_with_inputs(filled: GenerateInput, model: Model) -> dict[str, Problem | None]:
+    """Return what is wrong with the pictures of a request, as far as it can be said unseen."""
+    offer = model.images
+    if not offer:
+        names = ("images", "mask", "strength")
+        given = [name for name in names if getattr(filled, name) not in (None, [])]
+        return dict.fromkeys(given, NOT_OFFERED)
+    found = {}
+    count = len(filled.images)
+    if count > offer.max:
+        found["images"] = ("too_many_images", {"most": offer.max})
+    if count < offer.min:
+        found["images"] = ("too_short", {"min_length": offer.min})
+    if filled.mask:
+        found["mask"] = None if offer.mask else NOT_OFFERED
+        if offer.mask and not count:
+            found["mask"] = ("mask_without_image", {})
+    if filled.strength is not None:
+        found["strength"] = problem_with(offer.strength, filled.strength)
+        if offer.strength and not count:
+            found["strength"] = ("strength_without_image", {})
+    return found
 
 
 def problem_with_seed(seed: int | None, model: Model) -> Problem | None:
@@ -237,6 +262,9 @@ def new_params(wanted: GenerateInput, model: Model, seed: int | None) -> dict[st
         value = getattr(wanted, name)
         if value not in (None, ""):
             params[name] = value
+    if wanted.images and model.images.strength:
+        chosen = wanted.strength
+        params["strength"] = model.images.strength.default if chosen is None else chosen
     if wanted.embed_metadata is not None:
         params["embed_metadata"] = wanted.embed_metadata
     return params
@@ -263,28 +291,52 @@ def params_of(generation: Generation | Job) -> dict[str, Any]:
 def image_request(
     row: Generation | Job | db.Row,
     params: dict[str, Any],
+    images: tuple[engines.InputImage, ...] = (),
+    mask: engines.InputImage | None = None,
     before_send: Callable[[], None] = engines.nothing,
 ) -> engines.ImageRequest:
-    """Return what an engine is to make of a row with these params."""
+    """Return what an engine is to make of a row with these params, and of these pictures."""
     choices = {name: params.get(name, "") for name in (*CHOICES, *SHAPES)}
+    model = catalog.find_model(row["model"])
+    width, height = row["width"], row["height"]
+    if images and params.get("aspect_ratio") == sizes.AUTO:
+        width, height = sizes.like(model, images[0], (width, height))
     return engines.ImageRequest(
         prompt=row["prompt_text"],
         negative_prompt=params.get("negative_prompt", ""),
-        width=row["width"],
-        height=row["height"],
+        width=width,
+        height=height,
         steps=params.get("steps"),
         seed=params["seed"],
         guidance=params.get("guidance"),
         output_compression=params.get("output_compression"),
-        options=catalog.find_model(row["model"]).options,
+        images=as_taken(images, model),
+        mask=mask,
+        strength=params.get("strength") if images else None,
+        options=model.options,
         before_send=before_send,
         **choices,
     )
 
 
-def retry_body(generation: Generation, new_seed: bool) -> dict[str, Any]:
-    """Return the body of a request for the same image, as far as its model still takes it."""
-    body = {"prompt": generation["prompt_text"], "model": generation["model"]}
+def as_taken(
+    images: tuple[engines.InputImage, ...], model: Model
+) -> tuple[engines.InputImage, ...]:
+    """Return pictures in formats that the model takes."""
+    formats = model.images.formats if model.images else catalog.INPUT_FORMATS
+    if all(image.extension in formats for image in images):
+        return images
+    from engines import masks  # with Pillow, which web processes that only list do without
+
+    return tuple(masks.taken(image, formats) for image in images)
+
+
+def retry_body(generation: Generation, new_seed: bool, inputs: dict[str, Any]) -> dict[str, Any]:
+    """Return the body of a request for the same image, as far as its model still takes it.
+
+    Of the same pictures, whether it takes them or not: without them it were another image.
+    """
+    body = {"prompt": generation["prompt_text"], "model": generation["model"], **inputs}
     params = params_of(generation)
     # The record has what the engine made of the request; the same is asked for again.
     if isinstance(params.get("requested"), dict):
@@ -302,6 +354,8 @@ def retry_body(generation: Generation, new_seed: bool) -> dict[str, Any]:
         # Rows of older programs, and params of generate-test, may hold anything under these names.
         if getattr(model, name) and isinstance(value, int | float | str):
             body[name] = value
+    if inputs and isinstance(params.get("strength"), int | float):
+        body["strength"] = params["strength"]
     seed = params.get("seed")
     # Older programs recorded seeds that no request may have.
     if model.takes_seed and not new_seed and type(seed) is int and 0 <= seed <= model.max_seed:

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 import requests
@@ -30,23 +31,29 @@ def need(*names: str) -> str:
 
 def run(*command: str) -> str:
     """Run a program in tests/node and return what it printed."""
-    result = subprocess.run(command, cwd=NODE, capture_output=True, text=True, timeout=300)
+    result = subprocess.run(command, cwd=NODE, capture_output=True, text=True, timeout=1200)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
+
+
+def install(folder: Path) -> None:
+    """Put the packages of a package-lock.json in place."""
+    npm = need("npm")
+    lock = (folder / "package-lock.json").read_bytes()
+    stamp = folder / "node_modules" / "stamp"
+    if not stamp.exists() or stamp.read_bytes() != lock:
+        command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+        result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        if result.returncode:
+            leave_out(f"npm ci failed ({result.stderr.strip()})")
+        stamp.write_bytes(lock)
 
 
 @pytest.fixture(scope="session")
 def node() -> str:
     """The path of Node, with the packages of tests/node/package-lock.json in place."""
-    path, npm = need("node"), need("npm")
-    lock = (NODE / "package-lock.json").read_bytes()
-    stamp = NODE / "node_modules" / "stamp"
-    if not stamp.exists() or stamp.read_bytes() != lock:
-        install = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-        result = subprocess.run(install, cwd=NODE, capture_output=True, text=True)
-        if result.returncode:
-            leave_out(f"npm ci failed ({result.stderr.strip()})")
-        stamp.write_bytes(lock)
+    path = need("node")
+    install(NODE)
     return path
 
 

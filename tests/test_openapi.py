@@ -26,7 +26,7 @@ from accounts.limits import Limits
 from accounts.schemas import InviteInput
 from engines import painter
 from files import storage
-from images import jobs, queue, queue_status
+from images import jobs, queue, queue_status, waiting
 from tests.conftest import Person, form
 from tests.pictures import picture
 from tests.servers import ROOT
@@ -404,6 +404,14 @@ def submit(person: Person, prompt: str = "a fox", key: str = "k", **changes):
     return person.post("/api/v1/images/generate", json=body, headers={"Idempotency-Key": key})
 
 
+def upload(person: Person, file: io.BytesIO | None = None):
+    return person.post("/api/v1/uploads", data={"file": (file or png(), "me.png")})
+
+
+def uploaded(person: Person) -> dict:
+    return {"upload": upload(person).json["data"]["id"]}
+
+
 def remove(person: Person, ids: list):
     return person.post("/api/v1/images/delete", json={"ids": ids})
 
@@ -438,6 +446,7 @@ FILTERS = (
     "cursor=MjAyNi0wMS0wMSAwMDowMDowMHwx&status=failed&q=fox&favorite=true&model=x"
     "&since=2026-01-01&until=2026-02-01&tag=a&tag=b"
 )
+FIRST_BYTES = {"Range": "bytes=0-9"}
 BAD_FILTERS = "cursor=x&status=x&favorite=x&since=x&until=x&tag="
 
 ANSWERS = {
@@ -489,11 +498,26 @@ ANSWERS = {
     "tags": (200, lambda alice: submit(alice) and tag(alice, [1]) and alice.get("/api/v1/tags")),
     "quota": (200, lambda alice: alice.get("/api/v1/images/quota")),
     "delete several": (200, lambda alice: submit(alice) and remove(alice, [1, 999])),
+    "upload": (201, lambda alice: upload(alice)),
+    "upload of no picture": (400, lambda alice: upload(alice, io.BytesIO(b"x"))),
+    "generate from an upload": (202, lambda alice: submit(alice, images=[uploaded(alice)])),
+    "generate from nothing": (404, lambda alice: submit(alice, images=[{"image": 999}])),
+    "generate from what is unfinished": (
+        409,
+        lambda alice: submit(alice) and submit(alice, key="k2", images=[{"image": 1}]),
+    ),
+    "generate from what is deleted": (
+        410,
+        lambda alice: (
+            submit(alice) and remove(alice, [1]) and submit(alice, key="k2", images=[{"image": 1}])
+        ),
+    ),
+    "generate with a mask alone": (400, lambda alice: submit(alice, mask=uploaded(alice))),
     "health": (200, lambda alice: alice.get("/api/health")),
     "document": (200, lambda alice: alice.get("/api/openapi.json")),
     "docs": (200, lambda alice: alice.get("/api/docs")),
-    "home": (302, lambda alice: alice.get("/")),
-    "part of the docs": (206, lambda alice: alice.get("/api/docs", headers={"Range": "bytes=0-9"})),
+    "home": (200, lambda alice: alice.get("/")),
+    "part of the docs": (206, lambda alice: alice.get("/api/docs", headers=FIRST_BYTES)),
     "docs not modified": (
         304,
         lambda alice: alice.get("/api/docs", headers={"If-None-Match": "*"}),
@@ -606,6 +630,46 @@ def test_answer_about_one_generation_is_as_documented(alice, call):
     check_documented(response, path)
 
 
+UPLOAD = "/api/v1/uploads/{upload_id}"
+INPUT = "/api/uploads/inputs/{user_id}/{filename}"
+
+
+@pytest.mark.parametrize(
+    ("status", "path", "send"),
+    [
+        (200, UPLOAD, lambda alice, shown: alice.get(shown["url"])),
+        (200, UPLOAD, lambda alice, shown: alice.open("DELETE", shown["url"])),
+        (404, UPLOAD, lambda alice, shown: alice.get(shown["url"] + "0")),
+        (
+            410,
+            UPLOAD,
+            lambda alice, shown: alice.open("DELETE", shown["url"]) and alice.get(shown["url"]),
+        ),
+        (200, INPUT, lambda alice, shown: alice.http.get(shown["signedUrl"])),
+        (200, INPUT, lambda alice, shown: alice.http.get(shown["signedThumbnailUrl"])),
+        (403, INPUT, lambda alice, shown: alice.http.get(shown["signedUrl"] + "x")),
+    ],
+)
+def test_answer_about_an_upload_is_as_documented(alice, status, path, send):
+    shown = upload(alice).json["data"]
+
+    response = send(alice, {**shown, "url": f"/api/v1/uploads/{shown['id']}"})
+
+    assert response.status_code == status
+    check_documented(response, path)
+
+
+def test_retry_without_its_input_is_refused_as_documented(alice):
+    url = submit(alice, images=[uploaded(alice)]).headers["Location"]
+    used = alice.get(url).json["data"]["inputs"][0]["id"]
+    alice.open("DELETE", f"/api/v1/uploads/{used}")
+
+    response = alice.post(f"{url}/retry")
+
+    assert response.status_code == 409
+    check_documented(response, f"{ONE}/retry")
+
+
 STATES = {
     "pending": lambda alice, url: None,
     "processing": lambda alice, url: jobs.acquire(["test_model"]),
@@ -710,7 +774,7 @@ def test_models_without_a_database_are_refused_as_documented(visitor, monkeypatc
         raise db.Unavailable
 
     monkeypatch.setattr(queue, "list_live_workers", away)
-    monkeypatch.setattr(queue, "list_waiting", away)
+    monkeypatch.setattr(waiting, "count", away)
     queue_status.current.forget()
 
     response = visitor.get("/api/v1/models")
@@ -1162,6 +1226,11 @@ checks.positive_data_acceptance.enabled = false
 phases.fuzzing.checks.negative_data_rejection.enabled = false
 phases.stateful.checks.negative_data_rejection.enabled = false
 
+# No schema says what is a picture.
+[[operations]]
+include-operation-id = "addUpload"
+checks.positive_data_acceptance.enabled = false
+
 # Its ids exclude its filters.
 [[operations]]
 include-operation-id = "archiveImages"
@@ -1307,3 +1376,24 @@ def test_docs_folder_holds_nothing_else(visitor):
 
     assert response.status_code == 404
     check_documented(response, "/api/docs/{filename}")
+
+
+# -- The reference client -----------------------------------------------------------------------
+
+API_JS = "/assets/api.js"
+ANSWERS_OF_PAGE = [
+    (200, "/{screen}", "/gallery", {}),
+    (404, "/{screen}", "/lobby", {}),
+    (200, "/assets/{filename}", API_JS, {}),
+    (206, "/assets/{filename}", API_JS, FIRST_BYTES),
+    (304, "/assets/{filename}", API_JS, {"If-None-Match": "*"}),
+    (404, "/assets/{filename}", "/assets/none.js", {}),
+]
+
+
+@pytest.mark.parametrize(("status", "path", "address", "headers"), ANSWERS_OF_PAGE)
+def test_answer_of_the_page_is_as_documented(visitor, status, path, address, headers):
+    response = visitor.get(address, headers=headers)
+
+    assert response.status_code == status
+    check_documented(response, path)

@@ -1,0 +1,82 @@
+import { createRouter, createWebHistory } from "vue-router";
+import { api } from "./service";
+import { i18n } from "./i18n";
+import LandingView from "./views/LandingView.vue";
+
+declare module "vue-router" {
+  interface RouteMeta {
+    /** The key of its title. */
+    title?: string;
+    needsLogin?: boolean;
+    forGuests?: boolean;
+  }
+}
+
+// The service knows these addresses, too: web/page.py.
+export const router = createRouter({
+  history: createWebHistory(),
+  routes: [
+    { path: "/", name: "home", component: LandingView, meta: { forGuests: true } },
+    {
+      path: "/login",
+      name: "login",
+      component: () => import("./views/LoginView.vue"),
+      meta: { title: "login.title", forGuests: true },
+    },
+    {
+      path: "/register",
+      name: "register",
+      component: () => import("./views/RegisterView.vue"),
+      meta: { title: "register.title", forGuests: true },
+    },
+    {
+      path: "/reset-password",
+      name: "reset",
+      component: () => import("./views/ResetView.vue"),
+      meta: { title: "reset.title" },
+    },
+    {
+      path: "/confirm-email",
+      name: "confirm",
+      component: () => import("./views/ConfirmView.vue"),
+      meta: { title: "confirm.title" },
+    },
+    {
+      path: "/create",
+      name: "create",
+      component: () => import("./views/CreateView.vue"),
+      meta: { title: "create.title", needsLogin: true },
+    },
+    {
+      path: "/gallery",
+      name: "gallery",
+      component: () => import("./views/GalleryView.vue"),
+      meta: { title: "gallery.title", needsLogin: true },
+    },
+    {
+      path: "/images/:id(\\d+)",
+      name: "image",
+      component: () => import("./views/ImageView.vue"),
+      meta: { title: "image.title", needsLogin: true },
+    },
+    {
+      path: "/account",
+      name: "account",
+      component: () => import("./views/AccountView.vue"),
+      meta: { title: "account.title", needsLogin: true },
+    },
+    { path: "/:rest(.*)", redirect: "/" },
+  ],
+  scrollBehavior: (to, from, saved) => (to.name === from.name ? undefined : (saved ?? { top: 0 })),
+});
+
+router.beforeEach((to) => {
+  const isLoggedIn = Boolean(api.session.token);
+  if (to.meta.needsLogin && !isLoggedIn) return { name: "login", query: { next: to.fullPath } };
+  if (to.meta.forGuests && isLoggedIn) return { name: "create" };
+});
+
+router.afterEach((to) => {
+  const title = to.meta.title ? `${i18n.global.t(to.meta.title)} · ` : "";
+  document.title = title + i18n.global.t("name");
+});

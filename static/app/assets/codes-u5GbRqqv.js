@@ -1,0 +1,1 @@
+function e(){let e=new URLSearchParams(location.hash.slice(1)).get(`code`)??``;return e&&history.replaceState(history.state,``,location.pathname+location.search),e}export{e as t};

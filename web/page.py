@@ -1,0 +1,75 @@
+"""The reference client: the page in static/app/, which `npm run build` in frontend/ makes."""
+
+import re
+from functools import lru_cache
+from urllib.parse import urlsplit
+
+from flask import Response, request, send_from_directory
+from werkzeug.routing import BaseConverter
+
+from config import HOST, settings
+from web.docs import STATIC
+from web.files import PUBLIC, conditional
+from web.inputs import service_path
+
+FOLDER = STATIC / "app"
+# As bundlers name what never changes under its name.
+HASHED = re.compile(r".+-[\w-]{8}\.\w+")
+HTTP_ORIGIN = re.compile(rf"https?://({HOST})(:[0-9]{{1,5}})?", re.ASCII)
+# Scripts, styles and pictures are files of our own; what is written here alone is let in.
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'{api};"
+    " img-src 'self' blob:{api}; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
+)
+
+
+class PageName(BaseConverter):
+    """The addresses of the page's screens, which its own router tells apart."""
+
+    regex = "login|register|create|gallery|account|images/[0-9]{1,10}|reset-password|confirm-email"
+    part_isolating = False
+
+
+def app_page() -> Response:
+    """Return the page, which finds its files and the API below the address of the service."""
+    text = index().replace('<base href="/"', f'<base href="{service_path()}/"', 1)
+    response = Response(text.replace("<html", f"<html {hints()}", 1), mimetype="text/html")
+    response.headers["Content-Security-Policy"] = POLICY.format(api=other_api())
+    response.headers["Cache-Control"] = "no-cache"
+    return response
+
+
+def app_asset(filename: str) -> Response:
+    """Return a file of the page."""
+    response = conditional(lambda: send_from_directory(FOLDER / "assets", filename))
+    response.headers["Cache-Control"] = PUBLIC if HASHED.fullmatch(filename) else "no-cache"
+    return response
+
+
+def hints() -> str:
+    """Return what the page cannot ask the API, as attributes; none of their values needs quotes."""
+    return (
+        f"data-mode={settings.FLASK_ENV} data-registration={settings.REGISTRATION}"
+        f" data-password-max={settings.PASSWORD_MAX_LENGTH}"
+        f" data-mail={str(bool(settings.SMTP_URL)).lower()}"
+    )
+
+
+@lru_cache(maxsize=1)
+def index() -> str:
+    return (FOLDER / "index.html").read_text(encoding="utf-8")
+
+
+def other_api() -> str:
+    """Return the origin of another service that the page is tried against, with a blank.
+
+    In production there is none: a link must not make our page send passwords elsewhere.
+    """
+    if settings.is_production:
+        return ""
+    try:
+        parts = urlsplit(request.args.get("api", ""))
+    except ValueError:
+        return ""
+    origin = f"{parts.scheme}://{parts.netloc}"
+    return f" {origin}" if HTTP_ORIGIN.fullmatch(origin) else ""
