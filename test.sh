@@ -1,5 +1,6 @@
 #!/bin/sh
-# Lint, then the whole suite on SQLite and on a private MariaDB, then the container. Arguments go to pytest.
+# Lint, then the whole suite on SQLite and on a private MariaDB, and on the MySQL server that TEST_MYSQL names, if it
+# does; then the container. Arguments go to pytest.
 set -eu
 # Nothing outside this folder is run: Flask would also take .env and .flaskenv of the folders above.
 unset CDPATH PYTHONPATH PYTHONHOME FLASK_APP
@@ -34,5 +35,11 @@ fi
 
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
+given=${TEST_MYSQL:-}
+unset TEST_MYSQL
 .venv/bin/python -m pytest "$@"
+# Once more on a server of the tests' own: TEST_MYSQL=mysql://root:password@127.0.0.1:3307
+if [ -n "$given" ]; then
+    TEST_MYSQL=$given .venv/bin/python -m pytest -k mariadb "$@"
+fi
 [ $# -gt 0 ] || exec tests/container.sh

@@ -17,6 +17,7 @@ import json
 import logging
 import logging.config
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -372,7 +373,8 @@ class CeleryWorker:
         signals.worker_shutting_down.connect(lambda **_: self.worker.on_signal(), weak=False)
         signals.task_received.connect(self.pass_on)
         celery = app.Worker(
-            hostname=f"worker-{os.getpid()}@{socket.gethostname()}",
+            # Containers may have the same process ids, and the same host name.
+            hostname=f"worker-{os.getpid()}-{secrets.token_hex(3)}@{socket.gethostname()}",
             pool="prefork",
             concurrency=1,
             quiet=True,

@@ -7,7 +7,7 @@ CREATE TABLE IF NOT EXISTS waiting (
     number INT NOT NULL,
     first_id INT NOT NULL,
     last_id INT NOT NULL,
-    served_at DOUBLE NOT NULL,
+    served_at DOUBLE NOT NULL DEFAULT 0,
     PRIMARY KEY (user_id, model)
 ) {TABLE};
 CREATE INDEX waiting_turn ON waiting (model, served_at, first_id);

@@ -55,6 +55,7 @@ def hints() -> str:
         f"data-mode={settings.FLASK_ENV} data-registration={settings.REGISTRATION}"
         f" data-password-max={settings.PASSWORD_MAX_LENGTH}"
         f" data-mail={str(bool(settings.SMTP_URL)).lower()}"
+        f" data-openid={str(bool(settings.OIDC_ISSUER)).lower()}"
     )
 
 

@@ -1,6 +1,6 @@
 // What can be done with pictures, from whatever screen.
 
-import type { Generation } from "./api";
+import { newKey, type Generation } from "./api";
 import { listing, putBack, update } from "./gallery";
 import { api, asError, loadUser, user } from "./service";
 import { tell } from "./toasts";
@@ -41,7 +41,7 @@ export async function makeAgain(record: Generation, hasNewSeed: boolean): Promis
   const { data } = await api.call("post", "/api/v1/images/{generation_id}/retry", {
     path: { generation_id: record.id },
     body: hasNewSeed ? { seed: "new" } : {},
-    headers: { "Idempotency-Key": crypto.randomUUID() },
+    headers: { "Idempotency-Key": newKey() },
   });
   return data.records;
 }

@@ -92,6 +92,11 @@ export const router = createRouter({
 router.beforeEach((to) => {
   const isLoggedIn = Boolean(api.session.token);
   if (to.meta.needsLogin && !isLoggedIn) return { name: "login", query: { next: to.fullPath } };
+  // Whoever is logged in comes back from the provider to link it.
+  const { loginCode, error } = to.query;
+  if (to.name === "login" && isLoggedIn && (loginCode || error)) {
+    return { name: "account", query: { loginCode, error }, hash: "#openid" };
+  }
   if (to.meta.forGuests && isLoggedIn) return { name: "create" };
 });
 
