@@ -26,7 +26,10 @@ POLICY = (
 class PageName(BaseConverter):
     """The addresses of the page's screens, which its own router tells apart."""
 
-    regex = "login|register|create|gallery|account|images/[0-9]{1,10}|reset-password|confirm-email"
+    regex = (
+        "login|register|create|gallery|account|images/[0-9]{1,10}|reset-password|confirm-email"
+        "|admin|admin/[a-z]{1,20}"
+    )
     part_isolating = False
 
 
