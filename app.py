@@ -1,7 +1,7 @@
 """The routes of the service, in groups. A handler reads, calls one function, and answers.
 
-Those of one's own account, beyond registering and logging in, stand in `web/account.py`, and those
-of the admin API in `web/admin.py`.
+Those of one's own account, beyond registering and logging in, stand in `web/account.py`, those of
+uploads in `web/uploads.py`, and those of the admin API in `web/admin.py`.
 
 What they have in common is in `web/`: hooks before and after each request, who may call, how
 input is read and how answers look. What they do is in `accounts/` and `images/`.
@@ -16,7 +16,7 @@ import config
 import logs
 import metrics
 from accounts import login as logins
-from accounts import passwords, registration
+from accounts import mails, passwords, registration
 from accounts.schemas import LoginInput, RegisterInput
 from accounts.tokens import Session
 from config import settings
@@ -27,6 +27,7 @@ from images import (
     archive,
     archive_links,
     blocklist,
+    broker,
     gallery,
     queue,
     queue_status,
@@ -61,6 +62,7 @@ from web import account as account_api
 from web import admin as admin_api
 from web import docs as documentation
 from web import files, hooks, page, records
+from web import uploads as uploads_api
 from web.auth import file_owner_required, login_required, owner_required, token_required
 from web.inputs import (
     client_address,
@@ -81,11 +83,14 @@ catalog.models()
 blocklist.words()
 passwords.is_common("")
 
+mails.on_added = broker.wake_mail
+
 app = Flask(__name__, static_folder=None)
 hooks.init_app(app)
 commands.register(app)
 app.register_blueprint(account_api.routes)
 app.register_blueprint(admin_api.routes)
+app.register_blueprint(uploads_api.routes)
 
 # -----------------------------------------------------------------------------------------------
 # Health and documentation
@@ -104,6 +109,7 @@ def ready():
     state, problems = queue_status.readiness()
     fine = ("", queue_status.PAUSED)
     wrong = {name: (problem, {}) for name, problem in state.items() if problem not in fine}
+    wrong.pop("broker", None)  # workers then take turns to look for jobs
     if wrong:
         raise ApiError("not_ready", fields=wrong, retry_after=10)
     shown = {name: problem or "ok" for name, problem in state.items()}
@@ -116,7 +122,7 @@ def prometheus():
     """Show the numbers for Prometheus; 404 unless METRICS is on."""
     if not settings.METRICS:
         raise ApiError("not_found")
-    text, content_type = metrics.page(queue.count_unfinished)
+    text, content_type = metrics.page(queue.count_unfinished, broker.is_up())
     return Response(text, content_type=content_type)
 
 
@@ -165,7 +171,7 @@ def register():
     wanted, avatar = read_form(RegisterInput)
     registration.check_admission(wanted, client_address())
     user = registration.register(wanted, avatar, client_address(), language())
-    return success({"avatarUrl": user["avatar_url"]}, "registered")
+    return success({"avatarUrl": records.located(user["avatar_url"])}, "registered")
 
 
 @app.post("/api/auth/login")
@@ -203,7 +209,7 @@ def generate_test():
     generation = gallery.generate_test(g.session, read_body(GenerateTestInput), idempotency_key())
     if generation["status"] != COMPLETED:
         raise ApiError("generation_failed")
-    url = generation["image_url"]
+    url = records.located(generation["image_url"])
     return success({"id": generation["id"], "imageUrl": url, "status": COMPLETED}, "generated")
 
 

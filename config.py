@@ -16,7 +16,7 @@ from io import StringIO
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import dotenv
@@ -27,6 +27,15 @@ HERE = Path(__file__).resolve().parent
 HOST = r"(?!\.\w)[\w.-]+|\[[0-9a-f:.]+\]"
 ORIGIN = re.compile(rf"([a-z][a-z0-9+.-]*)://(\*\.)?({HOST})(?::([0-9]{{0,5}}))?")
 DEFAULT_PORTS = {"http": 80, "https": 443}
+# What may follow the name of a bucket; the library that speaks to it says what each means.
+BUCKET_OPTIONS = (
+    "endpoint",
+    "region",
+    "virtual_hosted_style_request",
+    "disable_bulk_delete",
+    "server_side_encryption",
+)
+BROKER_PACKAGES = {"amqp": "celery", "amqps": "celery", "redis": "redis", "rediss": "redis"}
 SMTP_PORTS = {"smtp": 587, "smtps": 465}
 ENV_FILE = HERE / ".env"
 COMMON_PASSWORDS = HERE / "accounts" / "common_passwords.txt"
@@ -37,8 +46,10 @@ SECRETS = (
     "SECRET_KEY",
     "SECRET_KEY_PREVIOUS",
     "MYSQL_PASSWORD",
+    "AWS_SECRET_ACCESS_KEY",
     "OIDC_CLIENT_SECRET",
     "SMTP_URL",
+    "BROKER_URL",
 )
 ON = ("on", "true", "yes", "1")
 OFF = ("off", "false", "no", "0")
@@ -60,6 +71,14 @@ class SmtpServer(NamedTuple):
     port: int
     user: str
     password: str
+
+
+class Location(NamedTuple):
+    """Where files are: in a bucket of an S3-compatible store; without one, in uploads/."""
+
+    bucket: str = ""
+    prefix: str = ""
+    options: tuple[tuple[str, str], ...] = ()
 
 
 class SettingError(SystemExit):
@@ -216,6 +235,44 @@ def smtp_server(text: str) -> SmtpServer:
     return SmtpServer(parts.scheme, parts.hostname, port, user, unquote(parts.password or ""))
 
 
+def location(text: str) -> Location:
+    """Read `disk`, or the address of a bucket. Raises ValueError, which shows nothing of it."""
+    if text == "disk":
+        return Location()
+    parts = urlsplit(text)
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    prefix = parts.path.strip("/")
+    if "@" in text:
+        raise ValueError("must hold no keys: they belong in AWS_ACCESS_KEY_ID and so on")
+    is_bucket = re.fullmatch(r"[\w.-]{3,63}", parts.netloc, re.ASCII)
+    is_prefix = re.fullmatch(r"([\w-][\w.-]*(/[\w-][\w.-]*)*)?", prefix, re.ASCII)
+    if parts.scheme != "s3" or not is_bucket or not is_prefix or parts.fragment:
+        raise ValueError(
+            "must be disk, or like s3://bucket/prefix?endpoint=https://s3.example.com&region=…"
+        )
+    if unknown := options.keys() - set(BUCKET_OPTIONS):
+        known = ", ".join(BUCKET_OPTIONS)
+        raise ValueError(f"has ?{min(unknown)}=, which is none of {known}")
+    if "endpoint" in options:
+        options["endpoint"] = public_url(options["endpoint"])
+    return Location(parts.netloc, prefix, tuple(sorted(options.items())))
+
+
+def broker_address(text: str) -> str:
+    parts = urlsplit(text)
+    try:
+        is_right = parts.scheme in BROKER_PACKAGES and parts.hostname and parts.port != 0
+    except ValueError:  # of the port; what it says may show the password
+        is_right = False
+    if not is_right:
+        raise ValueError(
+            "must be like amqp://user:password@rabbit.example.com:5672/vhost, or amqps://…,"
+            " redis://…, rediss://…; in user and password, characters such as / : @ # are"
+            " written as %2F and so on"
+        )
+    return text
+
+
 def mail_sender(text: str) -> str:
     # Imported late, as not everybody sends mail.
     from email.message import EmailMessage
@@ -249,12 +306,45 @@ def words(text: str) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
+def servers(text: str) -> str:
+    for word in words(text):
+        host, port = server_address(word, 1)
+        if not is_host(host) or not 1 <= port <= 65535:
+            raise ValueError("must be hosts like db1.internal,db2.internal:3307,[fd00::1]:3306")
+    return text
+
+
+def is_host(text: str) -> bool:
+    if ":" not in text:
+        return re.fullmatch(r"[\w.-]+", text) is not None
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def server_address(text: str, port: int) -> tuple[str, int]:
+    """Split host:port, where the port may be left out. Colons are part of an IPv6 address alone."""
+    found = re.fullmatch(r"(\[.+\]|[^:]+):(\d+)", text)
+    host = found[1] if found else text
+    return host.strip("[]"), int(found[2]) if found else port
+
+
 def path(text: str) -> Path:
     return (HERE / Path(text).expanduser()).resolve()
 
 
 def url_prefix(text: str) -> str:
     return f"/{text.strip('/')}/"
+
+
+def base_path(text: str) -> str:
+    path = text.strip("/")
+    names = path.split("/") if path else []
+    if not all(re.fullmatch(r"(?!\.+$)[A-Za-z0-9._~-]+", name) for name in names):
+        raise ValueError("must be a path like /imagegen, of letters, digits and . _ ~ -")
+    return "".join(f"/{name}" for name in names)
 
 
 def web_address(text: str) -> str:
@@ -319,7 +409,7 @@ class Settings:
     CORS_ORIGINS: list = setting([], origins)
 
     DATABASE: str = setting("", one_of("sqlite", "mysql"))
-    MYSQL_HOST: str = setting("")
+    MYSQL_HOST: str = setting("", servers)
     MYSQL_PORT: int = setting(3306, number(int, 1, 65535))
     MYSQL_USER: str = setting("")
     MYSQL_PASSWORD: str = setting("")
@@ -333,8 +423,14 @@ class Settings:
     WEB_WORKERS: int = setting(0, number(int, 1, 64))
     WEB_THREADS: int = setting(64, number(int, 2, 1000))
     TRUSTED_PROXIES: list = setting([], networks)
+    URL_PREFIX: str = setting("", base_path)
     X_ACCEL_PREFIX: str = setting("", url_prefix)
     DATA_DIR: Path = setting(HERE, path)
+    STORAGE_URL: Location = setting(Location(), location)
+    STORAGE_OTHER: Location | None = setting(None, location)
+    AWS_ACCESS_KEY_ID: str = setting("")
+    AWS_SECRET_ACCESS_KEY: str = setting("")
+    SERVE_FROM: str = setting("store", one_of("store", "proxy"))
     METRICS: bool = setting(False, on_or_off)
     LOG_LEVEL: str = setting("info", one_of("debug", "info", "warning", "error"))
 
@@ -342,6 +438,7 @@ class Settings:
     JOB_WORKERS: int = setting(1, number(int, 1, 64))
     WORKER_MODELS: list = setting([], words)
     WORKER_GRACE_SECONDS: int = setting(20, number(int, 0, 3600))
+    BROKER_URL: str = setting("", broker_address)
     MAX_ACTIVE_JOBS: int = setting(20, number(int, 1, 10**6))
     DAILY_IMAGES: int = setting(500, number(int, 1, 10**9))
     SUBMITS_PER_MINUTE: int = setting(120, number(int, 1, 10**6))
@@ -398,6 +495,10 @@ class Settings:
         return bool(self.MYSQL_HOST)
 
     @property
+    def mysql_addresses(self) -> list[tuple[str, int]]:
+        return [server_address(word, self.MYSQL_PORT) for word in words(self.MYSQL_HOST)]
+
+    @property
     def instance_dir(self) -> Path:
         return self.DATA_DIR / "instance"
 
@@ -435,6 +536,8 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     check_label()
     check_oidc()
     check_mail()
+    check_storage()
+    check_broker()
     if settings.is_production:
         check_mode(ENV_FILE)
     if not settings.is_production and not environ.get("CORS_ORIGINS"):
@@ -484,6 +587,19 @@ def check_label() -> None:
         settings.AIGC_LABEL = bool(settings.AIGC_PRODUCER)
 
 
+def check_storage() -> None:
+    for name in ("STORAGE_URL", "STORAGE_OTHER"):
+        place = getattr(settings, name)
+        if not place or not place.bucket:
+            continue
+        if not find_spec("obstore"):
+            raise SettingError(f"{name}: needs a package: pip install -r requirements-fleet.txt")
+        if bool(settings.AWS_ACCESS_KEY_ID) != bool(settings.AWS_SECRET_ACCESS_KEY):
+            raise SettingError("AWS_SECRET_ACCESS_KEY: must be set with AWS_ACCESS_KEY_ID")
+    if settings.STORAGE_OTHER == settings.STORAGE_URL:
+        raise SettingError("STORAGE_OTHER: must not be the same as STORAGE_URL")
+
+
 def check_oidc() -> None:
     if not settings.OIDC_ISSUER:
         return
@@ -504,6 +620,13 @@ def check_mail() -> None:
         raise SettingError("MAIL_FROM: must be set when SMTP_URL is")
     if settings.SMTP_REQUIRE_TLS is None:
         settings.SMTP_REQUIRE_TLS = settings.is_production
+
+
+def check_broker() -> None:
+    scheme = settings.BROKER_URL.partition(":")[0]
+    needed = {"celery", BROKER_PACKAGES[scheme]} if scheme else set()
+    if not all(find_spec(name) for name in needed):
+        raise SettingError("BROKER_URL: needs packages: pip install -r requirements-fleet.txt")
 
 
 def check_keys() -> None:

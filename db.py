@@ -2,16 +2,18 @@
 
 SQL is written for MySQL; `pool.as_sqlite()` puts it in SQLite's words. Values are parameters,
 always: in the order of `%s`, or by name for `%(name)s`. A single statement commits itself;
-statements that belong together share `with transaction()`. Every function raises Unavailable when
-the database cannot answer, and none sends a statement twice.
+statements that belong together share `with transaction()`, in a function that is `@retried`. Every
+function raises Unavailable when the database cannot answer. What it may have done is not repeated.
 """
 
+import random
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial, wraps
 from typing import Any
 
+import pool as pools
 from config import settings
 from pool import Connection, Duplicate, Result, TooSlow, Unavailable, Values, pool
 
@@ -21,8 +23,33 @@ Row = dict[str, Any]
 
 RETRY_SECONDS = 20
 RETRY_INTERVAL_SECONDS = 1
+# A wait for a lock, which ends after pool.LOCK_SECONDS, is repeated once; a deadlock many times.
+CONFLICT_SECONDS = 6
 
 _thread = threading.local()
+
+
+def retried(change: Callable[..., Any]) -> Callable[..., Any]:
+    """Repeat a function whenever the database took its transaction back, because of another one.
+
+    It is one transaction, and changes nothing but the database. Within one of a caller it is not
+    repeated: that one was taken back, too.
+    """
+
+    @wraps(change)
+    def call(*values: Any, **named: Any) -> Any:
+        again = partial(change, *values, **named)
+        if _is_in_transaction():
+            return again()
+        return pools.repeat(again, pools.Conflict, CONFLICT_SECONDS, random.uniform(0, 0.02))
+
+    return call
+
+
+def retry_while_unavailable(change: Callable[..., Any], *values: Any) -> Any:
+    """Make a change that may be repeated; wait up to RETRY_SECONDS for the database to return."""
+    again = partial(change, *values)
+    return pools.repeat(again, Unavailable, RETRY_SECONDS, RETRY_INTERVAL_SECONDS)
 
 
 @contextmanager
@@ -47,8 +74,12 @@ def transaction() -> Iterator[None]:
         _thread.connection = None
 
 
+def _is_in_transaction() -> bool:
+    return getattr(_thread, "connection", None) is not None
+
+
 def _refuse_nesting() -> None:
-    if getattr(_thread, "connection", None):
+    if _is_in_transaction():
         raise RuntimeError("A transaction cannot be opened inside another one")
 
 
@@ -61,6 +92,7 @@ def _roll_back(connection: Connection) -> None:
         pool.give_back(connection)
 
 
+@retried
 def run_transaction(*statements: tuple[str, Values]) -> list[Result]:
     """Run statements as one transaction, on MySQL in one round trip; return the result of each.
 
@@ -84,10 +116,10 @@ def execute(sql: str, *values: Any, **named: Any) -> Result:
     return _run(sql, named or values)
 
 
+@retried
 def _run(sql: str, values: Values, seconds: int = 0) -> Result:
-    connection = getattr(_thread, "connection", None)
-    if connection:
-        return connection.run(sql, values, seconds)
+    if _is_in_transaction():
+        return _thread.connection.run(sql, values, seconds)
     connection = pool.take()
     try:
         result = connection.run(sql, values, seconds)
@@ -146,15 +178,3 @@ def erase_deleted() -> None:
 def placeholders(values: Any) -> str:
     """Return as many %s as there are values, for `IN (…)` and `VALUES (…)`."""
     return ", ".join(["%s"] * len(values))
-
-
-def retry_while_unavailable(change: Callable[..., Any], *values: Any) -> Any:
-    """Make a change that may be repeated; wait up to RETRY_SECONDS for the database to return."""
-    deadline = time.monotonic() + RETRY_SECONDS
-    while True:
-        try:
-            return change(*values)
-        except Unavailable:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(RETRY_INTERVAL_SECONDS)

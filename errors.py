@@ -117,6 +117,12 @@ ERRORS = {
         "邀请码已过期或已撤销",
         "That invite code has expired, or was revoked",
     ),
+    "input_gone": (
+        409,
+        "输入图片已不存在，无法重试",
+        "A picture that it was made from is gone; it cannot be made again",
+    ),
+    "upload_deleted": (410, "该上传已删除", "That upload was deleted"),
     "no_image": (409, "没有可用的图像", "There is no finished image"),
     "too_many_shares": (
         409,

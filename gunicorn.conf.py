@@ -96,7 +96,7 @@ def when_ready(server) -> None:
     host = settings.HOST
     if host in ("127.0.0.1", "0.0.0.0", "::"):  # noqa: S104
         host = "localhost"
-    url = f"http://{host}:{settings.PORT}"
+    url = f"http://{host}:{settings.PORT}{settings.URL_PREFIX}"
     with suppress(OSError):  # a full disk
         print(f"Ready: {url}/api/health  (documentation: /api/docs)", flush=True)
 

@@ -1,8 +1,9 @@
 """Heavy work of a request (password hashes, decoding pictures, drawing), a few pieces at a time.
 
-Each piece takes a core and up to 200 MB. All processes of this machine together check about one
-password per core, and beside that work on half as many pictures, at low priority: neither a burst
-of log-ins nor one of pictures exhausts memory, keeps light requests waiting, or stops the other.
+Each piece takes a core and up to 200 MB, an upload up to 800. All processes of this machine
+together check about one password per core, and beside that work on half as many pictures, at low
+priority: neither a burst of log-ins nor one of pictures exhausts memory, keeps light requests
+waiting, or stops the other.
 """
 
 import os
@@ -170,12 +171,15 @@ class Pool:
 
 def _be_nice() -> None:
     # On Linux a priority belongs to a thread, so the threads that answer requests keep theirs.
-    if hasattr(os, "setpriority"):
+    # Where it is refused, the process has a lower one already, or is not meant to choose.
+    with suppress(AttributeError, OSError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
 
 # An eighth of the request threads never waits here.
 passwords = Pool("passwords", cores=1, slots=1 / 2)
 pictures = Pool("pictures", cores=1 / 2, slots=1 / 4, rest=1)
+# Mostly one at a time, as a large one takes so much memory.
+uploads = Pool("uploads", cores=1 / 8, slots=1 / 8, rest=1)
 # On SQLite they take a core here; elsewhere they keep the database server as busy.
 searches = Pool("searches", cores=1 / 2, slots=1 / 8, rest=1)

@@ -81,6 +81,29 @@ FIELDS = {
         "works on png, jpg and webp pictures only",
     ),
     "picture_pixels": ("的像素过多", "has too many pixels"),
+    "upload_format": ("必须是 png、jpg 或 webp 图片", "must be a png, jpg or webp picture"),
+    "picture_animated": ("不能是动图", "must not be an animation"),
+    "not_a_file": (
+        "必须以 multipart/form-data 文件上传",
+        "must be a file sent as multipart/form-data",
+    ),
+    "upload_or_image": ("须有 upload 或 image 之一", "must have either upload or image"),
+    "too_many_images": ("最多 {most} 张图片", "takes at most {most} pictures"),
+    "mask_without_image": ("需要至少一张输入图片", "needs a picture in images"),
+    "strength_without_image": ("需要至少一张输入图片", "needs a picture in images"),
+    "mask_size": (
+        "的尺寸须与第一张图片相同：{width}×{height}",
+        "must have the size of the first picture, {width} x {height}",
+    ),
+    "mask_empty": (
+        "中没有透明像素，透明处才会改变",
+        "has no transparent pixels, which are what changes",
+    ),
+    "input_format": ("须为以下格式之一：{formats}", "must be one of {formats}"),
+    "input_bytes": ("不能超过 {most} 字节", "must have at most {most} bytes"),
+    "input_unknown": ("不存在", "is not there"),
+    "input_deleted": ("已删除", "was deleted"),
+    "input_unfinished": ("没有可用的图像", "has no finished image"),
     "picture_broken": ("已损坏或不完整", "is damaged or cut short"),
 }
 INVALID = ("格式不正确", "is not valid")
@@ -102,9 +125,13 @@ LABELS = {
     "code": ("验证码", "Code"),
     "avatar": ("头像", "Avatar"),
     "prompt": ("提示词", "Prompt"),
+    "file": ("图片", "File"),
+    "images": ("输入图片", "images"),
+    "mask": ("蒙版", "mask"),
 }
 
 SUCCESS = {
+    "uploaded": ("上传成功", "Uploaded"),
     "registered": ("注册成功", "Registered"),
     "logged_in": ("登录成功", "Logged in"),
     "profile_changed": ("资料已更新", "Changed"),
@@ -235,6 +262,7 @@ JOB_ERRORS = {
     "engine_unavailable": ("生成引擎暂时不可用", "The engine was unavailable"),
     "bad_picture": ("生成引擎返回的不是有效图片", "The engine's answer was not a picture"),
     "timeout": ("生成超时", "It took too long"),
+    "input_gone": ("输入图片已不存在", "A picture that it was to be made from is gone"),
     "worker_lost": ("任务多次中断", "It was interrupted too many times"),
     "storage_unavailable": ("存储暂时不可用", "The storage was unavailable"),
     "image_lost": ("图像文件已丢失", "The image's file was lost"),

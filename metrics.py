@@ -51,6 +51,7 @@ def make_meters() -> SimpleNamespace:
             "http_request_seconds", "Requests by route.", ["method", "route", "status"]
         ),
         jobs=Counter("jobs", "Generations by how they ended.", ["model", "outcome"]),
+        tickets=Counter("tickets", "Tickets for the broker by what became of them.", ["outcome"]),
         waited=Histogram(
             "job_wait_seconds",
             "From submit to the first take.",
@@ -102,6 +103,11 @@ def note_wait(model: str, seconds: float) -> None:
         found.waited.labels(model).observe(max(0, seconds))
 
 
+def note_tickets(outcome: str, number: int) -> None:
+    if found := meters():
+        found.tickets.labels(outcome).inc(number)
+
+
 @contextmanager
 def job_timer(model: str) -> Iterator[SimpleNamespace]:
     """Count the run of a job, and its seconds, under the `outcome` that the block sets."""
@@ -116,10 +122,14 @@ def job_timer(model: str) -> Iterator[SimpleNamespace]:
 
 
 class QueueCollector:
-    """The length of the queue, counted at the moment of the scrape."""
+    """The length of the queue, counted at the moment of the scrape, and whether there is a broker.
 
-    def __init__(self, count_unfinished: Callable[[], list[dict]]):
+    It is None where none is used.
+    """
+
+    def __init__(self, count_unfinished: Callable[[], list[dict]], broker_is_up: bool | None):
         self.count_unfinished = count_unfinished
+        self.broker_is_up = broker_is_up
 
     def collect(self) -> Iterator[Any]:
         from prometheus_client.core import GaugeMetricFamily
@@ -130,9 +140,15 @@ class QueueCollector:
         for row in self.count_unfinished():
             gauge.add_metric([row["model"], row["status"]], row["number"])
         yield gauge
+        if self.broker_is_up is not None:
+            yield GaugeMetricFamily(
+                "broker_up", "Whether tickets reach the broker.", value=self.broker_is_up
+            )
 
 
-def page(count_unfinished: Callable[[], list[dict]]) -> tuple[bytes, str]:
+def page(
+    count_unfinished: Callable[[], list[dict]], broker_is_up: bool | None = None
+) -> tuple[bytes, str]:
     """Return the metrics of all processes in Prometheus' text format, and its content type.
 
     `count_unfinished` returns rows of {model, status, number}.
@@ -144,5 +160,5 @@ def page(count_unfinished: Callable[[], list[dict]]) -> tuple[bytes, str]:
         raise ApiError("storage_unavailable", retry_after=30)
     registry = CollectorRegistry()
     MultiProcessCollector(registry)
-    registry.register(QueueCollector(count_unfinished))
+    registry.register(QueueCollector(count_unfinished, broker_is_up))
     return generate_latest(registry), CONTENT_TYPE_LATEST

@@ -15,7 +15,7 @@ import threading
 import time
 from calendar import timegm
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import lru_cache
@@ -52,6 +52,10 @@ class TooSlow(Unavailable):
     code = "query_too_slow"
 
 
+class Conflict(Unavailable):
+    """The transaction was in another one's way, and all of it was taken back; or its lock was."""
+
+
 class Duplicate(Exception):
     """A row with this unique value exists already; `key` names the index or the columns."""
 
@@ -60,6 +64,18 @@ class Duplicate(Exception):
         # SQLite: UNIQUE constraint failed: users.email
         self.key = message.rpartition(" ")[2].strip("'")
         super().__init__(self.key)
+
+
+def repeat(change: Callable, error: type[Exception], seconds: float, pause: float) -> Any:
+    """Return what a function does, which is called again whenever it raises this, for a while."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return change()
+        except error:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(pause)
 
 
 class Result(NamedTuple):
@@ -97,6 +113,8 @@ SHORT_WAITS = f", innodb_lock_wait_timeout = {LOCK_SECONDS}, lock_wait_timeout =
 # Each statement sees what was committed before it, and no gap between rows is ever locked.
 READ_COMMITTED = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
 
+# A node of a Galera cluster that has lost most of the others.
+NODE_NOT_READY = 1047
 # Server errors that pass by themselves.
 MYSQL_PASSING = {
     ER.CHECKREAD,
@@ -115,7 +133,7 @@ MYSQL_PASSING = {
     ER.HANDSHAKE_ERROR,
     ER.DBACCESS_DENIED_ERROR,
     ER.ACCESS_DENIED_ERROR,
-    1047,  # a Galera node without a quorum
+    NODE_NOT_READY,
     ER.SERVER_SHUTDOWN,
     ER.RECORD_FILE_FULL,
     ER.CANT_CREATE_THREAD,
@@ -127,9 +145,7 @@ MYSQL_PASSING = {
     ER.ERROR_DURING_COMMIT,
     ER.NEW_ABORTING_CONNECTION,
     ER.TOO_MANY_USER_CONNECTIONS,
-    ER.LOCK_WAIT_TIMEOUT,
     ER.LOCK_TABLE_FULL,
-    ER.LOCK_DEADLOCK,
     ER.CANT_UPDATE_WITH_READLOCK,
     ER.USER_LIMIT_REACHED,
     ER.OPTION_PREVENTS_STATEMENT,  # read-only during a failover
@@ -151,6 +167,9 @@ MYSQL_PASSING = {
     3169,  # the session was killed
     4031,  # the connection was idle for too long
 }
+# The database has taken back the whole transaction, or the statement: a deadlock, which a node of a
+# Galera cluster also says when another one was faster; a lock that took too long.
+MYSQL_CONFLICTS = {ER.LOCK_DEADLOCK, ER.LOCK_WAIT_TIMEOUT}
 # What a statement that took too long ends with, on MariaDB and on MySQL.
 MYSQL_TOO_SLOW = {1969, 3024}
 # Unlike select(), poll() has no limit on descriptor numbers; Windows lacks it.
@@ -171,6 +190,8 @@ def raise_ours(error: pymysql.MySQLError) -> NoReturn:
         raise Duplicate(error.args[1]) from None
     if number in MYSQL_TOO_SLOW:
         raise TooSlow from error
+    if number in MYSQL_CONFLICTS:
+        raise Conflict from error
     # Below 1000 the server speaks of its files and memory, from 2000 on the client of the network.
     is_passing = number // 1000 in (0, 2) or number in MYSQL_PASSING
     if is_passing and isinstance(error, OUTAGES):
@@ -194,43 +215,54 @@ class MySQL:
     """
 
     BEGIN = "BEGIN"
+    # The server that was last found to answer; the next connection is opened to it, too.
+    preferred: tuple[str, int] | None = None
 
     def __init__(self, transactional: bool = False, long_timeouts: bool = False):
         """Connect. Long timeouts are for a migration, which may take minutes on a large table."""
-        flags = CLIENT.FOUND_ROWS
-        if transactional:
-            flags |= CLIENT.MULTI_STATEMENTS
-        if settings.MYSQL_SSL_CA:
-            tls = {"ssl": mysql_tls(settings.MYSQL_SSL_CA)}
-        else:
-            tls = {"ssl_disabled": True}
         self.transactional = transactional
-        try:
-            self.driver = pymysql.connect(
-                defer_connect=True,
-                host=settings.MYSQL_HOST,
-                port=settings.MYSQL_PORT,
-                user=settings.MYSQL_USER,
-                password=settings.MYSQL_PASSWORD,
-                database=settings.MYSQL_DB,
-                charset="utf8mb4",
-                autocommit=not transactional,
-                client_flag=flags,
-                conv=MYSQL_TYPES,
-                init_command=UTC_AND_STRICT + ("" if long_timeouts else SHORT_WAITS),
-                read_timeout=None if long_timeouts else 30,
-                write_timeout=30,
-                **tls,
-            )
-            self._connect()
-        except (pymysql.MySQLError, OSError) as error:
-            raise Unavailable from error
+        self.is_lost = False
+        options = {
+            "client_flag": CLIENT.FOUND_ROWS | (CLIENT.MULTI_STATEMENTS if transactional else 0),
+            "autocommit": not transactional,
+            "init_command": UTC_AND_STRICT + ("" if long_timeouts else SHORT_WAITS),
+            "read_timeout": None if long_timeouts else 30,
+        }
+        addresses = settings.mysql_addresses
+        for address in sorted(addresses, key=lambda one: one != MySQL.preferred):
+            try:
+                self._connect(address, options)
+                if len(addresses) > 1:
+                    self._join_cluster()
+            except (pymysql.MySQLError, OSError) as error:
+                failure = error
+            else:
+                MySQL.preferred = address
+                break
+        else:
+            raise Unavailable from failure
         self.cursor = self.driver.cursor()
         self.run(READ_COMMITTED)
 
-    def _connect(self) -> None:
+    def _connect(self, address: tuple[str, int], options: dict[str, Any]) -> None:
         """Connect by a socket of ours, which is_alive() can look at without a round trip."""
-        address = (settings.MYSQL_HOST, settings.MYSQL_PORT)
+        tls = {"ssl_disabled": True}
+        if settings.MYSQL_SSL_CA:
+            tls = {"ssl": mysql_tls(settings.MYSQL_SSL_CA)}
+        host, port = address
+        self.driver = pymysql.connect(
+            defer_connect=True,
+            host=host,
+            port=port,
+            user=settings.MYSQL_USER,
+            password=settings.MYSQL_PASSWORD,
+            database=settings.MYSQL_DB,
+            charset="utf8mb4",
+            conv=MYSQL_TYPES,
+            write_timeout=30,
+            **options,
+            **tls,
+        )
         connection = socket.create_connection(address, CONNECT_SECONDS)
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -241,6 +273,22 @@ class MySQL:
         except BaseException:
             connection.close()
             raise
+
+    def _join_cluster(self) -> None:
+        """Refuse a node of a Galera cluster that has lost the others, and see what they commit.
+
+        A request may come to one machine just after another one changed something on another node:
+        each statement first waits until its node has applied what the cluster has committed.
+        """
+        with self.driver.cursor() as cursor:
+            cursor.execute("SHOW VARIABLES LIKE 'wsrep_on'")
+            if dict(cursor.fetchall()).get("wsrep_on") != "ON":
+                return
+            cursor.execute("SHOW STATUS LIKE 'wsrep_ready'")
+            if dict(cursor.fetchall()).get("wsrep_ready") != "ON":
+                self.driver.close()
+                raise pymysql.OperationalError(NODE_NOT_READY, "this node has lost the others")
+            cursor.execute("SET SESSION wsrep_sync_wait = 7")
 
     def begin(self) -> None:
         """Open a transaction; a transactional connection needs no statement for that."""
@@ -255,7 +303,12 @@ class MySQL:
         except pymysql.MySQLError as error:
             if seconds and number_of(error) in MYSQL_TOO_SLOW:
                 raise TooSlow from error
-            raise_ours(error)
+            self._fail(error)
+
+    def _fail(self, error: pymysql.MySQLError) -> NoReturn:
+        if number_of(error) == NODE_NOT_READY:
+            self.is_lost = True
+        raise_ours(error)
 
     def _limited(self, select: str, seconds: int) -> str:
         if "MariaDB" in self.driver.get_server_info():
@@ -277,7 +330,7 @@ class MySQL:
                 results.append(result_of(cursor))
             return results
         except pymysql.MySQLError as error:
-            raise_ours(error)
+            self._fail(error)
 
     def is_alive(self, idle_seconds: float) -> bool:
         """Tell if the server is still there."""
@@ -319,7 +372,9 @@ SQLITE_UNIQUE = {sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRI
 SQLITE_WORDS = {
     "UNIX_TIMESTAMP(NOW(6))": "PRECISE_TIME()",
     # A transaction there holds the whole file, so rows need no lock.
+    "FOR UPDATE SKIP LOCKED": "",
     "FOR UPDATE": "",
+    "FOUND_ROWS()": "1",
     "FROM DUAL": "",
     "ROW_COUNT()": "changes()",
     "LAST_INSERT_ID()": "last_insert_rowid()",
@@ -334,6 +389,7 @@ def as_sqlite(sql: str) -> str:
     """Return a statement that is written for MySQL in SQLite's words."""
     for theirs, ours in SQLITE_WORDS.items():
         sql = sql.replace(theirs, ours)
+    sql = re.sub(r"\bVALUES\((\w+)\)", r"excluded.\1", sql)  # the new value of a duplicate
     return re.sub(r"%\((\w+)\)s", r":\1", sql)
 
 
@@ -357,6 +413,7 @@ class SQLite:
     # Takes the write lock at once: a lock taken half-way can fail without waiting for its turn.
     BEGIN = "BEGIN IMMEDIATE"
     transactional = False
+    is_lost = False
 
     def __init__(self, transactional: bool = False, long_timeouts: bool = False):
         path = settings.instance_dir / "app.db"
@@ -497,19 +554,28 @@ class Pool:
         connection.close()
 
     def give_back(self, connection: Connection) -> None:
+        if connection.is_lost:
+            self.discard(connection)
+            return
         self.idle[connection.transactional].append((connection, time.monotonic()))
         self.slots.release()
 
     def discard(self, connection: Connection) -> None:
         self._close(connection)
+        if connection.is_lost:
+            self._close_idle()
         self.slots.release()
 
     def close(self) -> None:
         """Close the idle connections; the next take() opens new ones, with the settings of then."""
-        for idle in self.idle.values():
-            while idle:
-                idle.pop()[0].close()
+        self._close_idle()
         self.reset()
+
+    def _close_idle(self) -> None:
+        for idle in self.idle.values():
+            with suppress(IndexError):  # another thread may take the last one
+                while True:
+                    self._close(idle.pop()[0])
 
 
 pool = Pool()

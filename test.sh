@@ -1,5 +1,5 @@
 #!/bin/sh
-# Lint, then the whole suite on SQLite and on a private MariaDB. Arguments go to pytest.
+# Lint, then the whole suite on SQLite and on a private MariaDB, then the container. Arguments go to pytest.
 set -eu
 # Nothing outside this folder is run: Flask would also take .env and .flaskenv of the folders above.
 unset CDPATH PYTHONPATH PYTHONHOME FLASK_APP
@@ -17,11 +17,12 @@ if ! { contents; cat requirements-test.lock; } | cmp -s - "$stamp"; then
     { contents; cat requirements-test.lock; } > "$stamp"
 fi
 
-# What the tests drive beside Python: a private MariaDB, nginx with the site file of deploy/, a client
-# in TypeScript, and the documentation page in a browser.
+# What the tests drive beside Python: a private MariaDB, RabbitMQ and Redis, nginx with the site file of
+# deploy/, a client in TypeScript, the documentation page in a browser, and a container.
 PATH=$PATH:/usr/sbin
 missing=
-for pair in mariadbd:mariadb-server nginx:nginx openssl:openssl node:nodejs npm:npm chromium:chromium; do
+for pair in mariadbd:mariadb-server nginx:nginx openssl:openssl node:nodejs npm:npm chromium:chromium \
+    rabbitmqctl:rabbitmq-server redis-server:redis-server buildah:buildah debootstrap:debootstrap; do
     command -v "${pair%:*}" >/dev/null || missing="$missing ${pair#*:}"
 done
 if [ -n "$missing" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
@@ -33,4 +34,5 @@ fi
 
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
-exec .venv/bin/python -m pytest "$@"
+.venv/bin/python -m pytest "$@"
+[ $# -gt 0 ] || exec tests/container.sh

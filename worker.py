@@ -1,13 +1,16 @@
 """The process that makes images: acquires jobs one at a time, runs them, and renews their leases.
 
 Three kinds of threads:
-- the main thread acquires and runs jobs;
+- the main thread acquires and runs jobs; without a broker it looks for them four times a second,
+with one when a ticket comes;
 - the heartbeat thread renews the lease each second, notices cancels, deadlines and signals, and
   sweeps. An engine hears of it the next time it reports progress;
 - one thread for each model probes its engine: the jobs of one that is unavailable wait in the
 queue;
 - with SMTP_URL, one thread sends mail, which a hanging server may keep for as long as it likes;
 - after an upgrade, one thread measures older images, and ends.
+
+With BROKER_URL this process runs Celery's worker, and all of the above is in its one child.
 """
 
 import json
@@ -20,6 +23,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from multiprocessing.sharedctypes import RawValue
 from typing import Any
 
 import config
@@ -29,13 +33,20 @@ import logs
 import migrations
 from config import settings
 from engines import catalog
-from images import COMPLETED, jobs, queue
+from images import COMPLETED, broker, jobs, queue, tickets
 from images.queue import Job
 
 POLL_SECONDS = 0.25
 HEARTBEAT_SECONDS = 1
 SWEEP_SECONDS = 10
 RETRY_SECONDS = 1
+# With a broker, a worker is idle that got no ticket for so long. It then sweeps more seldom.
+IDLE_AFTER_SECONDS = 60
+IDLE_SWEEP_SECONDS = 30
+# After so long a ticket is answered, and the jobs go on with another: RabbitMQ waits half an hour.
+TICKET_SECONDS = 300
+# How long a worker keeps a ticket that it can do nothing for, before it passes it on.
+PASS_ON_SECONDS = 1
 # An engine that has not stopped this long after it was told to is ended with its process.
 KILL_AFTER_SECONDS = 5
 # How often an engine is probed, while it is available and while it is not.
@@ -112,37 +123,62 @@ class EngineProbe:
 
 class Worker:
     def __init__(self, served: list[str]):
-        self.name = f"{socket.gethostname()[:60]}-{os.getpid()}"
+        self.name = ""
         self.probes = {name: EngineProbe(catalog.find_model(name)) for name in served}
         self.running: Run | None = None
         self.average_seconds = FIRST_RUN_SECONDS
-        # Plain values, because a signal handler that waits for a lock can wait for ever.
-        self.is_stopping = False
-        self.stopping_since = 0.0
+        # A plain value, because a signal handler that waits for a lock can wait for ever; shared
+        # with Celery's process, which gets the signal.
+        self.stopping_since = RawValue("d", 0.0)
+        self.is_over = False
+        # With a broker:
+        self.taking = threading.Lock()
+        self.awake_at = time.monotonic()
+        self.mail_wanted = threading.Event()
+
+    @property
+    def is_stopping(self) -> bool:
+        return self.stopping_since.value > 0
 
     # -- The main thread ----------------------------------------------------------------------
 
-    def work(self) -> None:
-        """Acquire and run jobs until told to stop."""
+    def start(self) -> None:
+        """Start the other threads. Raises SettingError if a model cannot be loaded."""
+        for probe in self.probes.values():
+            engines.prepare(probe.model)
+        self.name = f"{socket.gethostname()[:60]}-{os.getpid()}"
+        log.info("ready", extra={"details": {"worker": self.name, "models": list(self.probes)}})
         loops = [self.heartbeat_loop]
         loops += [probe.loop for probe in self.probes.values()]
         if settings.SMTP_URL:
-            loops.append(mail_loop)
+            loops.append(self.mail_loop)
         loops.append(fill_sizes)
         for loop in loops:
             threading.Thread(target=loop, daemon=True).start()
+
+    def work(self) -> None:
+        """Acquire and run jobs until told to stop."""
+        self.start()
         while not self.is_stopping:
-            try:
-                job = jobs.acquire(self.available_models())
-            except db.Unavailable as error:
-                details = {"cause": str(error.__cause__)}
-                log.warning("the database is away", extra={"details": details})
-                time.sleep(RETRY_SECONDS)
-                continue
-            if job:
-                self.run(job)
-            else:
+            if not self.take_one():
                 time.sleep(POLL_SECONDS)
+        self.forget()
+
+    def take_one(self) -> bool:
+        """Acquire a job and run it. Tells if there was one."""
+        try:
+            job = jobs.acquire(self.available_models())
+        except db.Unavailable as error:
+            details = {"cause": str(error.__cause__)}
+            log.warning("the database is away", extra={"details": details})
+            time.sleep(RETRY_SECONDS)
+            return False
+        if job:
+            self.run(job)
+        return job is not None
+
+    def forget(self) -> None:
+        self.is_over = True
         log_errors(queue.forget_worker, self.name)
 
     def available_models(self) -> list[str]:
@@ -179,22 +215,42 @@ class Worker:
     # -- The heartbeat thread -----------------------------------------------------------------
 
     def heartbeat_loop(self) -> None:
-        swept_at = 0.0
+        beat_at = 0.0
         noted = None
-        while True:
+        is_sweeping = False
+        while not self.is_over:
             if running := self.running:
                 log_errors(self.heartbeat, running)
             problems = self.known_problems()
-            is_due = time.monotonic() - swept_at > SWEEP_SECONDS
+            is_due = time.monotonic() - beat_at > self.sweep_seconds()
             if is_due or problems != noted:
-                text = json.dumps(problems)
-                log_errors(queue.note_worker, self.name, text, self.average_seconds)
-                noted = problems
-            if is_due:
-                all_done = log_errors(jobs.sweep)
+                is_turn = log_errors(self.note, json.dumps(problems))
+                all_done = log_errors(self.sweep) if is_turn or is_sweeping else True
                 # What it had no time for goes on after the next heartbeat.
-                swept_at = 0.0 if all_done is False else time.monotonic()
+                is_sweeping = all_done is False
+                beat_at = 0.0 if is_sweeping else time.monotonic()
+                noted = problems
             time.sleep(HEARTBEAT_SECONDS)
+
+    def sweep_seconds(self) -> int:
+        return SWEEP_SECONDS if self.is_awake() else IDLE_SWEEP_SECONDS
+
+    def note(self, problems: str) -> bool:
+        """Say that this worker is alive. Tells if it is to sweep, if that is due."""
+        if settings.BROKER_URL:
+            seconds = self.sweep_seconds()
+            return tickets.note_worker(self.name, problems, self.average_seconds, seconds)
+        queue.note_worker(self.name, problems, self.average_seconds)
+        return True
+
+    def sweep(self) -> bool:
+        """Repair what dead processes left. Tells if there was time for all of it."""
+        all_done = jobs.sweep()
+        self.mail_wanted.set()
+        if tickets.send_missing():
+            # Nobody is woken now: whoever sweeps takes the jobs, and others do so at their turns.
+            threading.Thread(target=self.take_all, daemon=True).start()
+        return all_done
 
     def known_problems(self) -> dict[str, str]:
         problems = {}
@@ -217,7 +273,7 @@ class Worker:
             running.stop("lost")
 
     def is_grace_over(self) -> bool:
-        seconds = time.monotonic() - self.stopping_since
+        seconds = time.monotonic() - self.stopping_since.value
         return self.is_stopping and seconds > settings.WORKER_GRACE_SECONDS
 
     def kill_if_stuck(self, running: Run) -> None:
@@ -231,18 +287,52 @@ class Worker:
         log.error("the engine does not stop; ending this process", extra={"details": details})
         os._exit(os.EX_SOFTWARE)
 
-    def on_signal(self, number: int, frame: object) -> None:
-        self.stopping_since = time.monotonic()
-        self.is_stopping = True
+    def on_signal(self, *_: object) -> None:
+        self.stopping_since.value = time.monotonic()
 
+    def mail_loop(self) -> None:
+        # Imported late, as not everybody sends mail.
+        from accounts import mailer
 
-def mail_loop() -> None:
-    # Imported late, as not everybody sends mail.
-    from accounts import mailer
+        while True:
+            log_errors(mailer.send_due)
+            self.mail_wanted.clear()
+            self.mail_wanted.wait(MAIL_SECONDS if self.is_awake() else None)
 
-    while True:
-        log_errors(mailer.send_due)
-        time.sleep(MAIL_SECONDS)
+    # -- With a broker ------------------------------------------------------------------------
+
+    def is_awake(self) -> bool:
+        """Tell if tickets came lately; without a broker, a worker always looks for itself."""
+        seconds = time.monotonic() - self.awake_at
+        return not settings.BROKER_URL or bool(self.running) or seconds < IDLE_AFTER_SECONDS
+
+    def answer(self, ticket: str, passes: int) -> None:
+        """Do what a ticket says: take jobs until none is left, or look for mail."""
+        self.awake_at = time.monotonic()
+        if ticket == broker.MAIL:
+            self.mail_wanted.set()
+            return
+        model = ticket.removeprefix(broker.MODEL)
+        if model in self.available_models():
+            self.take_all(model)
+        elif passes:
+            time.sleep(PASS_ON_SECONDS)
+            broker.wake(model, passes=passes - 1)
+
+    def take_all(self, model: str = "") -> None:
+        """Take jobs of any model until none is left. One that lasts goes on by another ticket."""
+        with self.taking:
+            until = time.monotonic() + TICKET_SECONDS
+            while not self.is_stopping and self.take_one():
+                self.awake_at = time.monotonic()
+                if model and self.awake_at > until:
+                    broker.wake(model)
+                    break
+
+    def finish(self) -> None:
+        """Wait for what is being made, within the grace, and leave."""
+        with self.taking:
+            self.forget()
 
 
 def fill_sizes() -> None:
@@ -259,6 +349,67 @@ def log_errors(function: Callable[..., Any], *arguments: Any) -> Any:
         log.exception("unexpected error")
 
 
+class CeleryWorker:
+    """Celery's worker, in this process; the Worker is in its child.
+
+    For a GPU that a process uses is of no use to its children.
+    """
+
+    def __init__(self, worker: Worker):
+        self.worker = worker
+        self.starting: threading.Thread | None = None
+        self.failed = RawValue("i", 0)  # the exit status of a child that cannot start
+
+    def run(self) -> int:
+        """Run until told to stop, and return the exit status."""
+        from celery import signals
+
+        app = broker.make_app()
+        app.task(name=broker.TASK)(self.answer)
+        signals.setup_logging.connect(lambda **_: None, weak=False)  # ours is set up
+        signals.worker_process_init.connect(self.start_child)
+        signals.worker_process_shutdown.connect(lambda **_: self.worker.finish(), weak=False)
+        signals.worker_shutting_down.connect(lambda **_: self.worker.on_signal(), weak=False)
+        signals.task_received.connect(self.pass_on)
+        celery = app.Worker(
+            hostname=f"worker-{os.getpid()}@{socket.gethostname()}",
+            pool="prefork",
+            concurrency=1,
+            quiet=True,
+            without_gossip=True,
+            without_mingle=True,
+        )
+        celery.start()
+        return self.failed.value or celery.exitcode or 0
+
+    def start_child(self, **_: object) -> None:
+        # Celery waits four seconds for a child to start, and a model may take longer to load.
+        self.starting = threading.Thread(target=self.start_worker, daemon=True)
+        self.starting.start()
+
+    def start_worker(self) -> None:
+        try:
+            self.worker.start()
+        except config.SettingError as error:
+            print(error, file=sys.stderr)
+            self.failed.value = config.WRONG_SETTING_STATUS
+            os.kill(os.getppid(), signal.SIGTERM)
+
+    def answer(self, ticket: str, passes: int = 0) -> None:
+        self.starting.join()
+        self.worker.answer(ticket, passes)
+
+    def pass_on(self, request: Any, **_: object) -> None:
+        """Send another ticket for one that comes while the child is busy.
+
+        RabbitMQ gives a worker one ticket of each of its queues, though it can answer only one.
+        """
+        from celery.worker import state
+
+        if state.reserved_requests:
+            broker.send(*request.args)
+
+
 def main() -> None:
     config.load()
     logging.config.dictConfig(logs.dict_config())
@@ -268,13 +419,13 @@ def main() -> None:
         if name not in models:
             file = settings.MODELS_FILE.name
             raise config.SettingError(f"WORKER_MODELS: {name} is not in {file}")
-        engines.prepare(models[name])
     # Test images that a web process left behind when it was killed, which any worker can draw.
     built_in = catalog.built_in_model().name
     worker = Worker(served if built_in in models else [*served, built_in])
+    if settings.BROKER_URL:
+        sys.exit(CeleryWorker(worker).run())
     signal.signal(signal.SIGTERM, worker.on_signal)
     signal.signal(signal.SIGINT, worker.on_signal)
-    log.info("ready", extra={"details": {"worker": worker.name, "models": served}})
     worker.work()
 
 

@@ -83,6 +83,7 @@ def get_user(user_id: int) -> db.Row:
     return user
 
 
+@db.retried
 def change_user(actor: Actor, user_id: int, changes: dict[str, Any]) -> db.Row:
     """Change `disabled`, `role` and `limits` of an account and return it.
 
@@ -129,6 +130,7 @@ def set_limits(user_id: int, wanted: AccountLimitsInput | None) -> None:
 CHANGES = {"disabled": users.set_disabled, "role": set_role, "limits": set_limits}
 
 
+@db.retried
 def set_password(actor: Actor, user_id: int, password_hash: str) -> None:
     """Set a new password and end every session of the account."""
     with db.transaction():
@@ -137,6 +139,7 @@ def set_password(actor: Actor, user_id: int, password_hash: str) -> None:
         audit.record(actor, "user.password", target(user))
 
 
+@db.retried
 def make_reset_code(actor: Actor, user_id: int) -> str:
     """Return a code for a new password, to hand on. Raises ApiError for a disabled account."""
     with db.transaction():
@@ -148,6 +151,7 @@ def make_reset_code(actor: Actor, user_id: int) -> str:
     return code
 
 
+@db.retried
 def reset_second_factor(actor: Actor, user_id: int) -> None:
     """Take away the second factor of somebody who has lost it; every session of theirs ends.
 
@@ -203,6 +207,7 @@ def target(user: db.Row) -> Target:
 # -- Invites ------------------------------------------------------------------------------------
 
 
+@db.retried
 def create_invite(actor: Actor, wanted: InviteInput) -> tuple[int, str]:
     """Add an invite; return its id and its code, which is shown this once."""
     with db.transaction():
@@ -225,6 +230,7 @@ def get_invite(invite_id: int) -> db.Row:
     return invite
 
 
+@db.retried
 def revoke_invite(actor: Actor, invite_id: int) -> bool:
     """Let nobody use an invite any more; says if that is new. Raises ApiError for none."""
     invite = get_invite(invite_id)

@@ -28,6 +28,7 @@ def random_code(alphabet: str, groups: int, length: int) -> str:
     return "-".join("".join(letters[start : start + length]) for start in starts)
 
 
+@db.retried
 def make(user_id: int, purpose: str, email: str = "", token_version: int | None = None) -> str:
     """Give the account a new code, in place of the one before, and return it.
 

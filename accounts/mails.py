@@ -12,6 +12,11 @@ import db
 
 log = logging.getLogger("mail")
 
+
+def on_added() -> None:
+    """Called when a mail was added; `app.py` puts a function here that tells the workers."""
+
+
 # Longer than a server may take over one mail; the next try comes after twice that, and so on.
 SECONDS_BETWEEN_TRIES = 120
 SECONDS_WITHOUT_SERVER = 60
@@ -54,6 +59,7 @@ def add(
         language,
         asked_from,
     )
+    on_added()
 
 
 def is_any_due() -> bool:

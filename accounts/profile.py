@@ -105,6 +105,7 @@ def change_email(user_id: int, email: str) -> None:
         raise Taken("email") from None
 
 
+@db.retried
 def make_key(session: Session, wanted: KeyInput) -> tuple[str, db.Row]:
     """Add an API key; return its text and its row. Raises TooManyKeys, BadToken.
 

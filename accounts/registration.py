@@ -108,6 +108,7 @@ def refuse_taken(wanted: RegisterInput, conflicts: RateLimit, reserved: list[str
         raise Taken(*taken)
 
 
+@db.retried
 def add_account(
     wanted: RegisterInput,
     password_hash: str,
@@ -206,14 +207,15 @@ def finish_deletions() -> bool:
 
 def delete_rest(user_id: int, give_up_at: float) -> bool:
     """Delete rows until that time, then the files: no row ever names a file that is gone."""
-    folder = f"generated_images/{user_id}/"
     started = time.monotonic()
-    while not users.delete_portion(user_id, folder):
+    while not users.delete_portion(user_id):
         now = time.monotonic()
         if now > give_up_at:
             return False
         time.sleep(now - started)  # on SQLite others want to write, too
         started = time.monotonic()
-    is_done = cleanup.delete_folder(folder, give_up_at - time.monotonic())
+    is_done = True
+    for folder in users.folders_of(user_id):
+        is_done &= cleanup.delete_folder(folder, give_up_at - time.monotonic())
     db.erase_deleted()
     return is_done

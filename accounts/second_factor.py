@@ -102,6 +102,7 @@ def turn_on(session: Session, code: str, address: str) -> list[str]:
     return codes
 
 
+@db.retried
 def renew_recovery_codes(session: Session) -> list[str]:
     """Return ten new recovery codes; those of before are void. Raises ApiError."""
     with db.transaction():
@@ -120,6 +121,7 @@ def _replace_recovery_codes(user_id: int) -> list[str]:
     return codes
 
 
+@db.retried
 def turn_off(session: Session) -> None:
     """Take one's second factor away and end every other session. Raises ApiError."""
     with db.transaction():

@@ -218,6 +218,7 @@ def end(session: Session) -> None:
     end_everywhere(session.user_id)
 
 
+@db.retried
 def end_everywhere(user_id: int) -> None:
     with db.transaction():
         end_all(user_id)

@@ -37,6 +37,9 @@ NEW_TABLES = (
     "identities",
     "codes",
     "mails",
+    "waiting",
+    "uploads",
+    "upload_uses",
 )
 TABLES_OF_USERS = (
     "image_generations",
@@ -44,6 +47,9 @@ TABLES_OF_USERS = (
     "deleted_generations",
     *NEW_TABLES,
 )
+
+
+FOLDERS_OF_USERS = ("generated_images/{}/", "inputs/{}/")
 
 
 class Account(TypedDict):
@@ -199,6 +205,7 @@ def set_password(user_id: int, password_hash: str) -> None:
     sessions.end_all(user_id)
 
 
+@db.retried
 def change_own_password(session: Session, password_hash: str) -> None:
     """Set a new password and end every other session. Raises BadToken if this one has ended."""
     with db.transaction():
@@ -276,10 +283,15 @@ def is_deleted(user_id: int) -> bool:
     return db.one("SELECT id FROM users WHERE id = %s AND deleted_at > 0", user_id) is not None
 
 
-def delete_portion(user_id: int, folder: str) -> bool:
+def folders_of(user_id: int) -> list[str]:
+    return [folder.format(user_id) for folder in FOLDERS_OF_USERS]
+
+
+@db.retried
+def delete_portion(user_id: int) -> bool:
     """Delete some rows of a deleted account, and tell if these were the last.
 
-    With the last one, its own, the deletion of the folder is scheduled.
+    With the last one, its own, the deletion of its folders is scheduled.
     """
     with db.transaction():
         sql = "SELECT id FROM users WHERE id = %s AND deleted_at > 0 FOR UPDATE"
@@ -288,7 +300,7 @@ def delete_portion(user_id: int, folder: str) -> bool:
         for table in TABLES_OF_USERS:
             if db.delete_some(table, user_id, PORTION):
                 return False
-        cleanup.schedule_deletion([folder], after_seconds=0)
+        cleanup.schedule_deletion(folders_of(user_id), after_seconds=0)
         db.execute("DELETE FROM users WHERE id = %s", user_id)
     return True
 
@@ -306,6 +318,7 @@ def delete_orphans() -> None:
         for row in db.all(sql):
             while db.delete_some(table, row["user_id"], PORTION):
                 pass
+            cleanup.schedule_deletion(folders_of(row["user_id"]), after_seconds=0)
 
 
 # -- Keys of accounts that have none: those of a database made by hand --------------------------

@@ -1,12 +1,13 @@
 """How fast and how small the service is, beside the least code that could do the same: README.md.
 
-    .venv/bin/python bench/run.py [profile] [history] [record] [submit] [watchers] [jobs] [memory]
-                                  [start] [logins] [million]
+    .venv/bin/python bench/run.py [profile] [history] [record] [submit] [watchers] [jobs] [scale]
+                                  [memory] [start] [logins] [million]
 
 Compared variants run in turns, ABABAB, and the ratio is the median of the rounds' ratios.
 """
 
 import asyncio
+import json
 import re
 import signal
 import sqlite3
@@ -312,6 +313,31 @@ def jobs_overhead(environ: dict[str, str]) -> None:
     report("take and finish of one job", f"{spent:.1f} ms", target="< 15 ms", is_met=spent < 15)
 
 
+# -- A long queue -------------------------------------------------------------------------------
+
+
+def scale(environ: dict[str, str]) -> None:
+    long_queue(environ, "MariaDB", users=10_000, jobs=100_000, workers=100)
+    with tempfile.TemporaryDirectory(dir=environ["DATA_DIR"]) as folder:
+        environ = environment(Path(folder), DATABASE="sqlite")
+        upgrade(environ)
+        long_queue(environ, "SQLite", users=1000, jobs=10_000, workers=8)
+
+
+def long_queue(environ: dict[str, str], database: str, users: int, jobs: int, workers: int) -> None:
+    command = [sys.executable, "bench/scale.py", str(users), str(jobs), str(workers)]
+    environ = {**environ, "PYTHONPATH": "."}
+    shown = subprocess.run(command, env=environ, cwd=ROOT, check=True, stdout=subprocess.PIPE)
+    found = json.loads(shown.stdout)
+    what = f"{jobs:,} jobs of {users:,} users wait, {workers} workers: {database}"
+    report(what, f"{found['takes']} takes")
+    spent = found["median"]
+    report("    a take", f"{spent:.1f} ms", target="<= 5 ms", is_met=spent <= 5)
+    report("    of 20, the slowest", f"{found['p95']:.1f} ms")
+    report("    how long the queue is, and its order", f"{found['status']:.1f} ms")
+    report("    wrong numbers", str(found["wrong"]), target="0", is_met=not found["wrong"])
+
+
 # -- Watchers -----------------------------------------------------------------------------------
 
 WATCHERS = 500
@@ -505,6 +531,7 @@ PARTS = {
     "submit": submit,
     "watchers": watch,
     "jobs": jobs_overhead,
+    "scale": scale,
     "memory": memory,
     "start": start,
     "logins": log_ins,

@@ -13,6 +13,10 @@ Both raise TransientError if a retry may succeed, and PermanentError if it canno
 An engine may also define `prepare(options)`. A worker calls it once, before its first job, to load
 what takes long. It raises config.SettingError if the operator has to correct something.
 
+`check_images(options, images)`, if there is one, is called after that for a model that takes
+pictures, with its catalog.Images: it raises SettingError if some of what they offer would have no
+effect.
+
 `check_samplers(options, names)`, if there is one, raises PermanentError naming the samplers, among
 those that a model offers, that the engine does not have. `flask engines check` calls it.
 """
@@ -46,11 +50,25 @@ def no_progress(done: int, total: int) -> None:
 
 
 @dataclass(frozen=True)
+class InputImage:
+    """A picture that an image is to be made from: upright, in sRGB, `png`, `jpg` or `webp`."""
+
+    data: bytes = field(repr=False)
+    extension: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
 class ImageRequest:
     """One image to generate.
 
     Width and height are in pixels. `options` holds the model's options for its engine, one of the
     classes in engines/options.py. A parameter that the model does not offer is None or "".
+
+    `images` are what it is to be made from. `mask` is a PNG of the size of the first of them:
+    what is transparent there shall change, and nothing else. `strength` says from 0 to 1 how far
+    the result may be from the first image.
 
     An engine must call `before_send` directly before a request that may be charged for. It records
     that the request may have been sent, so that a request whose outcome is unknown is never
@@ -67,6 +85,9 @@ class ImageRequest:
     quality: str = ""
     style: str = ""
     sampler: str = ""
+    images: tuple[InputImage, ...] = ()
+    mask: InputImage | None = None
+    strength: float | None = None
     options: Any = None
     before_send: Callable[[], None] = nothing
 
@@ -147,3 +168,5 @@ def prepare(model: Any) -> None:
     engine = load(model.engine)
     if hasattr(engine, "prepare"):
         engine.prepare(model.options)
+    if model.images and hasattr(engine, "check_images"):
+        engine.check_images(model.options, model.images)

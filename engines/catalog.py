@@ -16,11 +16,15 @@ from pydantic import (
 
 import engines
 from config import SettingError, read_text, settings
-from engines.options import OF_ENGINE, Options
+from engines.options import MAX_INPUTS, OF_ENGINE, Options
 
 # Parameters that have a range of numbers, and those that have a list of choices.
 RANGES = ("width", "height", "steps", "guidance")
 CHOICES = ("quality", "style", "sampler")
+FRACTIONS = ("guidance", "strength")
+INPUT_FORMATS = ("png", "jpg", "webp")
+InputFormat = Literal[INPUT_FORMATS]
+MAX_INPUT_BYTES = 20 * 1024 * 1024
 MAX_SEED = 2**53 - 1  # the largest number that every JSON parser keeps, JavaScript's included
 
 
@@ -49,7 +53,28 @@ class Range(BaseModel):
 
 def as_number(name: str, value: float) -> float | int:
     """Return the value of a parameter as a whole number, unless it may have a fraction."""
-    return value if name == "guidance" else int(value)
+    return value if name in FRACTIONS else int(value)
+
+
+class Images(BaseModel):
+    """What a model takes beside the prompt; `min = 1` marks one that only changes pictures."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    min: int = Field(0, ge=0, le=MAX_INPUTS)
+    max: int = Field(1, ge=1, le=MAX_INPUTS)
+    mask: bool = False
+    strength: Range | None = None
+    formats: Annotated[list[InputFormat], Field(min_length=1)] = list(INPUT_FORMATS)
+    max_bytes: int = Field(MAX_INPUT_BYTES, ge=1, le=MAX_INPUT_BYTES)
+
+    @model_validator(mode="after")
+    def check(self) -> "Images":
+        if self.min > self.max:
+            raise ValueError("must have min <= max")
+        if self.strength and not 0 <= self.strength.min <= self.strength.max <= 1:
+            raise ValueError("strength must be from 0 to 1")
+        return self
 
 
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w.-]+$")]
@@ -80,6 +105,7 @@ class Model(BaseModel):
     quality: Choices | None = None  # of each list of choices, the first is the default
     style: Choices | None = None
     sampler: Choices | None = None
+    images: Images | None = None
     options: SerializeAsAny[Options] = Options()
 
     @model_validator(mode="before")
@@ -106,6 +132,19 @@ class Model(BaseModel):
         if not self.width or not self.height:
             raise ValueError("needs width and height, or sizes")
         self.check_pixels()
+        return self
+
+    @model_validator(mode="after")
+    def check_images(self) -> "Model":
+        """Refuse what its engine would leave out without a word."""
+        if not self.images:
+            return self
+        if self.images.max > self.options.max_images:
+            most = self.options.max_images
+            raise ValueError(f"images.max: {self.engine} takes {most or 'none'} with these options")
+        for name in ("mask", "strength"):
+            if getattr(self.images, name) and not getattr(self.options, f"takes_{name}"):
+                raise ValueError(f"images.{name}: {self.engine} takes none with these options")
         return self
 
     def check_pixels(self) -> None:

@@ -27,10 +27,12 @@ from engines import (
     OnProgress,
     PermanentError,
     TransientError,
+    masks,
     no_progress,
     odd_size,
     required_multiple,
 )
+from engines.catalog import Images
 from engines.options import Diffusers
 
 LIBRARIES = (
@@ -55,6 +57,8 @@ ARGUMENTS = {
 }
 PROGRESS_INTERVAL_SECONDS = 0.5
 MAX_MESSAGE_LENGTH = 300
+# How far a result may be from its picture, if the request does not say.
+STRENGTH = 0.6
 
 
 class PipelineError(Exception):
@@ -62,11 +66,16 @@ class PipelineError(Exception):
 
 
 class LoadedPipeline(NamedTuple):
-    """A pipeline, the arguments of its call, and the original dtype of each of its networks."""
+    """A pipeline, the arguments of its call, and the original dtype of each of its networks.
+
+    `begins_with_picture` says that it changes one picture, which has the size of the result; else
+    it looks at pictures of any size.
+    """
 
     pipeline: Any
     arguments: Mapping[str, inspect.Parameter]
     dtypes: Mapping[str, Any]
+    begins_with_picture: bool = False
 
 
 # -- The interface of an engine -----------------------------------------------------------------
@@ -84,16 +93,20 @@ def make(
     progress = ProgressReporter(on_progress, request.steps or 1)
     progress.report()
     try:
-        loaded = load(request.options)
+        loaded = load_for(request)
     except PipelineError as error:
         raise PermanentError("engine_unavailable", str(error)) from None
     arguments = call_arguments(request, loaded.arguments, progress)
-    result = run(loaded, arguments, progress)
+    pictures = picture_arguments(request, loaded)
+    result = run(loaded, arguments | pictures, progress)
     flags = getattr(result, "nsfw_content_detected", None)
     if flags and any(flags):
         raise PermanentError("content_refused", "the pipeline's safety checker")
     unused = unused_parameters(request, loaded.arguments, arguments)
-    return generated_image(result.images[0], request, unused)
+    image = result.images[0]
+    if request.mask:
+        image = keep_unmasked(image, pictures)
+    return generated_image(image, request, unused)
 
 
 def check(options: Diffusers) -> list[str]:
@@ -131,6 +144,21 @@ def prepare(options: Diffusers) -> None:
     """Load the pipeline, so that the first job does not have to wait. Raises SettingError."""
     try:
         load(options)
+    except PipelineError as error:
+        raise SettingError(f"diffusers: {error}") from None
+
+
+def check_images(options: Diffusers, images: Images) -> None:
+    """Check that the pipeline takes the pictures that a model offers. Raises SettingError."""
+    kinds = [False, True] if images.mask else [False]
+    try:
+        for has_mask in kinds:
+            loaded = load_for_pictures(*place_of(options), has_mask)
+            class_name = type(loaded.pipeline).__name__
+            if images.strength and "strength" not in loaded.arguments:
+                raise PipelineError(f"images.strength: {class_name} takes none")
+            if images.max > 1 and loaded.begins_with_picture:
+                raise PipelineError(f"images.max: {class_name} takes one")
     except PipelineError as error:
         raise SettingError(f"diffusers: {error}") from None
 
@@ -212,11 +240,48 @@ def call_arguments(
     if guidance == "true_cfg_scale" and request.guidance is not None:
         # Without a negative prompt, however empty, such a pipeline ignores it.
         values["negative_prompt"] = request.negative_prompt or " "
-    arguments = dict(request.options.extra)
+    extra = request.options.extra
+    arguments = {name: value for name, value in extra.items() if name in supported}
     for name, value in values.items():
         if value is not None and name in supported:
             arguments[name] = value
     return arguments
+
+
+def picture_arguments(request: ImageRequest, loaded: LoadedPipeline) -> dict[str, Any]:
+    """Return the arguments for the pictures of a request; {} if it has none."""
+    if not request.images:
+        return {}
+    pictures = [masks.flat(masks.opened(image)) for image in request.images]
+    arguments: dict[str, Any] = {}
+    if loaded.begins_with_picture:
+        size = masks.snapped((request.width, request.height), side_of(loaded.pipeline))
+        pictures = [masks.fitted(pictures[0], size)]
+        arguments = {"width": size[0], "height": size[1], "strength": used_strength(request)}
+        if request.mask:
+            arguments["mask_image"] = masks.change(request.mask, size)
+    arguments = {name: value for name, value in arguments.items() if name in loaded.arguments}
+    return {**arguments, "image": pictures[0] if len(pictures) == 1 else pictures}
+
+
+def side_of(pipeline: Any) -> int:
+    """Return of what the sides of a picture must be multiples."""
+    factor = getattr(pipeline, "vae_scale_factor", 8)
+    # Transformers look at latents two by two.
+    return factor * 2 if "transformer" in pipeline.components else factor
+
+
+def used_strength(request: ImageRequest) -> float:
+    """Return the strength, large enough for one step: a pipeline takes that share of them."""
+    strength = STRENGTH if request.strength is None else request.strength
+    return max(strength, 1 / (request.steps or 1))
+
+
+def keep_unmasked(image: Any, arguments: Mapping[str, Any]) -> Any:
+    """Return the result with the picture as it was where the mask covers it."""
+    from PIL import Image
+
+    return Image.composite(image, arguments["image"], arguments["mask_image"])
 
 
 def argument_for(parameter: str, supported: Mapping[str, inspect.Parameter]) -> str:
@@ -238,6 +303,8 @@ def unused_parameters(
 ) -> list[str]:
     """Return the parameters of a request that had no influence on the picture."""
     unused = []
+    if request.strength is not None and "strength" not in supported:
+        unused.append("strength")
     for name in ("negative_prompt", "steps", "guidance", "seed"):
         if getattr(request, name) not in (None, "") and not argument_for(name, supported):
             unused.append(name)
@@ -366,14 +433,50 @@ def generated_image(image: Any, request: ImageRequest, unused: list[str]) -> Gen
 # -- Load the pipeline --------------------------------------------------------------------------
 
 
+def load_for(request: ImageRequest) -> LoadedPipeline:
+    """Return the pipeline for a request, with or without pictures. Raises PipelineError."""
+    loaded = load(request.options)
+    if not request.images:
+        return loaded
+    return load_for_pictures(*place_of(request.options), bool(request.mask))
+
+
+def place_of(options: Diffusers) -> tuple[Path, str, str, str]:
+    return options.folder, options.device, options.dtype, options.variant
+
+
+@cache
+def load_for_pictures(
+    folder: Path,
+    device_name: str,
+    dtype_name: str,
+    variant: str,
+    has_mask: bool,
+) -> LoadedPipeline:
+    """Return the pipeline that takes pictures; it shares its networks with that for text alone."""
+    loaded = load_folder(folder, device_name, dtype_name, variant)
+    argument = "mask_image" if has_mask else "image"
+    if argument in loaded.arguments:
+        return loaded._replace(begins_with_picture=has_mask)
+    diffusers = import_diffusers()
+    kind = diffusers.AutoPipelineForImage2Image
+    if has_mask:
+        kind = diffusers.AutoPipelineForInpainting
+    try:
+        pipeline = kind.from_pipe(loaded.pipeline)
+    except Exception:  # of any type, as when it is read
+        class_name = type(loaded.pipeline).__name__
+        what = "mask" if has_mask else "pictures"
+        raise PipelineError(f"{folder}: there is no pipeline for {what} of {class_name}") from None
+    pipeline.set_progress_bar_config(disable=True)
+    arguments = inspect.signature(pipeline.__call__).parameters
+    dtypes = {name: dtype for name, dtype in loaded.dtypes.items() if hasattr(pipeline, name)}
+    return LoadedPipeline(pipeline, arguments, dtypes, begins_with_picture=True)
+
+
 def load(options: Diffusers) -> LoadedPipeline:
     """Return the pipeline of these options, loaded once in a process. Raises PipelineError."""
-    loaded = load_folder(
-        options.folder,
-        options.device,
-        options.dtype,
-        options.variant,
-    )
+    loaded = load_folder(*place_of(options))
     unknown = options.extra.keys() - loaded.arguments.keys()
     if unknown:
         class_name = type(loaded.pipeline).__name__

@@ -10,9 +10,10 @@ A request that may be charged for is never repeated while its outcome is unknown
   TransientError if it is free.
 """
 
+import json
 import time
 from contextlib import closing
-from typing import Any
+from typing import Any, NamedTuple
 
 from engines import (
     GeneratedImage,
@@ -23,6 +24,7 @@ from engines import (
     TransientError,
     answers,
     downloads,
+    masks,
     remote,
 )
 from engines.answers import Picture
@@ -33,6 +35,20 @@ from engines.remote import RemoteResponse, ReportProgress, as_dict, as_list
 # The API does not report progress, so it is estimated: 50 % after this time.
 TYPICAL_SECONDS = 30
 CHECK_TIMEOUT_SECONDS = 4
+EDITS_PATH = "/images/edits"
+# What a request may say beside the prompt, as OpenAIImages.default_fields names it.
+PARAMETERS = (
+    "quality",
+    "style",
+    "sampler",
+    "seed",
+    "steps",
+    "guidance",
+    "negative_prompt",
+    "width",
+    "height",
+    "strength",
+)
 
 
 def make(
@@ -42,11 +58,11 @@ def make(
     """Generate one image. Raises TransientError and PermanentError."""
     options = request.options
     report_progress = estimated_progress(on_progress)
-    body = request_body(request)
+    call = make_call(request)
     with closing(connect(options)) as client:
         if options.is_paid:
             request.before_send()
-        picture = ask(client, body, options, report_progress)
+        picture = ask(client, call, options, report_progress)
     data = picture.data
     if picture.encoded:
         data = remote.decode_base64(picture.encoded)
@@ -104,28 +120,41 @@ def estimated_progress(on_progress: OnProgress) -> ReportProgress:
 # -- The request --------------------------------------------------------------------------------
 
 
-def request_body(request: ImageRequest) -> dict:
+class Call(NamedTuple):
+    """A request to make a picture: its path, and its body as JSON or, with files, as a form."""
+
+    path: str
+    body: dict[str, Any]
+    files: list[tuple[str, tuple[str, bytes, str]]] = []
+
+
+def make_call(request: ImageRequest) -> Call:
+    options = request.options
+    if not request.images:
+        return Call(options.path, request_body(request, options.fields))
+    body = request_body(request, options.images_fields)
+    if options.images_as == "files":
+        form = {name: form_text(value) for name, value in body.items()}
+        return Call(options.images_path or EDITS_PATH, form, files_of(request))
+    path = options.images_path or options.path
+    return Call(path, {**body, **data_urls(request)})
+
+
+def request_body(request: ImageRequest, names: dict[str, str]) -> dict[str, Any]:
     options = request.options
     values = {
         # Several images are several requests: each has a record, and an outcome, of its own.
         "n": 1,
         "size": f"{request.width}x{request.height}",
-        "quality": request.quality,
-        "style": request.style,
-        "sampler": request.sampler,
-        "seed": request.seed,
-        "steps": request.steps,
-        "guidance": request.guidance,
-        "negative_prompt": request.negative_prompt,
-        "width": request.width,
-        "height": request.height,
     }
+    for name in PARAMETERS:
+        values[name] = getattr(request, name)
     body = {
         "model": options.model,
         "prompt": request.prompt,
     }
     for name, value in values.items():
-        field = options.fields[name]
+        field = names[name]
         if field and value not in (None, ""):
             body[field] = value
     # OpenAI's own models refuse this field, so it has no default.
@@ -134,9 +163,41 @@ def request_body(request: ImageRequest) -> dict:
     return {**body, **options.extra}
 
 
+def form_text(value: Any) -> str:
+    """Return a value of the body as a field of a form has it."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def files_of(request: ImageRequest) -> list[tuple[str, tuple[str, bytes, str]]]:
+    names = request.options.images_fields
+    files = []
+    for number, image in enumerate(request.images, 1):
+        file = (f"image{number}.{image.extension}", image.data, masks.MEDIA_TYPES[image.extension])
+        files.append((names["image"], file))
+    if request.mask:
+        mask = masks.in_both_ways(request.mask)
+        files.append((names["mask"], ("mask.png", mask, "image/png")))
+    return files
+
+
+def data_urls(request: ImageRequest) -> dict[str, Any]:
+    """Return the fields of a JSON body with the pictures in them."""
+    options = request.options
+    name = options.images_fields["image"]
+    urls = [masks.data_url(image.data, image.extension) for image in request.images]
+    fields: dict[str, Any] = {name: urls}
+    if options.images_as == "fields":
+        names = [name, *(f"{name}{number}" for number in range(2, len(urls) + 1))]
+        fields = dict(zip(names, urls, strict=True))
+    if request.mask:
+        mask = masks.in_both_ways(request.mask)
+        fields[options.images_fields["mask"]] = masks.data_url(mask, "png")
+    return fields
+
+
 def ask(
     client: remote.Client,
-    body: dict,
+    call: Call,
     options: OpenAIImages,
     report_progress: ReportProgress,
 ) -> Picture:
@@ -144,7 +205,7 @@ def ask(
     started = time.monotonic()
     try:
         response = remote.run_with_progress(
-            lambda: send_request(client, body, options),
+            lambda: send_request(client, call, options),
             report_progress,
             # The client limits each wait; this limits an answer whose head arrives byte by byte.
             timeout_seconds=2 * options.timeout_seconds + 10,
@@ -158,16 +219,17 @@ def ask(
 
 def send_request(
     client: remote.Client,
-    body: dict,
+    call: Call,
     options: OpenAIImages,
 ) -> RemoteResponse:
+    body = {"data": call.body, "files": call.files} if call.files else {"json": call.body}
     return client.send(
         "POST",
-        options.path,
+        call.path,
         options.timeout_seconds,
         remote.max_picture_bytes(),
-        json=body,
         params=options.query,
+        **body,
     )
 
 

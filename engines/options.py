@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from config import settings
 
@@ -23,6 +23,7 @@ OWN_HEADERS = ("host", "connection", "content-length", "content-type", "transfer
 # stable-diffusion.cpp's server reads options of any size from such a mark in the prompt.
 SD_CPP_ARGUMENTS = r"<\W*sd[\W_]*cpp[\W_]*extra[\W_]*args"
 VARIANT = r"^[A-Za-z0-9_-]*$"
+MAX_INPUTS = 16  # pictures that an image is made from: as many as any provider takes
 
 
 def validate_base_url(text: str) -> str:
@@ -57,6 +58,17 @@ def check_names(values: dict[str, str]) -> dict[str, str]:
     return values
 
 
+def check_fields(fields: dict[str, str], known: dict[str, str]) -> dict[str, str]:
+    """Refuse names of parameters that there are not, and of fields that have their value."""
+    unknown = fields.keys() - known.keys()
+    if unknown:
+        names = ", ".join(sorted(unknown))
+        raise ValueError(f"has no {names}; there are {', '.join(known)}")
+    if {"model", "prompt"} & set(fields.values()):
+        raise ValueError("must leave model and prompt alone")
+    return fields
+
+
 def compile_pattern(text: str) -> re.Pattern:
     try:
         return re.compile(text, re.IGNORECASE)
@@ -69,7 +81,7 @@ FilePath = Annotated[Path, AfterValidator(resolve_path)]
 # The models file names environment variables, so that it need not hold passwords and API keys.
 VariableName = Annotated[str, Field(pattern=VARIABLE_NAME)]
 # The length is not part of the pattern: pydantic compiles \w{0,64}, with all of Unicode, to 6 MB.
-FieldName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]*$", max_length=64)]
+FieldName = Annotated[str, Field(pattern=r"^([A-Za-z0-9_]+(\[\])?)?$", max_length=64)]
 FieldNames = dict[str, FieldName]
 HostPattern = Annotated[str, Field(pattern=HOST_PATTERN)]
 HeaderName = Annotated[str, Field(pattern=HEADER_NAME, max_length=64)]
@@ -98,6 +110,10 @@ class Options(BaseModel):
 
     takes_seed: ClassVar[bool] = True
     is_paid: ClassVar[bool] = False
+    # Of the pictures that an image is made from.
+    max_images: ClassVar[int] = 0
+    takes_mask: ClassVar[bool] = False
+    takes_strength: ClassVar[bool] = False
 
     # Regular expressions of what a prompt must not contain, because the engine would obey it.
     refused_markers: Markers = []
@@ -105,6 +121,10 @@ class Options(BaseModel):
 
 class Painter(Options):
     """The built-in painter has no options."""
+
+    max_images: ClassVar[int] = 4
+    takes_mask: ClassVar[bool] = True
+    takes_strength: ClassVar[bool] = True
 
 
 class OpenAIImages(Options):
@@ -124,6 +144,21 @@ class OpenAIImages(Options):
         "negative_prompt": "negative_prompt",
         "width": "",
         "height": "",
+        "aspect_ratio": "",
+        "resolution": "",
+        "background": "background",
+        "output_format": "output_format",
+        "output_compression": "output_compression",
+        "moderation": "moderation",
+        "image": "image[]",
+        "mask": "mask",
+        "strength": "",
+    }
+    # Where it is another one in a request with pictures: OpenAI's edits refuse `moderation`.
+    default_images_fields: ClassVar[dict[str, FieldNames]] = {
+        "files": {"moderation": ""},
+        "fields": {"image": "image"},
+        "list": {"image": "image"},
     }
 
     refused_markers: Markers = Field([SD_CPP_ARGUMENTS], validate_default=True)
@@ -143,6 +178,13 @@ class OpenAIImages(Options):
     response_format: Literal["", "b64_json", "url"] = ""
     # Field names that differ from default_fields; "" leaves the parameter out of the request.
     fields: FieldNames = Field({}, validate_default=True)
+    # How pictures are sent: as files of a form; or in JSON as data URLs, each in a field of its
+    # own (image, image2, …) or all in one list.
+    images_as: Literal["files", "fields", "list"] = "files"
+    # Of the call that takes pictures; by default /images/edits for files, else `path`.
+    images_path: str = Field("", pattern=URL_PATH)
+    # Field names of a request with pictures, where they differ from `fields`.
+    images_fields: FieldNames = Field({}, validate_default=True)
     # Additional fields of the request body.
     extra: Extra = {}
     # The allow-list of hosts, besides the server itself, that images may be downloaded from.
@@ -167,19 +209,32 @@ class OpenAIImages(Options):
             return bool(self.api_key_env)
         return self.paid
 
+    @property
+    def max_images(self) -> int:
+        name = self.images_fields["image"]
+        if self.images_as == "files" and not name.endswith("[]"):
+            return int(bool(name))
+        return MAX_INPUTS if name else 0
+
+    @property
+    def takes_mask(self) -> bool:
+        return bool(self.images_fields["mask"])
+
+    @property
+    def takes_strength(self) -> bool:
+        return bool(self.images_fields["strength"])
+
     @field_validator("fields")
     @classmethod
     def complete_fields(cls, fields: FieldNames) -> FieldNames:
-        known = cls.default_fields
-        unknown = fields.keys() - known.keys()
-        if unknown:
-            names = ", ".join(sorted(unknown))
-            known_names = ", ".join(known)
-            raise ValueError(f"has no {names}; there are {known_names}")
-        reserved = {"model", "prompt"}
-        if reserved & set(fields.values()):
-            raise ValueError("must leave model and prompt alone")
-        return {**known, **fields}
+        return {**cls.default_fields, **check_fields(fields, cls.default_fields)}
+
+    @field_validator("images_fields")
+    @classmethod
+    def complete_images_fields(cls, fields: FieldNames, known: ValidationInfo) -> FieldNames:
+        usual = cls.default_fields | cls.default_images_fields[known.data.get("images_as", "files")]
+        given = known.data.get("fields", {}).items() - cls.default_fields.items()
+        return {**usual, **dict(given), **check_fields(fields, cls.default_fields)}
 
     @field_validator("extra")
     @classmethod
@@ -196,6 +251,10 @@ class OpenAIImages(Options):
 class SDWebUI(Options):
     """AUTOMATIC1111's WebUI, Forge or SD.Next, started with --api."""
 
+    max_images: ClassVar[int] = 1
+    takes_mask: ClassVar[bool] = True
+    takes_strength: ClassVar[bool] = True
+
     refused_markers: Markers = Field([SD_CPP_ARGUMENTS], validate_default=True)
     base_url: BaseUrl = "http://127.0.0.1:7860"
     username: str = ""
@@ -203,7 +262,7 @@ class SDWebUI(Options):
     checkpoint: str = ""
     sampler: str = ""
     scheduler: str = ""
-    # Additional fields of the body of txt2img.
+    # Additional fields of the body of txt2img and img2img.
     extra: Extra = {}
     timeout_seconds: float = Field(600, gt=0, le=86400)
 
@@ -211,10 +270,17 @@ class SDWebUI(Options):
 class ComfyUI(Options):
     """A ComfyUI server and a workflow in its API format."""
 
+    max_images: ClassVar[int] = MAX_INPUTS
+    takes_mask: ClassVar[bool] = True
+    takes_strength: ClassVar[bool] = True
+
     base_url: BaseUrl = "http://127.0.0.1:8188"
     username: str = ""
     password_env: VariableName = ""
     workflow: FilePath
+    # For requests with pictures, and with a mask, if `workflow` is not for them.
+    image_workflow: FilePath | None = None
+    mask_workflow: FilePath | None = None
     # The id of the node whose image is taken. By default the last node that saved one.
     output_node: str = ""
     # The key of a ComfyUI account, for workflows with API nodes, which cost money.
@@ -224,9 +290,26 @@ class ComfyUI(Options):
     def is_paid(self) -> bool:
         return bool(self.api_key_env)
 
+    def workflow_for(self, has_images: bool, has_mask: bool) -> Path:
+        """Return the workflow file of requests with or without pictures and a mask."""
+        for_images = self.image_workflow or self.workflow
+        if has_mask:
+            return self.mask_workflow or for_images
+        return for_images if has_images else self.workflow
+
+    @property
+    def workflows(self) -> list[Path]:
+        files = [self.workflow, self.image_workflow, self.mask_workflow]
+        return list(dict.fromkeys(filter(None, files)))
+
 
 class Diffusers(Options):
     """A pipeline in a local folder, as diffusers' save_pretrained() writes it."""
+
+    # What the pipeline really takes is seen once it is loaded.
+    max_images: ClassVar[int] = MAX_INPUTS
+    takes_mask: ClassVar[bool] = True
+    takes_strength: ClassVar[bool] = True
 
     folder: FilePath
     # "auto", "cpu", "cuda", "cuda:1", "mps".

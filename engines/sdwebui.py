@@ -1,8 +1,8 @@
 """Images from AUTOMATIC1111's WebUI, Forge or SD.Next, by their common API under /sdapi/v1.
 
-Such a server generates one image at a time, for all its clients. txt2img responds when our image
-is complete; until then, a thread polls the progress. The API's `interrupt` stops whichever image
-is being generated, so it is sent only after a check that this is ours.
+Such a server generates one image at a time, for all its clients. txt2img and img2img respond when
+our image is complete; until then, a thread polls the progress. The API's `interrupt` stops
+whichever image is being generated, so it is sent only after a check that this is ours.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ import json
 import re
 import secrets
 import threading
+from base64 import b64encode
 from contextlib import closing
 from functools import partial
 from pathlib import PureWindowsPath
 from typing import Any
+
+from PIL import Image
 
 from engines import (
     GeneratedImage,
@@ -23,6 +26,7 @@ from engines import (
     OnProgress,
     PermanentError,
     TransientError,
+    masks,
     odd_size,
     remote,
     required_multiple,
@@ -47,6 +51,10 @@ HASH = re.compile(r"\s*\[[^]]*\]$")
 EXTENSION = re.compile(r"\.(safetensors|sft|ckpt|pth?|bin|gguf)$", re.IGNORECASE)
 # What every Stable Diffusion model can make: a picture is made of squares of this side.
 SIDE = 8
+TEXT_TO_IMAGE = "/sdapi/v1/txt2img"
+IMAGE_TO_IMAGE = "/sdapi/v1/img2img"
+# As the page of such a server has it: begin with what is there, and look at the whole picture.
+INPAINTING = {"inpainting_fill": 1, "inpaint_full_res": False}
 
 
 def make(
@@ -71,7 +79,7 @@ def make(
             )
             if name not in checkpoint_names(checkpoint):  # other slashes than the server's
                 body["override_settings"]["sd_model_checkpoint"] = checkpoint["title"]
-        task = Task(client)
+        task = Task(client, IMAGE_TO_IMAGE if request.images else TEXT_TO_IMAGE)
         response = task.run(body, options.timeout_seconds, on_progress)
     raise_for_odd_size(response, request)
     raise_for_error(response)
@@ -244,11 +252,12 @@ def scheduler_names(schedulers: list[dict]) -> list[str]:
 
 
 def request_body(request: ImageRequest) -> dict[str, Any]:
-    """Return the body of txt2img.
+    """Return the body of txt2img, or of img2img if the request has a picture.
 
     The values of the request override `extra`, because they are what the record shows.
     """
     options = request.options
+    pictures = picture_fields(request) if request.images else {}
     fields = {
         "prompt": request.prompt,
         "negative_prompt": request.negative_prompt,
@@ -260,8 +269,9 @@ def request_body(request: ImageRequest) -> dict[str, Any]:
         "sampler_name": request.sampler or options.sampler,
         "scheduler": options.scheduler,
         "override_settings": override_settings(options),
+        **pictures,
     }
-    body = {"save_images": False, **options.extra}
+    body = {"save_images": False, **(INPAINTING if request.mask else {}), **options.extra}
     for name, value in fields.items():
         if value not in (None, "", {}):
             body[name] = value
@@ -272,6 +282,26 @@ def request_body(request: ImageRequest) -> dict[str, Any]:
     return body
 
 
+def picture_fields(request: ImageRequest) -> dict[str, Any]:
+    """Return the fields of img2img for a picture, which has the size that the result will have."""
+    size = masks.snapped((request.width, request.height), SIDE)
+    image = masks.flat(masks.opened(request.images[0]))
+    fields = {
+        "width": size[0],
+        "height": size[1],
+        "init_images": [base64_png(masks.fitted(image, size))],
+        "denoising_strength": request.strength,
+    }
+    if request.mask:
+        fields["mask"] = base64_png(masks.change(request.mask, size))
+        fields["inpainting_mask_invert"] = 0
+    return fields
+
+
+def base64_png(image: Image.Image) -> str:
+    return b64encode(masks.png(image)).decode()
+
+
 def override_settings(options: SDWebUI) -> dict[str, Any]:
     settings = as_dict(options.extra.get("override_settings"))
     if options.checkpoint:
@@ -279,19 +309,20 @@ def override_settings(options: SDWebUI) -> dict[str, Any]:
     return dict(settings)
 
 
-# -- A txt2img request and its progress ---------------------------------------------------------
+# -- A request and its progress -----------------------------------------------------------------
 
 
 class Task:
-    """One txt2img request, and what is known about it until the response arrives.
+    """One request of txt2img or img2img, and what is known about it until the response arrives.
 
     AUTOMATIC1111 (since 1.8) and Forge report the progress of our task by its id. Other servers
     only report whether an image is being generated. It is assumed to be ours if the server was
     idle directly before the request.
     """
 
-    def __init__(self, client: remote.Client):
+    def __init__(self, client: remote.Client, path: str):
         self.client = client
+        self.path = path
         self.id = f"task({secrets.token_hex(8)})"
         self.is_known_by_id = False
         self.was_idle = False
@@ -306,7 +337,7 @@ class Task:
         timeout_seconds: float,
         on_progress: OnProgress,
     ) -> remote.RemoteResponse:
-        """Return the response to txt2img. If anything ends the wait, interrupt the server."""
+        """Return the response. If anything ends the wait, interrupt the server."""
         poller = threading.Thread(target=self.poll_progress, daemon=True)
         poller.start()
         try:
@@ -330,7 +361,7 @@ class Task:
         body = {**body, "force_task_id": self.id}
         response = self.client.send(
             "POST",
-            "/sdapi/v1/txt2img",
+            self.path,
             timeout_seconds,
             remote.max_picture_bytes(),
             json=body,

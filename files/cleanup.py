@@ -75,14 +75,18 @@ def delete_expired() -> bool:
             """,
             MAX_SECONDS,
         )
-        for row in rows:
-            all_done &= _delete(row["file_key"], table)
+        try:
+            for row in rows:
+                all_done &= _delete(row["file_key"], table)
+        except storage.Unavailable as error:
+            log.warning("the storage is away", extra={"details": {"cause": str(error.__cause__)}})
+            return True
     return all_done
 
 
 def delete_files(keys: list[str]) -> None:
-    """Delete files and folders on the list at once; a sweep does it if the database is away."""
-    with suppress(db.Unavailable):
+    """Delete files and folders on the list at once; a sweep does what cannot be done now."""
+    with suppress(db.Unavailable, storage.Unavailable):
         for key in keys:
             _delete(key, TABLE)
 
@@ -92,7 +96,8 @@ def delete_folder(key: str, seconds: float) -> bool:
 
     Tells if it is gone.
     """
-    _delete(key, TABLE, seconds)
+    with suppress(storage.Unavailable):
+        _delete(key, TABLE, seconds)
     return db.one(f"SELECT file_key FROM {TABLE} WHERE file_key = %s", key) is None
 
 
@@ -106,7 +111,8 @@ def delete_unkept(key: str) -> None:
 def _delete(key: str, table: str, seconds: float = FOLDER_SECONDS) -> bool:
     """Delete a file or folder; one that cannot be is tried again later, and stops nothing else.
 
-    False means that there was no time for all that is in the folder.
+    False means that there was no time for all that is in the folder. Raises storage.Unavailable,
+    and leaves it on the list.
     """
     try:
         if key.endswith("/"):

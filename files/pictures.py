@@ -128,14 +128,14 @@ def check_pixels(size: tuple[int, int], most: int) -> None:
         raise BadPicture("picture_pixels")
 
 
-def check_scans(picture: Opened) -> None:
+def check_scans(picture: Opened, max_samples: int = MAX_SCANNED_SAMPLES) -> None:
     """Refuse a JPEG whose scans take too long, or too much memory: all are kept until the last."""
     pixels = picture.file.size[0] * picture.file.size[1]
     if picture.file.scans > 1:
         blocks = [(across, down) for _, across, down, _ in picture.image.layer]
         most = max(across for across, _ in blocks) * max(down for _, down in blocks)
         samples = pixels * sum(across * down for across, down in blocks) / most
-        if samples > MAX_SCANNED_SAMPLES or pixels * picture.file.scans > MAX_SCANNED_PIXELS:
+        if samples > max_samples or pixels * picture.file.scans > MAX_SCANNED_PIXELS:
             raise BadPicture("picture_pixels")
 
 

@@ -12,7 +12,7 @@ from accounts.pages import Page, page_of
 from config import settings
 from errors import ApiError
 from files import withheld
-from images import UNFINISHED, history, parameters, queue, quota
+from images import UNFINISHED, broker, history, parameters, queue, quota, tickets
 from images.queue import Job
 
 # Nothing that tells what somebody wants to see, as prompt, params and words of the engine do.
@@ -92,6 +92,7 @@ def find_job(job_id: int) -> Job:
     return job
 
 
+@db.retried
 def cancel_job(actor: Actor, job_id: int) -> None:
     """Cancel an unfinished job. Raises ApiError if it is finished or not there."""
     job = find_job(job_id)
@@ -102,6 +103,7 @@ def cancel_job(actor: Actor, job_id: int) -> None:
         note_job(actor, "job.cancel", job, "canceled")
 
 
+@db.retried
 def requeue_job(actor: Actor, job_id: int) -> None:
     """Put a failed or stuck job back into the queue. Raises ApiError for any other."""
     job = find_job(job_id)
@@ -110,6 +112,7 @@ def requeue_job(actor: Actor, job_id: int) -> None:
         if not queue.requeue_within(job):
             raise ApiError("not_requeueable")
         note_job(actor, "job.requeue", job, "pending")
+    broker.wake(job["model"])
 
 
 def lock_job(job: Job) -> Job:
@@ -140,9 +143,12 @@ def pause(actor: Actor, model: str | None) -> None:
 
 def resume(actor: Actor, model: str | None) -> bool:
     """Undo a pause; that of a model and that of the whole queue are two. Tells if there was one."""
-    return switch(actor, "queue.resume", queue.resume, model)
+    was_paused = switch(actor, "queue.resume", queue.resume, model)
+    tickets.send_missing()
+    return was_paused
 
 
+@db.retried
 def switch(actor: Actor, action: str, change: Callable[[str], bool], model: str | None) -> bool:
     is_paused = action == "queue.pause"
     target = Target("model", None, model) if model else Target("queue")

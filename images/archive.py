@@ -161,7 +161,7 @@ class Archive:
     def add_image(self, generation_id: int) -> Iterator[bytes]:
         try:
             generation = self.find(generation_id)
-            content = self.open(str(generation["image_url"]))
+            content, piece = self.open(str(generation["image_url"]))
         except Missing as reason:
             self.missing[generation_id] = str(reason)
             return
@@ -172,9 +172,10 @@ class Archive:
         name = file_name(prompt, generation_id, suffix, is_first=True)
         self.names[generation_id] = name
         with content, self.file.open(_info(name, generation["created_at"]), "w") as entry:
-            while piece := content.read(READ_BYTES):
+            while piece:
                 entry.write(piece)
                 yield self.sink.take()
+                piece = content.read(READ_BYTES)
 
     def find(self, generation_id: int) -> Generation:
         """Return a generation if the session still stands and it is still the caller's."""
@@ -183,22 +184,23 @@ class Archive:
             raise Missing("not_found")
         return found
 
-    def open(self, url: str) -> BinaryIO:
-        key = history.image_key(self.session.user_id, url)
-        path = storage.find(key) if key else None
+    def open(self, url: str) -> tuple[BinaryIO, bytes]:
+        """Open the file of an image, and read its first piece. Raises Missing."""
+        key = history.image_key(self.session.user_id, url) or ""
+        content = None
         try:
-            file = open(path, "rb") if path else None  # noqa: SIM115
+            if not self.is_stripped:
+                stored = storage.find(key)
+                content = stored.open() if stored else None
+            elif whole := storage.read(key):
+                content = io.BytesIO(metadata.strip(whole))
+            if content:
+                return content, content.read(READ_BYTES)
         except FileNotFoundError:  # deleted since
-            file = None
-        if not file:
-            raise Missing("no_file")
-        if not self.is_stripped:
-            return file
-        with file:
-            try:
-                return io.BytesIO(metadata.strip(file.read()))
-            except ValueError:
-                raise Missing("not_strippable") from None
+            pass
+        except ValueError:
+            raise Missing("not_strippable") from None
+        raise Missing("no_file")
 
     def add_manifest(self, describe: Callable[[Generation], dict[str, Any]]) -> Iterator[bytes]:
         """Write what is known of the images, read again, as all prompts take too much memory."""

@@ -19,6 +19,7 @@ LINK_SECONDS = 600
 MAX_LINKS = 10
 
 
+@db.retried
 def create_link(session: Session, selection: dict[str, Any]) -> tuple[str, int]:
     """Return the token of a new link to this selection, and when it ends. Raises BadToken."""
     token = new_token()

@@ -17,6 +17,7 @@ from images import (
     UNFINISHED,
     blocklist,
     history,
+    inputs,
     jobs,
     parameters,
     queue,
@@ -73,7 +74,7 @@ def _make_now(session: Session, rows: list[db.Row], used_key: UsedKey | None) ->
         job = jobs.claim(record["id"])
         if job:
             with suppress(jobs.ClaimLost):  # canceled or deleted meanwhile: the record tells
-                jobs.run(job)
+                jobs.run({**job, "is_awaited": True})
         generation = _read_again(session.user_id, record)
         if _is_without_files(generation, job):
             raise storage.Unavailable
@@ -117,9 +118,13 @@ def retry(
     session: Session, generation: Generation, new_seed: bool, key: str | None = None
 ) -> list[Generation]:
     """Queue a new generation with the parameters of an old one. Raises as submit() does."""
-    body = parameters.retry_body(generation, new_seed)
+    made_from = inputs.as_requested(inputs.inputs_of(generation))
+    body = parameters.retry_body(generation, new_seed, made_from)
     request = f"retry {generation['id']} {new_seed}"
-    return submit(session, validation.parse(GenerateInput, body), key, request)
+    try:
+        return submit(session, validation.parse(GenerateInput, body), key, request)
+    except inputs.Missing as error:
+        raise ApiError("input_gone", fields=error.fields) from None
 
 
 def cancel(user_id: int, generation: Generation) -> Generation:

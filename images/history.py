@@ -36,6 +36,7 @@ class Generation(TypedDict):
     finished_at: str | None
     tags: str | None
     kept_since: int
+    inputs_json: str | None
 
 
 COLUMNS = ", ".join(f"g.{name}" for name in Generation.__annotations__)

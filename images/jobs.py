@@ -6,6 +6,7 @@ fails with `outcome_unknown`.
 """
 
 import logging
+import random
 import secrets
 import time
 from collections.abc import Callable
@@ -18,12 +19,14 @@ import messages
 import metrics
 from accounts import codes, identities, mails, rate_limits, registration, sessions
 from engines import catalog
-from files import cleanup
+from files import cleanup, storage
 from images import (
     COMPLETED,
     FAILED,
     PENDING,
     archive_links,
+    broker,
+    inputs,
     parameters,
     queue,
     results,
@@ -31,6 +34,8 @@ from images import (
     shares,
     stats,
     submit,
+    uploads,
+    waiting,
 )
 from images.queue import Job
 
@@ -38,6 +43,13 @@ LEASE_SECONDS = 30
 MAX_ATTEMPTS = 3
 BACKOFF_SECONDS = (5, 30)
 MAX_BACKOFF_SECONDS = queue.MAX_WAIT_SECONDS
+# While a store elsewhere is away: so long a worker keeps a result that it can make again, and a job
+# then waits. One that may be charged is kept until so long before its deadline.
+STORE_PATIENCE_SECONDS = 20
+STORE_BACKOFF_SECONDS = 10
+DEADLINE_MARGIN_SECONDS = 10
+# What two files take at most, with all tries.
+STORE_SECONDS = 120
 
 log = logging.getLogger("jobs")
 
@@ -48,26 +60,40 @@ class ClaimLost(Exception):
 
 def acquire(models: list[str]) -> Job | None:
     """Claim the job whose turn it is among these models; None if there is none."""
-    while models:
-        generation_id = queue.next_generation(models)
-        if not generation_id:
-            return None
-        if job := claim(generation_id):
-            return job
-        # Another worker was faster, or the model is paused; look whose turn it is now.
-        paused = queue.list_paused()
-        models = [] if "" in paused else [name for name in models if name not in paused]
+    is_counted = False
+    while models and (waits := waiting.find_any(models)):
+        ids = waiting.next_ids(models)
+        if not ids:
+            if is_counted:
+                break
+            waiting.recount(waits["user_id"])  # it came from a process of the release before
+            is_counted = True
+        random.shuffle(others := ids[1:])
+        for generation_id in ids[:1] + others:
+            if job := claim(generation_id, may_wait=False):
+                return job
+            # Another worker was faster, or the model is paused.
+            left = _unpaused(models)
+            if left != models:
+                break
+        models = _unpaused(models)
     return None
 
 
-def claim(generation_id: int) -> Job | None:
-    """Claim one pending generation; None if it is not pending any more."""
+def _unpaused(models: list[str]) -> list[str]:
+    paused = queue.list_paused()
+    return [] if "" in paused else [name for name in models if name not in paused]
+
+
+def claim(generation_id: int, may_wait: bool = True) -> Job | None:
+    """Claim one pending generation; None if it is not pending any more, or as claim_job() says."""
     job = queue.get_job(generation_id)
     if not job or job["status"] != PENDING:
         return None
     token = secrets.token_hex(16)
     deadline_seconds = catalog.find_model(job["model"]).deadline_seconds
-    if not queue.claim_job(job, token, LEASE_SECONDS, deadline_seconds, now=time.time()):
+    seconds = LEASE_SECONDS, deadline_seconds
+    if not queue.claim_job(job, token, *seconds, now=time.time(), may_wait=may_wait):
         return None
     metrics.note_wait(job["model"], job["waited_seconds"])
     taken = {"claim": token, "attempt": job["attempt"] + 1, "taken_at": time.monotonic()}
@@ -99,8 +125,10 @@ def run(job: Job, on_progress: Callable[[int, int], None] = engines.no_progress)
 
 
 def make(job: Job, on_progress: Callable[[int, int], None]) -> str:
+    refuse_without_store()
     params = parameters.params_of(job)
-    request = parameters.image_request(job, params, partial(mark_may_be_charged, job))
+    before_send = partial(mark_may_be_charged, job)
+    request = parameters.image_request(job, params, *inputs.load(job), before_send)
     engine = engines.load(catalog.find_model(job["model"]).engine)
     generated = engine.make(request, on_progress)
     return complete(job, results.process(job, params, generated))
@@ -113,14 +141,38 @@ def mark_may_be_charged(job: Job) -> None:
     job["may_be_charged"] = 1
 
 
+def refuse_without_store() -> None:
+    """Raise TransientError if a store elsewhere is away: then nothing is drawn, or paid for."""
+    try:
+        if storage.is_remote():
+            storage.check()
+    except storage.Unavailable as error:
+        raise engines.TransientError(error.code, str(error.__cause__)) from error
+
+
 def complete(job: Job, result: results.Result) -> str:
     """Store the files, then record the result. Raises ClaimLost."""
-    columns, keys = results.store(job, result, LEASE_SECONDS)
+    patience, keep_seconds = 0.0, float(LEASE_SECONDS)
+    if storage.is_remote():
+        patience = patience_with_store(job)
+        keep_seconds = patience + STORE_SECONDS
+    columns, keys = results.store(job, result, keep_seconds, patience)
     recorded = (job["id"], job["claim"], columns, keys, measure(job, result))
     if not db.retry_while_unavailable(queue.complete, *recorded):
         cleanup.delete_files(keys)
         raise ClaimLost
     return COMPLETED
+
+
+def patience_with_store(job: Job) -> float:
+    """Return how long a worker may try to store a result; nobody waits for it but its owner."""
+    if job.get("is_awaited"):
+        return 0
+    if not job["may_be_charged"]:
+        return STORE_PATIENCE_SECONDS
+    deadline_seconds = catalog.find_model(job["model"]).deadline_seconds
+    running = time.monotonic() - job["taken_at"]
+    return max(0, deadline_seconds - DEADLINE_MARGIN_SECONDS - running)
 
 
 def measure(job: Job, result: results.Result) -> stats.Measured:
@@ -130,14 +182,21 @@ def measure(job: Job, result: results.Result) -> stats.Measured:
 
 
 def defer(job: Job, error: engines.TransientError) -> str:
-    """Return a job to the queue, to be retried after a backoff; fail it after its last attempt."""
-    if job["attempt"] >= MAX_ATTEMPTS:
+    """Return a job to the queue, to be retried after a backoff; fail it after its last attempt.
+
+    What waits for a store elsewhere has made no attempt: it waits as long as that is away.
+    """
+    is_store_away = error.code == storage.Unavailable.code and storage.is_remote()
+    if is_store_away:
+        backoff = STORE_BACKOFF_SECONDS
+    elif job["attempt"] >= MAX_ATTEMPTS:
         return fail(job, error.code, error.shown, cause=str(error))
-    backoff = error.retry_after or BACKOFF_SECONDS[job["attempt"] - 1]
+    else:
+        backoff = error.retry_after or BACKOFF_SECONDS[job["attempt"] - 1]
     seconds = min(backoff, MAX_BACKOFF_SECONDS)
     details = {"generation": job["id"], "cause": str(error), "seconds": seconds}
     log.warning("try later", extra={"details": details})
-    queue.release(job["id"], job["claim"], delay_seconds=seconds)
+    queue.release(job, delay_seconds=seconds, refund=int(is_store_away))
     return "deferred"
 
 
@@ -157,7 +216,8 @@ def release(job: Job) -> None:
     if job["may_be_charged"]:
         fail(job, "outcome_unknown")
     else:
-        queue.release(job["id"], job["claim"], refund=1)
+        queue.release(job, refund=1)
+        broker.wake(job["model"])
 
 
 def sweep() -> bool:
@@ -167,6 +227,7 @@ def sweep() -> bool:
     """
     queue.forget_wrong_clock()
     queue.cancel_of_disabled()
+    waiting.repair()
     for job in queue.list_abandoned():
         if job["is_late"]:
             fail(job, "timeout")
@@ -175,7 +236,7 @@ def sweep() -> bool:
         elif job["attempt"] >= MAX_ATTEMPTS:
             fail(job, "worker_lost")
         else:
-            queue.release(job["id"], job["claim"])
+            queue.release(job)
     all_done = registration.finish_deletions()
     all_done &= cleanup.delete_expired()
     submit.delete_expired_keys()
@@ -184,6 +245,7 @@ def sweep() -> bool:
     sessions.delete_expired()
     shares.delete_expired()
     archive_links.delete_expired()
+    uploads.sweep()
     retention.sweep()
     identities.delete_expired()
     codes.delete_expired()

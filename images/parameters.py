@@ -86,11 +86,36 @@ def wrong_fields(filled: GenerateInput, model: Model) -> dict[str, Problem]:
     if filled.negative_prompt and not model.negative_prompt:
         found["negative_prompt"] = NOT_OFFERED
     found["seed"] = problem_with_seed(filled.seed, model)
+    found |= problems_with_inputs(filled, model)
     wrong = {name: problem for name, problem in found.items() if problem}
     size = f"{filled.width}x{filled.height}"
     if model.sizes and not wrong and size not in model.sizes:
         wrong["width"] = ("size_not_offered", {"sizes": ", ".join(model.sizes)})
     return wrong
+
+
+def problems_with_inputs(filled: GenerateInput, model: Model) -> dict[str, Problem | None]:
+    """Return what is wrong with the pictures of a request, as far as it can be said unseen."""
+    offer = model.images
+    if not offer:
+        names = ("images", "mask", "strength")
+        given = [name for name in names if getattr(filled, name) not in (None, [])]
+        return dict.fromkeys(given, NOT_OFFERED)
+    found = {}
+    count = len(filled.images)
+    if count > offer.max:
+        found["images"] = ("too_many_images", {"most": offer.max})
+    if count < offer.min:
+        found["images"] = ("too_short", {"min_length": offer.min})
+    if filled.mask:
+        found["mask"] = None if offer.mask else NOT_OFFERED
+        if offer.mask and not count:
+            found["mask"] = ("mask_without_image", {})
+    if filled.strength is not None:
+        found["strength"] = problem_with(offer.strength, filled.strength)
+        if offer.strength and not count:
+            found["strength"] = ("strength_without_image", {})
+    return found
 
 
 def problem_with_seed(seed: int | None, model: Model) -> Problem | None:
@@ -174,6 +199,9 @@ def new_params(wanted: GenerateInput, model: Model, seed: int | None) -> dict[st
         value = getattr(wanted, name)
         if value not in (None, ""):
             params[name] = value
+    if wanted.images and model.images.strength:
+        chosen = wanted.strength
+        params["strength"] = model.images.strength.default if chosen is None else chosen
     if wanted.embed_metadata is not None:
         params["embed_metadata"] = wanted.embed_metadata
     return params
@@ -200,9 +228,11 @@ def params_of(generation: Generation | Job) -> dict[str, Any]:
 def image_request(
     row: Generation | Job | db.Row,
     params: dict[str, Any],
+    images: tuple[engines.InputImage, ...] = (),
+    mask: engines.InputImage | None = None,
     before_send: Callable[[], None] = engines.nothing,
 ) -> engines.ImageRequest:
-    """Return what an engine is to make of a row with these params."""
+    """Return what an engine is to make of a row with these params, and of these pictures."""
     choices = {name: params.get(name, "") for name in CHOICES}
     return engines.ImageRequest(
         prompt=row["prompt_text"],
@@ -212,15 +242,21 @@ def image_request(
         steps=params.get("steps"),
         seed=params["seed"],
         guidance=params.get("guidance"),
+        images=images,
+        mask=mask,
+        strength=params.get("strength") if images else None,
         options=catalog.find_model(row["model"]).options,
         before_send=before_send,
         **choices,
     )
 
 
-def retry_body(generation: Generation, new_seed: bool) -> dict[str, Any]:
-    """Return the body of a request for the same image, as far as its model still takes it."""
-    body = {"prompt": generation["prompt_text"], "model": generation["model"]}
+def retry_body(generation: Generation, new_seed: bool, inputs: dict[str, Any]) -> dict[str, Any]:
+    """Return the body of a request for the same image, as far as its model still takes it.
+
+    Of the same pictures, whether it takes them or not: without them it were another image.
+    """
+    body = {"prompt": generation["prompt_text"], "model": generation["model"], **inputs}
     params = params_of(generation)
     # The record has what the engine made of the request; the same is asked for again.
     if isinstance(params.get("requested"), dict):
@@ -235,6 +271,8 @@ def retry_body(generation: Generation, new_seed: bool) -> dict[str, Any]:
         # Rows of older programs, and params of generate-test, may hold anything under these names.
         if getattr(model, name) and isinstance(value, int | float | str):
             body[name] = value
+    if inputs and isinstance(params.get("strength"), int | float):
+        body["strength"] = params["strength"]
     seed = params.get("seed")
     # Older programs recorded seeds that no request may have.
     if model.takes_seed and not new_seed and type(seed) is int and 0 <= seed <= model.max_seed:

@@ -1,6 +1,6 @@
 """When a waiting generation will be made: its position, and the seconds until it is done.
 
-The order is that in which workers take generations, `queue.next_generation()`: of the user with the
+The order is that in which workers take generations, `waiting.next_ids()`: of the user with the
 fewest in processing, then of the one served longest ago, then the oldest.
 """
 
@@ -64,6 +64,94 @@ class Line:
         """Return how long all that comes before this turn takes one worker."""
         number = bisect_left(self._turns, turn)
         return self._work[number]
+
+
+class Waiting:
+    """What waits of one user: how many of each model, between the first and the last id."""
+
+    def __init__(self, rows: list[db.Row]):
+        self.numbers = {row["model"]: row["number"] for row in rows}
+        self.total = sum(self.numbers.values())
+        self.served_at = rows[0]["served_at"]
+        self.first_id = min(row["first_id"] for row in rows)
+        self.last_id = max(row["last_id"] for row in rows)
+
+    def index(self, generation_id: int) -> int:
+        """Estimate how many come before one, as if the ids were evenly spread."""
+        part = (generation_id - self.first_id) / max(1, self.last_id - self.first_id)
+        return round(part * (self.total - 1))
+
+
+class LongLine:
+    """The same as a Line of many, known by their numbers alone: rows of `waiting.list_users()`.
+
+    In round n come those whose user has n in processing or taken before.
+    """
+
+    def __init__(self, rows: list[db.Row], working: Counter, seconds: dict[str, float]):
+        self._working = working
+        self._seconds = seconds
+        of_user: dict[int, list[db.Row]] = defaultdict(list)
+        for row in rows:
+            of_user[row["user_id"]].append(row)
+        self._users = {user_id: Waiting(rows) for user_id, rows in of_user.items()}
+        self._before = {model: self._sums(model) for model in seconds}
+        self._rounds: dict[int, list[Turn]] = {}
+
+    def _sums(self, model: str) -> list[float]:
+        """Return how many of the model come before each round; users mix their models evenly."""
+        changes: dict[int, float] = defaultdict(float)
+        for user_id, user in self._users.items():
+            share = user.numbers.get(model, 0) / user.total
+            changes[self._working[user_id]] += share
+            changes[self._working[user_id] + user.total] -= share
+        of_round = accumulate(changes[number] for number in range(max(changes, default=0)))
+        return list(accumulate(of_round, initial=0.0))
+
+    def has(self, user_id: int, generation_id: int) -> bool:
+        user = self._users.get(user_id)
+        return user is not None and user.first_id <= generation_id <= user.last_id
+
+    def turn(self, user_id: int, generation_id: int, new_ids: list[int] | None = None) -> Turn:
+        """Return the turn of a user's generation; it may be among new ids, unknown to the line."""
+        user = self._users.get(user_id)
+        if self.has(user_id, generation_id):
+            index = user.index(generation_id)
+        else:
+            earlier = sum(new_id < generation_id for new_id in new_ids or [])
+            index = earlier + (user.total if user else 0)
+        return Turn(
+            working=self._working[user_id] + index,
+            index=index,
+            served_at=user.served_at if user else math.inf,
+            first_id=user.first_id if user else generation_id,
+        )
+
+    def position(self, turn: Turn, model: str) -> int:
+        """Return the position among what waits for this model."""
+        return round(self._number_before(turn, model)) + 1
+
+    def seconds_before(self, turn: Turn) -> float:
+        """Return how long all that comes before this turn takes one worker."""
+        numbers = {model: self._number_before(turn, model) for model in self._seconds}
+        return sum(number * self._seconds[model] for model, number in numbers.items())
+
+    def _number_before(self, turn: Turn, model: str) -> float:
+        sums = self._before[model]
+        number = min(turn.working, len(sums) - 1)
+        in_round = sums[min(number + 1, len(sums) - 1)] - sums[number]
+        turns = self._turns(number)
+        return sums[number] + in_round * bisect_left(turns, turn) / max(1, len(turns))
+
+    def _turns(self, number: int) -> list[Turn]:
+        if number not in self._rounds:
+            turns = []
+            for user_id, user in self._users.items():
+                index = number - self._working[user_id]
+                if 0 <= index < user.total:
+                    turns.append(Turn(number, index, user.served_at, user.first_id))
+            self._rounds[number] = sorted(turns)
+        return self._rounds[number]
 
 
 def seconds_left(usual_seconds: float, progress: int, elapsed_seconds: float) -> float:

@@ -5,12 +5,11 @@ Every write of a worker holds only while the row is `processing` under the worke
 then means that it was canceled, deleted or given to another worker, and that nothing was written.
 """
 
-from contextlib import suppress
 from typing import TypedDict
 
 import db
 from files import cleanup
-from images import CANCELED, COMPLETED, FAILED, STATUSES, UNFINISHED, quota, stats
+from images import CANCELED, COMPLETED, FAILED, STATUSES, UNFINISHED, quota, stats, waiting
 
 
 class Job(TypedDict):
@@ -20,6 +19,7 @@ class Job(TypedDict):
     user_id: int
     prompt_text: str
     generation_params_json: str
+    inputs_json: str | None
     model: str
     width: int
     height: int
@@ -62,37 +62,15 @@ WAITING_AGAIN = """
 
 
 def next_generation(models: list[str]) -> int | None:
-    """Return the id of the pending generation whose turn it is.
-
-    It is of the user with the fewest in processing, then of the one served longest ago, then the
-    oldest.
-    """
-    row = db.one(
-        f"""
-           SELECT MIN(g.id) AS id
-             FROM image_generations AS g
-             JOIN users AS u ON u.id = g.user_id AND u.is_disabled = 0
-        LEFT JOIN (SELECT user_id, COUNT(*) AS number
-                     FROM image_generations
-                    WHERE status = 'processing' AND model IS NOT NULL
-                 GROUP BY user_id + 0) AS working ON working.user_id = g.user_id
-            WHERE g.status = 'pending' AND g.not_before <= UNIX_TIMESTAMP()
-              AND g.model IN ({db.placeholders(models)})
-         GROUP BY g.user_id + 0, u.served_at, working.number
-         ORDER BY COALESCE(working.number, 0),
-                  CASE WHEN u.served_at > UNIX_TIMESTAMP() + 60 THEN 0 ELSE u.served_at END, id
-            LIMIT 1
-        """,
-        *models,
-    )
-    return row["id"] if row else None
+    """Return the id of the pending generation whose turn it is."""
+    return next(iter(waiting.next_ids(models)), None)
 
 
 def get_job(generation_id: int) -> Job | None:
     return db.one(
         f"""
-        SELECT id, user_id, prompt_text, generation_params_json, model, width, height, status,
-               attempt, {MAY_BE_CHARGED},
+        SELECT id, user_id, prompt_text, generation_params_json, inputs_json, model, width, height,
+               status, attempt, {MAY_BE_CHARGED},
                UNIX_TIMESTAMP() - UNIX_TIMESTAMP(created_at) AS waited_seconds
           FROM image_generations
          WHERE id = %s
@@ -101,30 +79,52 @@ def get_job(generation_id: int) -> Job | None:
     )
 
 
-def claim_job(job: Job, claim: str, lease_seconds: int, deadline_seconds: int, now: float) -> bool:
+def claim_job(
+    job: Job,
+    claim: str,
+    lease_seconds: int,
+    deadline_seconds: int,
+    now: float,
+    may_wait: bool = True,
+) -> bool:
     """Take a pending generation for this claim.
 
-    Not if another worker just did, or if its model is paused.
+    Not if another worker just did, or if its model is paused; nor, unless it may wait, if something
+    else of the user is being changed at the moment.
     """
-    taken = db.execute(
-        f"""
-        UPDATE image_generations
-           SET status = 'processing', claim = %(claim)s, attempt = attempt + 1, progress = 0,
-               lease_until = UNIX_TIMESTAMP() + %(lease_seconds)s,
-               deadline_at = UNIX_TIMESTAMP() + %(deadline_seconds)s,
-               started_at = CURRENT_TIMESTAMP, updated_at = CURRENT_TIMESTAMP
-         WHERE id = %(id)s AND status = 'pending' AND {OF_ENABLED_USER} AND {NOT_PAUSED}
-        """,
-        claim=claim,
-        lease_seconds=lease_seconds,
-        deadline_seconds=deadline_seconds,
-        id=job["id"],
-        model=job["model"],
-    ).count
-    if taken:
-        with suppress(db.Unavailable):  # it is claimed all the same
-            db.execute("UPDATE users SET served_at = %s WHERE id = %s", now, job["user_id"])
-    return taken > 0
+    values = {
+        "claim": claim,
+        "lease_seconds": lease_seconds,
+        "deadline_seconds": deadline_seconds,
+        "id": job["id"],
+        "user_id": job["user_id"],
+        "model": job["model"],
+        "now": now,
+    }
+    lock = quota.LOCK if may_wait else f"{quota.LOCK} SKIP LOCKED"
+    results = db.run_transaction(*[(statement, values) for statement in (lock, *CLAIM)])
+    return results[1].count > 0
+
+
+# After the user's row is locked, or not; each works only if the one before it did.
+CLAIM = (
+    f"""
+    UPDATE image_generations
+       SET status = 'processing', claim = %(claim)s, attempt = attempt + 1, progress = 0,
+           lease_until = UNIX_TIMESTAMP() + %(lease_seconds)s,
+           deadline_at = UNIX_TIMESTAMP() + %(deadline_seconds)s,
+           started_at = CURRENT_TIMESTAMP, updated_at = CURRENT_TIMESTAMP
+     WHERE id = %(id)s AND status = 'pending' AND FOUND_ROWS() = 1
+       AND {OF_ENABLED_USER} AND {NOT_PAUSED}
+    """,
+    "UPDATE users SET served_at = %(now)s WHERE id = %(user_id)s AND ROW_COUNT() = 1",
+    waiting.COUNT_AFTER,
+    f"""
+    {waiting.FORGET} AND EXISTS (SELECT 1
+                                   FROM image_generations
+                                  WHERE id = %(id)s AND claim = %(claim)s)
+    """,
+)
 
 
 # -- Under a claim ------------------------------------------------------------------------------
@@ -171,6 +171,7 @@ class NotUnderClaim(Exception):
     """The job was canceled, deleted or given to another worker; or it is completed already."""
 
 
+@db.retried
 def complete(
     generation_id: int,
     claim: str,
@@ -221,6 +222,7 @@ def _is_completed(generation_id: int, claim: str) -> bool:
     return db.one(sql, generation_id, claim) is not None
 
 
+@db.retried
 def fail(job: Job, code: str, message: str, detail: str = "") -> bool:
     """Record why there is no image, and refund the user's quota."""
     reason = {
@@ -237,21 +239,29 @@ def fail(job: Job, code: str, message: str, detail: str = "") -> bool:
     return failed
 
 
-def release(generation_id: int, claim: str, delay_seconds: int = 0, refund: int = 0) -> bool:
+def release(job: Job, delay_seconds: int = 0, refund: int = 0) -> bool:
     """Return a job to the queue, to be taken after the delay; refund so many of its attempts."""
-    released = db.execute(
-        f"""
-        UPDATE image_generations
-           SET attempt = attempt - %(refund)s,
-               not_before = UNIX_TIMESTAMP() + %(delay_seconds)s, {WAITING_AGAIN}
-         WHERE id = %(id)s AND claim = %(claim)s AND status = 'processing'
-        """,
-        refund=refund,
-        delay_seconds=delay_seconds,
-        id=generation_id,
-        claim=claim,
-    )
-    return released.count > 0
+    values = {
+        "refund": refund,
+        "delay_seconds": delay_seconds,
+        "id": job["id"],
+        "user_id": job["user_id"],
+        "claim": job["claim"],
+    }
+    results = db.run_transaction(*[(statement, values) for statement in RELEASE])
+    return results[1].count > 0
+
+
+RELEASE = (
+    quota.LOCK,
+    f"""
+    UPDATE image_generations
+       SET attempt = attempt - %(refund)s,
+           not_before = UNIX_TIMESTAMP() + %(delay_seconds)s, {WAITING_AGAIN}
+     WHERE id = %(id)s AND claim = %(claim)s AND status = 'processing'
+    """,
+    *waiting.RECOUNT,
+)
 
 
 def list_abandoned() -> list[db.Row]:
@@ -297,6 +307,7 @@ def forget_wrong_clock() -> None:
 # -- For owners and operators -------------------------------------------------------------------
 
 
+@db.retried
 def cancel(generation_id: int, user_id: int) -> bool:
     """Cancel a generation that is not finished; its worker notices at the next heartbeat."""
     with db.transaction():
@@ -319,6 +330,7 @@ def cancel_within(generation_id: int, user_id: int) -> bool:
     if canceled:
         quota.refund(user_id, generation_id)
         stats.count(generation_id, CANCELED)
+        waiting.recount_within(user_id)
     return canceled > 0
 
 
@@ -354,6 +366,7 @@ def requeue_within(job: Job) -> bool:
     ).count
     if requeued and job["status"] == FAILED:
         quota.reserve_again(job["user_id"], job["id"])
+    waiting.recount_within(job["user_id"])
     return requeued > 0
 
 
@@ -389,20 +402,6 @@ def database_time() -> float:
     return float(db.value("SELECT UNIX_TIMESTAMP(NOW(6))"))
 
 
-def count_waiting(limit: int) -> int:
-    """Count the waiting generations of all users, up to a limit."""
-    return db.value(
-        """
-        SELECT COUNT(*)
-          FROM (SELECT 1
-                  FROM image_generations
-                 WHERE status = 'pending' AND model IS NOT NULL
-                 LIMIT %s) AS waiting
-        """,
-        limit,
-    )
-
-
 def list_waiting(limit: int) -> list[db.Row]:
     """List the oldest that wait: rows of {id, user_id, model, served_at}, the oldest first."""
     return db.all(
@@ -434,10 +433,14 @@ def count_unfinished() -> list[db.Row]:
     """Count what waits and what is being made: rows of {model, status, number}."""
     return db.all(
         """
-          SELECT model, status, COUNT(*) AS number
+          SELECT model, 'pending' AS status, SUM(number) AS number
+            FROM waiting
+        GROUP BY model
+           UNION ALL
+          SELECT model, 'processing' AS status, COUNT(*) AS number
             FROM image_generations
-           WHERE status IN ('pending', 'processing') AND model IS NOT NULL
-        GROUP BY model, status
+           WHERE status = 'processing' AND model IS NOT NULL
+        GROUP BY model
         """
     )
 
@@ -470,19 +473,18 @@ def count_by_status(limit: int) -> list[db.Row]:
 # -- Workers ------------------------------------------------------------------------------------
 
 
+NOTE_WORKER = """
+    INSERT INTO workers (name, models, run_seconds, seen_at)
+    VALUES (%(name)s, %(models)s, %(run_seconds)s, UNIX_TIMESTAMP() + %(ahead)s)
+        ON DUPLICATE KEY UPDATE
+           models = %(models)s, run_seconds = %(run_seconds)s,
+           seen_at = UNIX_TIMESTAMP() + %(ahead)s
+"""
+
+
 def note_worker(name: str, models_json: str, run_seconds: float) -> None:
     """Say that a worker is alive, what its models' problems are, and its average time a job."""
-    db.execute(
-        """
-        INSERT INTO workers (name, models, run_seconds, seen_at)
-        VALUES (%(name)s, %(models)s, %(run_seconds)s, UNIX_TIMESTAMP())
-            ON DUPLICATE KEY UPDATE
-               models = %(models)s, run_seconds = %(run_seconds)s, seen_at = UNIX_TIMESTAMP()
-        """,
-        name=name,
-        models=models_json,
-        run_seconds=run_seconds,
-    )
+    db.execute(NOTE_WORKER, name=name, models=models_json, run_seconds=run_seconds, ahead=0)
 
 
 def check_writable() -> None:

@@ -14,7 +14,7 @@ from config import settings
 from engines import catalog
 from errors import ApiError
 from files import storage
-from images import PENDING, PROCESSING, positions, queue
+from images import PENDING, PROCESSING, broker, positions, queue, waiting
 from images.history import Generation
 
 # A worker not heard of for this long is not alive.
@@ -22,8 +22,9 @@ LIVE_SECONDS = 30
 # A queue limit below this is checked against a fresh count; above, one of the last second will do
 # until half of the limit is reached.
 SMALL_QUEUE = 1000
-# Of more than this that wait, only the oldest are put in order; the others come behind them.
-MAX_ORDERED = 5000
+# Of more than this that wait, positions are estimated from the numbers of so many users at most.
+MAX_ORDERED = 1000
+MAX_USERS = 5000
 # What stands for a problem of the queue that an operator wants.
 PAUSED = "paused"
 
@@ -64,16 +65,20 @@ class QueueStatus:
 
     def __init__(self):
         self._clock_ahead = queue.database_time() - time.monotonic()
-        self._waiting = queue.list_waiting(MAX_ORDERED)
+        self.waiting = waiting.count()
+        self._is_long = self.waiting > MAX_ORDERED
+        if self._is_long:
+            self._waiting = waiting.list_users(MAX_USERS)
+        else:
+            self._waiting = queue.list_waiting(MAX_ORDERED)
         self._running = queue.list_running()
-        self.waiting = len(self._waiting)
-        if self.waiting == MAX_ORDERED:
-            self.waiting = queue.count_waiting(settings.MAX_QUEUE)
         live_workers = queue.list_live_workers(LIVE_SECONDS)
         paused = pauses(queue.list_paused())
         self.problems = {**problems(live_workers), **paused}
         self._workers = [_available(row["models"]).difference(paused) for row in live_workers]
-        self._lines: dict[frozenset[str], positions.Line] = {}  # by the models that wait in it
+        self._lines: dict[
+            frozenset[str], positions.Line | positions.LongLine
+        ] = {}  # by the models that wait in it
         # Of a model that has made no image yet, what its workers need for any.
         run_seconds = [row["run_seconds"] for row in live_workers]
         self._any_seconds = sum(run_seconds) / max(1, len(live_workers))
@@ -91,9 +96,9 @@ class QueueStatus:
         What is in processing has no position; what no worker can make has no time.
         """
         found = {}
-        waiting = [row for row in generations if row["status"] == PENDING and row["model"]]
-        for row in waiting:
-            found[row["id"]] = self._of_waiting(user_id, row, waiting)
+        own = [row for row in generations if row["status"] == PENDING and row["model"]]
+        for row in own:
+            found[row["id"]] = self._of_waiting(user_id, row, own)
         for row in generations:
             if row["status"] == PROCESSING and row["model"]:
                 found[row["id"]] = None, self._rest_of(row)
@@ -119,12 +124,13 @@ class QueueStatus:
         before += sum(self._seconds(name) for name in earlier)
         return position, _whole(self._seconds(model) + before / len(workers))
 
-    def _line(self, models: frozenset[str]) -> positions.Line:
+    def _line(self, models: frozenset[str]) -> positions.Line | positions.LongLine:
         if models not in self._lines:
-            waiting = [row for row in self._waiting if row["model"] in models]
+            rows = [row for row in self._waiting if row["model"] in models]
             working = Counter(row["user_id"] for row in self._running)
             seconds = {model: self._seconds(model) for model in models}
-            self._lines[models] = positions.Line(waiting, working, seconds)
+            line = positions.LongLine if self._is_long else positions.Line
+            self._lines[models] = line(rows, working, seconds)
         return self._lines[models]
 
     def _seconds(self, model: str) -> float:
@@ -160,10 +166,10 @@ def current() -> QueueStatus:
 def is_full(number: int) -> bool:
     """Tell if so many more would be too many for MAX_QUEUE; a few at the same moment may pass."""
     limit = settings.MAX_QUEUE
-    waiting = current().waiting
-    if limit < SMALL_QUEUE or waiting > limit // 2:
-        waiting = queue.count_waiting(limit)
-    return waiting + number > limit
+    number_waiting = current().waiting
+    if limit < SMALL_QUEUE or number_waiting > limit // 2:
+        number_waiting = waiting.count()
+    return number_waiting + number > limit
 
 
 def problems(live_workers: list[db.Row]) -> dict[str, str]:
@@ -211,7 +217,7 @@ def readiness() -> tuple[dict[str, str], dict[str, str]]:
     """Return what an image needs, each with its problem, and the problems() of the models.
 
     A problem is a key of messages.FIELDS, or "". A pause is one, but one that is wanted: submits
-    go on, so nobody is to be sent elsewhere.
+    go on, so nobody is to be sent elsewhere. Without the broker they go on as well.
     """
     state = {"database": "", "storage": "", "queue": "", "models": ""}
     found = {}
@@ -233,4 +239,6 @@ def readiness() -> tuple[dict[str, str], dict[str, str]]:
         storage.check()
     except storage.Unavailable:
         state["storage"] = "unavailable"
+    if settings.BROKER_URL:
+        state["broker"] = broker.problem()
     return state, {**found, **pauses(paused)}

@@ -140,6 +140,19 @@ def storage_limit() -> int | None:
     return settings.MAX_STORAGE_MB * 1024 * 1024 or None
 
 
+def refuse_full(user_id: int) -> None:
+    """Raise StorageFull if the account may store no more."""
+    row = db.one("SELECT storage_bytes FROM users WHERE id = %s", user_id)
+    if row:
+        refuse_too_much(row, 1)
+
+
+def refuse_too_much(user: db.Row, file_bytes: int) -> None:
+    """Raise StorageFull if so many bytes more are too much for the account."""
+    if user["storage_bytes"] + file_bytes > (storage_limit() or NO_LIMIT):
+        raise StorageFull
+
+
 def minute_room(number: int) -> int:
     """Return how many images may have been submitted in this minute before so many more.
 
@@ -157,6 +170,7 @@ def note_submitted(reserved: list[db.Result], now: float) -> None:
     rate_limits.note("submit", settings.SUBMITS_PER_MINUTE, MINUTE_SECONDS, left, seconds_left)
 
 
+@db.retried
 def make_room(session: Session, model: str, number: int) -> int:
     """Say why RESERVE matched nothing, or begin the user's day and count the unfinished anew.
 
@@ -327,6 +341,10 @@ def get_quota(user_id: int) -> db.Row:
     }
 
 
+# What the rows say: of the history, of the trash, and of uploads.
+BYTES = "COALESCE(kept.bytes, 0) + COALESCE(trashed.bytes, 0) + COALESCE(sent.bytes, 0)"
+
+
 def list_wrong_counters() -> list[db.Row]:
     """List the accounts whose counters are wrong, with them and what is right in one statement.
 
@@ -334,9 +352,9 @@ def list_wrong_counters() -> list[db.Row]:
     Rows of {id, image_count, storage_bytes, images, bytes}.
     """
     return db.all(
-        """
+        f"""
            SELECT u.id, u.image_count, u.storage_bytes, COALESCE(kept.number, 0) AS images,
-                  COALESCE(kept.bytes, 0) + COALESCE(trashed.bytes, 0) AS bytes
+                  {BYTES} AS bytes
              FROM users AS u
         LEFT JOIN (SELECT user_id, COUNT(*) AS number, SUM(file_bytes) AS bytes
                      FROM image_generations
@@ -344,13 +362,17 @@ def list_wrong_counters() -> list[db.Row]:
         LEFT JOIN (SELECT user_id, SUM(file_bytes) AS bytes
                      FROM trashed_generations
                  GROUP BY user_id) AS trashed ON trashed.user_id = u.id
+        LEFT JOIN (SELECT user_id, SUM(file_bytes) AS bytes
+                     FROM uploads
+                 GROUP BY user_id) AS sent ON sent.user_id = u.id
             WHERE u.deleted_at = 0
               AND (u.image_count <> COALESCE(kept.number, 0)
-                   OR u.storage_bytes <> COALESCE(kept.bytes, 0) + COALESCE(trashed.bytes, 0))
+                   OR u.storage_bytes <> {BYTES})
         """
     )
 
 
+@db.retried
 def recount(user_id: int) -> None:
     """Set `image_count` and `storage_bytes` to what the user's rows say."""
     with db.transaction():
@@ -366,6 +388,9 @@ def recount(user_id: int) -> None:
                                      WHERE user_id = users.id)
                                  + (SELECT COALESCE(SUM(file_bytes), 0)
                                       FROM trashed_generations
+                                     WHERE user_id = users.id)
+                                 + (SELECT COALESCE(SUM(file_bytes), 0)
+                                      FROM uploads
                                      WHERE user_id = users.id)
              WHERE id = %s
             """,

@@ -4,6 +4,7 @@ The picture is decoded once, for the check and the thumbnail, and its file parse
 prompt and the label.
 """
 
+import time
 from typing import Any, NamedTuple
 
 import db
@@ -26,6 +27,8 @@ SHOWN = {
     "style": "Style",
 }
 GENERATOR = "image-generator-backend"
+# Between two tries to store a result.
+RETRY_SECONDS = 1
 
 
 class Result(NamedTuple):
@@ -146,21 +149,22 @@ def add_ai_label(job: Job, picture: metadata.PictureFile) -> None:
     )
 
 
-def store(job: Job, result: Result, keep_seconds: int) -> tuple[db.Row, list[str]]:
+def store(
+    job: Job, result: Result, keep_seconds: float, patience_seconds: float = 0
+) -> tuple[db.Row, list[str]]:
     """Store the files of a result; return the columns of the completed row, and the files' keys.
 
     They are deleted again unless queue.complete() keeps them within these seconds. Raises
-    EngineError if the files cannot be written.
+    EngineError if the files cannot be written, after some patience.
     """
     folder = f"generated_images/{job['user_id']}"
     name = f"{job['claim']}.{result.extension}"
     image_key = f"{folder}/{name}"
     thumbnail_key = f"{folder}/{job['claim']}_thumbnail.webp"
     keys = [image_key, thumbnail_key]
-    db.retry_while_unavailable(cleanup.schedule_deletion, keys, keep_seconds)
+    db.retry_while_unavailable(cleanup.schedule_deletion, keys, int(keep_seconds))
     try:
-        storage.put(image_key, result.image)
-        storage.put(thumbnail_key, result.thumbnail)
+        put({image_key: result.image, thumbnail_key: result.thumbnail}, patience_seconds)
     except (OSError, storage.Unavailable) as error:
         cleanup.delete_files(keys)
         # The next attempt may find room, but what may be charged is never repeated on a guess.
@@ -175,3 +179,17 @@ def store(job: Job, result: Result, keep_seconds: int) -> tuple[db.Row, list[str
         **result.columns,
     }
     return columns, keys
+
+
+def put(files: dict[str, bytes], patience_seconds: float) -> None:
+    """Store files; try again as long as the patience lasts. Raises OSError, storage.Unavailable."""
+    give_up_at = time.monotonic() + patience_seconds
+    while True:
+        try:
+            for key, data in files.items():
+                storage.put(key, data)
+            return
+        except storage.Unavailable:
+            if time.monotonic() >= give_up_at:
+                raise
+        time.sleep(RETRY_SECONDS)

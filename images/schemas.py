@@ -19,7 +19,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from config import settings
-from engines.catalog import MAX_SEED
+from engines.catalog import MAX_INPUTS, MAX_SEED
 from images import STATUSES
 from validation import (
     PROMPT,
@@ -43,6 +43,9 @@ MAX_TAGS = 20  # of one image
 MAX_EXTRA_BYTES = 4000
 MAX_EXTRA_DEPTH = 20
 
+# Fields of GenerateInput that the release before does not have.
+ADDED_FIELDS = ("images", "mask", "strength")
+
 # Like other image servers, take -1 for "any seed".
 Seed = Annotated[Whole | None, Field(ge=-1, le=MAX_SEED)]
 StrictBool = Annotated[bool, Field(strict=True)]
@@ -51,6 +54,33 @@ Tag = Annotated[Line, Field(min_length=1, max_length=40, json_schema_extra={"pat
 
 
 # -- Bodies -------------------------------------------------------------------------------------
+
+
+class UploadInput(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    file: bytes
+
+
+class MaskSource(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    upload: str = Field(min_length=1, max_length=64)
+
+
+class ImageSource(BaseModel):
+    """An upload, or an image of one's own."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    upload: str | None = Field(None, min_length=1, max_length=64)
+    image: ImageId | None = None
+
+    @model_validator(mode="after")
+    def check_one(self) -> "ImageSource":
+        if bool(self.upload) == bool(self.image):
+            raise PydanticCustomError("upload_or_image", "upload or image")
+        return self
 
 
 class GenerateInput(BaseModel):
@@ -69,7 +99,18 @@ class GenerateInput(BaseModel):
     sampler: str | None = Field(None, max_length=64)
     # None: as EMBED_METADATA says.
     embed_metadata: StrictBool | None = None
+    images: list[ImageSource] = Field([], max_length=MAX_INPUTS)
+    mask: MaskSource | None = None
+    strength: Real | None = Field(None, ge=0, le=1)
     n: Whole = Field(1, ge=1, le=MAX_IMAGES)
+
+    def fingerprint(self) -> str:
+        """Return what tells one request from another; the release before says the same of its own.
+
+        While machines are upgraded, a request may be repeated at another release.
+        """
+        unused = {name for name in ADDED_FIELDS if getattr(self, name) in (None, [])}
+        return self.model_dump_json(exclude=unused)
 
 
 class TestParams(BaseModel):

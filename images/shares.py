@@ -25,6 +25,7 @@ def hash_of(token: str) -> str:
     return hashlib.sha256(token.encode(errors="replace")).hexdigest()
 
 
+@db.retried
 def create_share(session: Session, generation_id: int, days: int) -> tuple[db.Row, str]:
     """Share an image of the user; return the share, and the token that nobody can look up later.
 

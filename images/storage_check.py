@@ -99,10 +99,10 @@ def _make_thumbnail(table: str, row: db.Row) -> bool:
     image_key, thumbnail_key = _keys(row)
     if not history.image_key(row["user_id"], str(row["thumbnail_url"])):
         return False  # not in the user's folder
-    path = storage.find(image_key)
+    image = storage.read(image_key)
     try:
-        thumbnail = metadata.parse(pictures.check_generated(path.read_bytes()).thumbnail)
-    except (pictures.BadPicture, OSError, AttributeError):
+        thumbnail = metadata.parse(pictures.check_generated(image or b"").thumbnail)
+    except (pictures.BadPicture, OSError):
         return False
     results.add_ai_label(row, thumbnail)
     # As every file: entered for deletion until its row is seen to be there still.

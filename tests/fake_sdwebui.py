@@ -49,6 +49,25 @@ def picture(is_finished: bool = True) -> bytes:
     return data.getvalue()
 
 
+def repainted(body: dict) -> bytes:
+    """Paint the picture of img2img white: where the mask is white, or else all, by its strength."""
+    size = (body["width"], body["height"])
+    image = decoded(body["init_images"][0]).convert("RGB").resize(size)
+    level = round(255 * body.get("denoising_strength", 0.75))
+    change = Image.new("L", size, level)
+    if "mask" in body:
+        change = decoded(body["mask"]).convert("L").resize(size)
+        if body.get("inpainting_mask_invert"):
+            change = change.point(lambda level: 255 - level)
+    data = io.BytesIO()
+    Image.composite(Image.new("RGB", size, "white"), image, change).save(data, "PNG")
+    return data.getvalue()
+
+
+def decoded(text: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(text, validate=True)))
+
+
 class FakeWebUI:
     """Set how it should fail before a request; read what it received afterwards."""
 
@@ -91,6 +110,7 @@ class FakeWebUI:
         app = Flask(__name__)
         app.before_request(self.authenticate)
         app.post("/sdapi/v1/txt2img")(self.txt2img)
+        app.post("/sdapi/v1/img2img")(self.txt2img)
         app.get("/sdapi/v1/progress")(self.progress)
         app.post("/sdapi/v1/interrupt")(self.interrupt)
         app.get("/sdapi/v1/sd-models", endpoint="models")(lambda: jsonify(self.checkpoints))
@@ -201,7 +221,10 @@ class FakeWebUI:
         if self.flavour != "sdnext":
             filename = self.used_checkpoint(body)["filename"]
             info["sd_model_name"] = filename.rpartition("/")[2].rpartition(".")[0]
-        data = base64.b64encode(picture(not self.state["interrupted"])).decode()
+        data = picture(not self.state["interrupted"])
+        if request.path.endswith("img2img"):
+            data = repainted(body)
+        data = base64.b64encode(data).decode()
         return {"images": [data], "parameters": body, "info": json.dumps(info)}
 
     def used_checkpoint(self, body: dict) -> dict:

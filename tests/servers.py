@@ -4,6 +4,7 @@ They listen on free ports of 127.0.0.1 and keep their files in temporary folders
 """
 
 import getpass
+import json
 import os
 import shutil
 import signal
@@ -117,6 +118,165 @@ class MariaDB:
             "MYSQL_USER": "root",
             "MYSQL_DB": database,
         }
+
+
+class ObjectStore:
+    """An S3-compatible store of our own (SeaweedFS), which can be killed and started again."""
+
+    KEYS = {"AWS_ACCESS_KEY_ID": "testkey", "AWS_SECRET_ACCESS_KEY": "testsecret"}
+    PORTS = ["s3.port", "s3.port.grpc", "master.port", "master.port.grpc"]
+    PORTS += ["volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc"]
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        actions = ["Admin", "Read", "Write", "List", "Tagging"]
+        keys = {"accessKey": "testkey", "secretKey": "testsecret"}
+        person = {"name": "service", "credentials": [keys], "actions": actions}
+        (folder / "s3.json").write_text(json.dumps({"identities": [person]}))
+        self.ports = {name: free_port() for name in self.PORTS}
+        self.endpoint = f"http://127.0.0.1:{self.ports['s3.port']}"
+        self.start()
+
+    def start(self) -> None:
+        command = [find_weed(), "server", f"-dir={self.folder}", "-filer", "-s3"]
+        command += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-s3.config={self.folder}/s3.json"]
+        command += [f"-{name}={port}" for name, port in self.ports.items()]
+        command += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-volume.max=8"]
+        command += ["-master.volumeSizeLimitMB=64", "-master.telemetry=false"]
+        self.log = open(self.folder / "log", "ab")  # noqa: SIM115
+        self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log, cwd=self.folder)
+        wait_until(self.answers, 90, "SeaweedFS")
+
+    def answers(self) -> bool:
+        """Tell if an object can be written and read, which may be later than the port is open."""
+        from config import location
+        from files.s3 import S3
+        from files.stored import Unavailable
+
+        if self.process.poll() is not None:
+            raise RuntimeError((self.folder / "log").read_text()[-3000:])
+        try:
+            store = S3(location(self.url("probe")), *self.KEYS.values())
+            store.delete("a/a")
+            store.put("a/a", b"x")
+            return store.read("a/a") == b"x"
+        except Unavailable:
+            return False
+
+    def url(self, prefix: str) -> str:
+        return f"s3://images/{prefix}?endpoint={self.endpoint}&region=us-east-1"
+
+    def settings(self, prefix: str) -> dict[str, str]:
+        return {"STORAGE_URL": self.url(prefix), **self.KEYS}
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+        self.log.close()
+
+
+class RabbitMQ:
+    """A RabbitMQ of our own, with a port mapper of its own; it can be killed and started again."""
+
+    PROGRAM = "/usr/lib/rabbitmq/bin/rabbitmq-server"
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.port = free_port()
+        self.url = f"amqp://guest:guest@127.0.0.1:{self.port}//"
+        (folder / "home").mkdir(parents=True)
+        (folder / "plugins").write_text("[].")
+        limits = "disk_free_limit.absolute = 10MB\nvm_memory_high_watermark.absolute = 400MB\n"
+        (folder / "rabbitmq.conf").write_text(limits)
+        mapper = str(free_port())
+        self.mapper = subprocess.Popen(["epmd", "-address", "127.0.0.1", "-port", mapper])
+        self.environment = {
+            **os.environ,
+            "HOME": f"{folder}/home",  # of its cookie
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_EPMD_PORT": mapper,
+            "RABBITMQ_NODENAME": f"node{self.port}@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(free_port()),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+            "RABBITMQ_MNESIA_BASE": f"{folder}/mnesia",
+            "RABBITMQ_LOG_BASE": f"{folder}/log",
+            "RABBITMQ_PID_FILE": f"{folder}/pid",
+            "RABBITMQ_ENABLED_PLUGINS_FILE": f"{folder}/plugins",
+            "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+            "RABBITMQ_CONFIG_FILE": f"{folder}/rabbitmq.conf",
+        }
+        self.start()
+
+    @classmethod
+    def is_installed(cls) -> bool:
+        return Path(cls.PROGRAM).exists()
+
+    def start(self) -> None:
+        self.log = open(self.folder / "output", "ab")  # noqa: SIM115
+        self.process = subprocess.Popen(
+            [self.PROGRAM],
+            env=self.environment,
+            stdout=self.log,
+            stderr=self.log,
+            start_new_session=True,
+        )
+        wait_until(self.answers, 60, "RabbitMQ")
+
+    def answers(self) -> bool:
+        import amqp
+
+        if self.process.poll() is not None:
+            raise RuntimeError((self.folder / "output").read_text()[-3000:])
+        try:
+            with amqp.Connection(f"127.0.0.1:{self.port}", connect_timeout=2):
+                return True
+        except OSError:
+            return False
+
+    def send(self, number: int) -> None:
+        """Send a signal to the server and all that it started."""
+        os.killpg(self.process.pid, number)
+
+    def kill(self) -> None:
+        self.send(signal.SIGKILL)
+        self.process.wait()
+        self.log.close()
+
+    def stop(self) -> None:
+        self.kill()
+        self.mapper.kill()
+        self.mapper.wait()
+
+
+class Redis:
+    """A Redis of our own, which keeps nothing on a disk."""
+
+    def __init__(self, folder: Path):
+        folder.mkdir()
+        port = free_port()
+        self.url = f"redis://127.0.0.1:{port}/0"
+        options = ["--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", str(folder)]
+        self.log = open(folder / "log", "ab")  # noqa: SIM115
+        self.process = subprocess.Popen(
+            [find_program("redis-server"), *options], stdout=self.log, stderr=self.log
+        )
+        wait_until(lambda: "Ready to accept" in (folder / "log").read_text(), what="Redis")
+
+    @classmethod
+    def is_installed(cls) -> bool:
+        return find_program("redis-server") is not None
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.log.close()
+
+
+def find_weed() -> str | None:
+    return shutil.which("weed", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
 
 
 class Service:

@@ -178,7 +178,11 @@ FOR_KEYS = {
     ("POST", "/api/v1/images/generate-test"): "generate",
     ("POST", "/api/v1/images/1/cancel"): "generate",
     ("POST", "/api/v1/images/1/retry"): "generate",
+    ("POST", "/api/v1/uploads"): "generate",
+    ("GET", "/api/v1/uploads/upload_id"): "generate",
+    ("DELETE", "/api/v1/uploads/upload_id"): "generate",
 }
+FILES = ("generated_file", "uploads.input_file")
 
 
 @pytest.mark.parametrize("scope", ["read", "generate"])
@@ -208,7 +212,7 @@ def test_a_key_never_does_what_needs_a_session(alice):
             if Person().open(method, path).status_code != 401:
                 continue
             response = job.open(method, path)
-            if (method, path) in named or rule.endpoint == "generated_file":
+            if (method, path) in named or rule.endpoint in FILES:
                 allowed += 1
                 assert response.status_code != 403, path
             else:

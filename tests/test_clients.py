@@ -31,7 +31,7 @@ def need(*names: str) -> str:
 
 def run(*command: str) -> str:
     """Run a program in tests/node and return what it printed."""
-    result = subprocess.run(command, cwd=NODE, capture_output=True, text=True, timeout=300)
+    result = subprocess.run(command, cwd=NODE, capture_output=True, text=True, timeout=1200)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
 

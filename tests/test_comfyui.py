@@ -1,6 +1,7 @@
 """The engine for ComfyUI, against a local server that speaks its protocol, websocket included."""
 
 import dataclasses
+import io
 import json
 import logging
 import threading
@@ -8,7 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image, ImageChops
 
+import engines
 from config import SettingError
 from engines import (
     EngineError,
@@ -22,6 +25,7 @@ from engines import (
 from engines.options import ComfyUI
 from tests.engine_calls import Canceled, everything_of, ignore
 from tests.fake_comfyui import FakeComfyUI, picture
+from tests.inputs import encoded, hole, noise, plain
 from tests.servers import free_port, wait_until
 
 NO_QUEUE = (200, b'{"queue_running": [], "queue_pending": []}')
@@ -1091,3 +1095,169 @@ def test_the_sections_of_the_docs_are_a_models_file(tmp_path, page):
     offered = catalog.load(file)
 
     assert {model.engine for model in offered.values()} == {"comfyui"}
+
+
+# -- Pictures that come with the prompt ---------------------------------------------------------
+
+# Without any model, as a real ComfyUI runs it, too: what the mask covers stays.
+INPAINT = {
+    "1": {"class_type": "LoadImage", "inputs": {"image": "{{image1}}"}},
+    "2": {"class_type": "LoadImage", "inputs": {"image": "{{mask}}"}},
+    "3": {
+        "class_type": "EmptyImage",
+        "inputs": {"width": "{{width}}", "height": "{{height}}", "batch_size": 1, "color": 0},
+    },
+    "4": {
+        "class_type": "ImageCompositeMasked",
+        "inputs": {"destination": ["1", 0], "source": ["3", 0], "mask": ["2", 1]},
+    },
+    "9": {"class_type": "SaveImage", "inputs": {"images": ["4", 0], "filename_prefix": "x"}},
+}
+RED_CHANNEL = {**INPAINT, "2": {"class_type": "LoadImageMask", "inputs": {"image": "{{mask}}"}}}
+RED_CHANNEL["2"]["inputs"]["channel"] = "red"
+SHOW = {
+    "1": {"class_type": "LoadImage", "inputs": {"image": "{{image1}}"}},
+    "9": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "x"}},
+}
+
+
+def made(asked):
+    return Image.open(io.BytesIO(comfyui.make(asked, ignore).data))
+
+
+def test_a_picture_is_uploaded_and_loaded_by_a_node(any_server, saved):
+    image = noise((64, 48))
+
+    result = made(request(any_server, saved(SHOW), images=(encoded(image),)))
+
+    assert not ImageChops.difference(result, image).getbbox()
+    name, folder, kind, _ = any_server.uploads[0]
+    assert (folder, kind) == ("image-generator", "temp")
+    assert posted(any_server)["1"]["image"] == f"image-generator/{name} [temp]"
+
+
+@pytest.mark.parametrize("workflow", [INPAINT, RED_CHANNEL])
+def test_what_the_mask_covers_stays_whichever_way_a_node_reads_it(server, saved, workflow):
+    image = noise()
+    asked = request(
+        server, saved(workflow), images=(encoded(image),), mask=hole(), width=96, height=96
+    )
+
+    result = made(asked)
+
+    assert result.crop((24, 24, 72, 72)).getcolors() == [(48 * 48, (255, 255, 255))]
+    result.paste(image.crop((24, 24, 72, 72)), (24, 24))
+    assert not ImageChops.difference(result, image).getbbox()
+
+
+def test_pictures_are_written_over_at_the_end(server, saved):
+    made(request(server, saved(INPAINT), images=(plain("red"),), mask=hole(), width=96, height=96))
+
+    wait_until(lambda: len(server.uploads) == 4)
+    left = [data for (_, _, kind), data in server.files.items() if kind == "temp"]
+    assert [Image.open(io.BytesIO(data)).size for data in left] == [(1, 1), (1, 1)]
+
+
+def test_pictures_are_written_over_after_a_cancel(server, saved):
+    server.hold_at = ("1", 0)
+
+    with pytest.raises(Canceled):
+        comfyui.make(
+            request(server, saved(SHOW), images=(plain("red"),)), cancel_when(server.held.is_set)
+        )
+
+    wait_until(lambda: len(server.uploads) == 2)
+    assert server.is_idle()
+
+
+def test_two_jobs_have_files_of_their_own(server, saved):
+    for colour in ("red", "blue"):
+        made(request(server, saved(SHOW), images=(plain(colour),)))
+
+    wait_until(lambda: len(server.uploads) == 4)
+    assert len({name for name, *_ in server.uploads}) == 2
+
+
+def test_a_server_that_takes_no_upload_is_an_error(server, saved):
+    server.instead["/upload/image"] = (413, b"too large")
+
+    error = failure(request(server, saved(SHOW), images=(plain("red"),)))
+
+    assert error.code == "engine_refused" and not asked(server, "POST /prompt")
+
+
+def test_requests_with_pictures_may_have_workflows_of_their_own(server, saved, tmp_path):
+    paths = {}
+    for name, workflow in (("image", SHOW), ("mask", INPAINT)):
+        paths[f"{name}_workflow"] = tmp_path / f"{name}.json"
+        paths[f"{name}_workflow"].write_text(json.dumps(workflow))
+    given = {"options": options(server, **paths), "width": 96, "height": 96}
+
+    plain_one = made(request(server, **given))
+    shown = made(request(server, **given, images=(plain("red"),)))
+    painted = made(request(server, **given, images=(plain("red"),), mask=hole()))
+
+    assert [each.getpixel((2, 2)) for each in (plain_one, shown, painted)] == [
+        (255, 255, 255),
+        (255, 0, 0),
+        (255, 0, 0),
+    ]
+    assert painted.getpixel((48, 48)) == (255, 255, 255)
+
+
+def test_without_a_picture_its_nodes_go_and_what_needs_them(server, saved):
+    workflow = {
+        **json.loads(TEXT_TO_IMAGE.read_text()),
+        "20": {"class_type": "LoadImage", "inputs": {"image": "{{image2}}"}},
+        "21": {
+            "class_type": "ImageScale",
+            "inputs": {"image": ["20", 0], "width": 8, "height": 8},
+        },
+    }
+    workflow["6"]["inputs"]["image2"] = ["21", 0]
+
+    comfyui.make(request(server, saved(workflow)), ignore)
+
+    nodes = posted(server)
+    assert "20" not in nodes and "21" not in nodes
+    assert nodes["6"] == {"text": PROMPT, "clip": ["4", 1]}
+
+
+def test_a_workflow_without_the_picture_never_runs_for_one(server):
+    error = failure(request(server, images=(plain("red"),)))
+
+    assert error.code == "engine_error" and "{{image1}}" in str(error)
+    assert not asked(server, "POST /prompt")
+
+
+@pytest.mark.parametrize(
+    ("offer", "problem"),
+    [
+        ({"max": 2}, "{{image2}}"),
+        ({"strength": {"min": 0, "max": 1, "default": 0.5}}, "{{strength}}"),
+        ({"mask": True}, "{{mask}}"),
+    ],
+)
+def test_what_no_workflow_uses_stops_the_worker(server, saved, offer, problem):
+    table = {"name": "x", "label": "X", "engine": "comfyui", "images": offer}
+    table |= {side: {"min": 8, "max": 64, "default": 64} for side in ("width", "height")}
+    model = catalog.Model(**table, options={"workflow": str(saved(SHOW))})
+
+    with pytest.raises(SettingError, match=problem):
+        engines.prepare(model)
+
+
+def test_check_looks_at_every_workflow(server, saved, tmp_path):
+    path = tmp_path / "image.json"
+    path.write_text(json.dumps({**SHOW, "5": {"class_type": "NotThere", "inputs": {}}}))
+
+    with pytest.raises(PermanentError, match="no node NotThere"):
+        comfyui.check(options(server, image_workflow=path))
+
+
+def test_sizes_with_a_picture_are_snapped(server, saved):
+    result = made(
+        request(server, saved(INPAINT), images=(plain("red"),), mask=hole(), width=99, height=93)
+    )
+
+    assert posted(server)["3"]["width"] == 96 and result.size == (96, 96)

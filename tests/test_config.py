@@ -86,6 +86,7 @@ def test_the_published_names_choose_mysql(load):
         ({"CORS_ORIGINS": "null"}, "CORS_ORIGINS"),
         ({"TRUSTED_PROXIES": "nginx"}, "TRUSTED_PROXIES"),
         ({"REQUIRE_2FA": "all"}, "REQUIRE_2FA"),
+        *[({"URL_PREFIX": text}, "URL_PREFIX") for text in ("/a b", "/a//b", "/..", "/é", "/a?b")],
         ({"OIDC_ISSUER": "login.example"}, "OIDC_ISSUER"),
         ({"OIDC_ISSUER": "https://"}, "OIDC_ISSUER"),
         ({"OIDC_ISSUER": "https://login.example"}, "OIDC_CLIENT_ID"),
@@ -99,6 +100,7 @@ def test_the_published_names_choose_mysql(load):
         ({"MYSQL_HOST": "db", "MYSQL_DB": "d"}, "MYSQL_USER"),
         ({"MYSQL_HOST": "db", "MYSQL_USER": "u"}, "MYSQL_DB"),
         ({**MYSQL, "MYSQL_SSL_CA": "/no/such/file"}, "MYSQL_SSL_CA"),
+        *[({**MYSQL, "MYSQL_HOST": host}, "MYSQL_HOST") for host in ("a b", "a,b:0", "a:x", "a/b")],
         ({"PASSWORD_HASH": "md5"}, "PASSWORD_HASH"),
         ({"WEB_WORKERS": "-1"}, "WEB_WORKERS"),
         ({"SUBMITS_PER_MINUTE": "0"}, "SUBMITS_PER_MINUTE"),
@@ -111,6 +113,10 @@ def test_the_published_names_choose_mysql(load):
         *[({"MAIL_FROM": text}, "MAIL_FROM") for text in ("Studio", "a@b.de, c@d.de", "测@b.de")],
         ({"SMTP_URL": "smtp://localhost"}, "MAIL_FROM"),
         ({"REQUIRE_EMAIL": "on"}, "SMTP_URL"),
+        *[
+            ({"BROKER_URL": text}, "BROKER_URL")
+            for text in ("rabbit:5672", "http://rabbit", "amqp://", "amqp://rabbit:x", "redis:///0")
+        ],
         ({"PUBLIC_URL": "studio.example.com"}, "PUBLIC_URL"),
         ({"PUBLIC_URL": "https://studio.example.com/#/"}, "PUBLIC_URL"),
         ({"RESET_PAGE": "/reset"}, "RESET_PAGE"),
@@ -132,6 +138,14 @@ def test_a_wrong_setting_stops_the_start_and_is_named(load, environ, name):
 
     assert str(stopped.value).startswith(f"{name}: ")
     assert "\n" not in str(stopped.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [("/imagegen/", "/imagegen"), ("a/b-c", "/a/b-c"), ("/", ""), ("", ""), ("/v1.0", "/v1.0")],
+)
+def test_a_prefix_is_kept_without_a_slash_at_its_end(load, written, kept):
+    assert kept == load(URL_PREFIX=written).URL_PREFIX
 
 
 def test_an_error_about_a_key_does_not_show_it(load):
@@ -208,6 +222,20 @@ def test_provider_without_its_package_stops_the_start(load, monkeypatch):
 
     with pytest.raises(config.SettingError, match=r"^OIDC_ISSUER: .*requirements-oidc\.txt"):
         load(**OIDC)
+
+
+def test_broker_without_its_packages_stops_the_start(load, monkeypatch):
+    monkeypatch.setattr(config, "find_spec", lambda name: None)
+
+    with pytest.raises(config.SettingError, match=r"^BROKER_URL: .*requirements-fleet\.txt"):
+        load(BROKER_URL="amqp://localhost")
+
+
+def test_a_wrong_broker_address_is_not_repeated(load):
+    with pytest.raises(config.SettingError) as stopped:
+        load(BROKER_URL="amqp://me:p/w@rabbit:5672")
+
+    assert "p/w" not in str(stopped.value)
 
 
 def test_the_environment_wins_over_the_env_file(settings, monkeypatch):
@@ -345,7 +373,7 @@ def test_a_models_file_in_another_encoding_is_named(settings, tmp_path, encoding
     assert str(stopped.value).startswith("MODELS_FILE: models.toml: is not UTF-8")
 
 
-@pytest.mark.parametrize("name", [name for name in config.SECRETS if name != "SMTP_URL"])
+@pytest.mark.parametrize("name", [name for name in config.SECRETS if "_URL" not in name])
 def test_a_secret_may_stand_in_a_file(load, tmp_path, name):
     file = tmp_path / "secret"
     file.write_text(f"\ufeff{GOOD_KEY}\r\n", encoding="utf-8")
@@ -362,6 +390,13 @@ def test_the_password_of_the_mail_server_may_stand_in_a_file(load, tmp_path):
     settings = load(SMTP_URL_FILE=str(file), MAIL_FROM="a@b.de")
 
     assert settings.SMTP_URL.password == "hunter2"
+
+
+def test_so_may_the_address_of_the_broker(load, tmp_path):
+    file = tmp_path / "broker"
+    file.write_text("amqp://me:hunter2@rabbit.example\n")
+
+    assert load(BROKER_URL_FILE=str(file)).BROKER_URL == "amqp://me:hunter2@rabbit.example"
 
 
 @pytest.mark.parametrize(
@@ -529,3 +564,17 @@ def test_production_refuses_an_env_file_that_everyone_can_read(
     config.load({**environ, "FLASK_ENV": "development"})
     with pytest.raises(config.SettingError, match="chmod 600") if is_refused else nullcontext():
         config.load({**environ, "FLASK_ENV": "production"})
+
+
+@pytest.mark.parametrize(
+    ("text", "addresses"),
+    [
+        ("db", [("db", 3306)]),
+        ("db1:3307, 10.0.0.2", [("db1", 3307), ("10.0.0.2", 3306)]),
+        ("::1,[::1]:3307", [("::1", 3306), ("::1", 3307)]),
+    ],
+)
+def test_the_hosts_of_a_cluster_may_have_ports(settings, text, addresses):
+    settings.MYSQL_HOST = config.servers(text)
+
+    assert settings.mysql_addresses == addresses

@@ -14,7 +14,7 @@ from accounts import rate_limits, users
 from accounts.rate_limits import RateLimit
 from pool import pool
 from tests.conftest import Person, usernames
-from tests.servers import wait_until
+from tests.servers import free_port, wait_until
 
 
 def add_user(name: str = "ann") -> int:
@@ -399,3 +399,83 @@ def test_a_sqlite_that_cannot_write_is_unavailable(alice, monkeypatch, pragma):
             db.insert(
                 "workers", name=secrets.token_hex(8), models="x" * 9000, run_seconds=1, seen_at=1
             )
+
+
+# -- Conflicts and clusters -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("empty_database", ["mariadb"], indirect=True)
+def test_of_two_that_wait_for_each_other_both_succeed(alice, bob):
+    both_locked_one = threading.Barrier(2)
+    tries = []
+
+    @db.retried
+    def change(first: int, second: int) -> None:
+        with db.transaction():
+            tries.append(first)
+            db.execute("UPDATE users SET served_at = served_at + 1 WHERE id = %s", first)
+            if len(tries) <= 2:
+                both_locked_one.wait(10)
+            db.execute("UPDATE users SET served_at = served_at + 1 WHERE id = %s", second)
+
+    with ThreadPoolExecutor(2) as threads:
+        done = [threads.submit(change, *ids) for ids in ((alice.id, bob.id), (bob.id, alice.id))]
+        for one in done:
+            one.result()
+
+    assert len(tries) == 3
+    assert [row["served_at"] for row in db.all("SELECT served_at FROM users")] == [2, 2]
+
+
+def test_what_was_taken_back_inside_a_transaction_is_repeated_as_a_whole(database, monkeypatch):
+    run = pools.SQLite.run if database == "sqlite" else pools.MySQL.run
+    engine = pools.SQLite if database == "sqlite" else pools.MySQL
+    seen = []
+
+    def conflict_once(connection, sql, *arguments):
+        if "workers" in sql:
+            seen.append(sql)
+            if len(seen) == 2:
+                raise pools.Conflict
+        return run(connection, sql, *arguments)
+
+    monkeypatch.setattr(engine, "run", conflict_once)
+
+    @db.retried
+    def add() -> None:
+        with db.transaction():
+            for name in ("a", "b"):
+                db.insert("workers", name=name, models="{}", run_seconds=1, seen_at=1)
+
+    add()
+
+    assert len(seen) == 4 and db.value("SELECT COUNT(*) FROM workers") == 2
+
+
+def test_what_may_have_been_done_is_not_repeated(database, monkeypatch):
+    seen = []
+
+    def lose(connection, sql, *arguments):
+        seen.append(sql)
+        raise pools.Unavailable
+
+    for engine in (pools.SQLite, pools.MySQL):
+        monkeypatch.setattr(engine, "run", lose)
+    pool.close()
+    monkeypatch.setattr(pools, "READ_COMMITTED", "SELECT 1")
+
+    with pytest.raises(db.Unavailable):
+        db.execute("DELETE FROM workers")
+
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("empty_database", ["mariadb"], indirect=True)
+def test_the_next_host_is_taken_if_one_is_away(alice, settings):
+    port = settings.MYSQL_PORT
+    settings.MYSQL_HOST = f"127.0.0.1:{free_port()},127.0.0.1:{port}"
+    settings.MYSQL_PORT = 1
+    pool.close()
+
+    assert alice.get("/api/auth/profile").status_code == 200
+    assert pools.MySQL.preferred == ("127.0.0.1", port)

@@ -289,6 +289,30 @@ def test_nginx_takes_as_much_as_the_service():
     assert f"client_max_body_size {megabytes}m;" in SITE.read_text()
 
 
+def test_uploads_alone_may_be_larger(site, alice):
+    megabytes = hooks.MAX_INPUT_BYTES // 2**20
+    body = {"files": {"file": b"x" * 19_000_000}, "headers": alice}
+
+    answers = [site.post(path, **body) for path in ("/api/v1/uploads", "/api/v1/images/generate")]
+
+    assert f"client_max_body_size {megabytes}m;" in SITE.read_text()
+    assert [answer.status_code for answer in answers] == [400, 413]
+    assert answers[0].json()["fields"]["file"]
+    assert answers[0].headers["Strict-Transport-Security"]
+    too_large = site.post("/api/v1/uploads", files={"file": b"x" * 22_500_000})
+    assert (too_large.status_code, too_large.json()["code"]) == (413, "payload_too_large")
+
+
+@pytest.mark.parametrize("path", ["/api/v1/uploads", "/api/v1/images"])
+def test_preflight_of_any_call_succeeds_while_the_service_is_away(site_alone, path):
+    headers = {"Origin": ORIGIN, "Access-Control-Request-Method": "POST"}
+
+    response = site_alone.http.options(site_alone.url + path, headers=headers, timeout=30)
+
+    assert response.status_code == 204
+    assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
+
+
 def test_service_that_is_unavailable_is_a_502_that_says_when_to_try_again(site_alone):
     response = site_alone.get("/api/health", headers={"Origin": ORIGIN})
 
@@ -508,6 +532,31 @@ def test_internal_location_is_closed_to_clients(site, alice, image):
 
     assert [response.status_code for response in answers] == [404, 404, 404]
     assert {response.json()["code"] for response in answers} == {"not_found"}
+
+
+# -- Below a path --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
+def test_service_below_a_path_of_the_site(live, start_nginx):
+    server = live(**behind_nginx(URL_PREFIX="/imagegen", METRICS="on"))
+    whole, part = (f"location {path} {{\n        proxy_pass" for path in ("/", "/imagegen/"))
+    site = start_nginx(server.port, **{whole: part})
+    site.post("/imagegen/api/auth/register", data=form("alice"))
+    answer = site.post(
+        "/imagegen/api/auth/login", json={"username": "alice", "password": "secret1"}
+    )
+    site.http.headers["Authorization"] = f"Bearer {answer.json()['data']['token']}"
+
+    made = site.post("/imagegen/api/v1/images/generate-test", json=SMALL).json()["data"]
+    shared = site.post(f"/imagegen/api/v1/images/{made['id']}/share").json()["data"]
+
+    assert site.get(made["imageUrl"]).content.startswith(b"\x89PNG")
+    assert site.get(shared["url"]).status_code == 200
+    assert site.get("/imagegen/metrics").json()["code"] == "not_found"
+    assert site.get("/api/health").status_code == 404
+    log = (site.folder / "access.log").read_text()
+    assert "/imagegen/api/s/- " in log and shared["url"] not in log
 
 
 # -- Addresses ----------------------------------------------------------------------------------

@@ -16,12 +16,14 @@ import traceback
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops, ImageStat
 
+import engines
 from config import SettingError
 from engines import ImageRequest, PermanentError, TransientError, catalog
 from engines import diffusers as engine
 from engines.options import Diffusers
+from tests.inputs import encoded, hole, noise, plain
 from tests.servers import ROOT, clean_environment
 
 PAGES = [ROOT / "docs/engines/diffusers.md", ROOT / "docs/engines/diffusers.zh-CN.md"]
@@ -567,3 +569,92 @@ def test_both_languages_show_the_same_code():
     )
 
     assert english == chinese
+
+
+# -- Pictures that come with the prompt ---------------------------------------------------------
+
+
+def drawn(options, **changes):
+    given = {"width": 64, "height": 64, "steps": 4, "seed": 7, "options": options, **changes}
+    return Image.open(io.BytesIO(engine.make(ImageRequest("a fox", **given)).data))
+
+
+def distance(first, second):
+    return sum(ImageStat.Stat(ImageChops.difference(first, second)).mean)
+
+
+def test_a_picture_changes_the_result_and_the_same_gives_the_same(options):
+    red, again, blue, none = (
+        drawn(options, images=images, strength=0.5).tobytes()
+        for images in ((plain("red"),), (plain("red"),), (plain("blue"),), ())
+    )
+
+    assert red == again and len({red, blue, none}) == 3
+
+
+def test_strength_says_how_far_from_the_picture(options):
+    images = (encoded(noise((64, 64))),)
+
+    weak, strong = (drawn(options, images=images, strength=strength) for strength in (0.25, 1.0))
+
+    assert distance(weak, strong) > 0
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.001, None])
+def test_there_is_at_least_one_step(options, strength):
+    assert drawn(options, images=(plain("red"),), strength=strength).size == (64, 64)
+
+
+def test_what_the_mask_covers_stays_as_it_is(options):
+    image = noise((64, 64))
+    box = (16, 16, 48, 48)
+
+    result = drawn(options, images=(encoded(image),), mask=hole((64, 64), box))
+
+    inside = distance(result.crop(box), image.crop(box))
+    result.paste(image.crop(box), box)
+    assert inside > 10 and distance(result, image) == 0
+
+
+def test_a_size_is_snapped_with_a_picture(options):
+    result = drawn(options, images=(plain("red", (90, 30)),), width=67, height=61)
+
+    assert result.size == (64, 64)
+
+
+def test_progress_goes_on_with_a_picture(options):
+    heard = []
+
+    engine.make(
+        ImageRequest(
+            "x", width=64, height=64, steps=4, options=options, images=(plain("red"),), strength=0.5
+        ),
+        lambda done, total: heard.append((done, total)),
+    )
+
+    assert heard[-1] == (2, 2)
+
+
+def offer(options, **images):
+    table = {"name": "x", "label": "X", "engine": "diffusers", "images": images}
+    table |= {side: {"min": 8, "max": 64, "default": 64} for side in ("width", "height")}
+    return catalog.Model(**table, options=options.model_dump())
+
+
+def test_what_the_pipeline_takes_is_checked_at_the_start(options):
+    strength = {"min": 0, "max": 1, "default": 0.5}
+    engines.prepare(offer(options, mask=True, strength=strength))
+
+    with pytest.raises(SettingError, match=r"images\.max"):
+        engines.prepare(offer(options, max=2))
+
+
+def test_a_pipeline_without_a_kind_for_pictures_stops_the_worker(options, monkeypatch):
+    class Other:
+        from_pipe = staticmethod(lambda pipeline: 1 / 0)
+
+    engine.load_for_pictures.cache_clear()
+    monkeypatch.setattr(engine.import_diffusers(), "AutoPipelineForInpainting", Other)
+
+    with pytest.raises(SettingError, match="no pipeline for mask"):
+        engines.prepare(offer(options, mask=True))

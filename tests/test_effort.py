@@ -3,7 +3,7 @@
 import pytest
 
 import db
-from images import admin, jobs, queue, quota
+from images import admin, jobs, queue, quota, waiting
 from pool import pool
 from tests.test_queue import submit
 
@@ -56,7 +56,7 @@ def analyze(database: str) -> None:
     "look",
     [
         lambda: queue.next_generation(MODELS),
-        lambda: queue.count_waiting(1000),
+        waiting.count,
         lambda: queue.list_waiting(1000),
         queue.list_running,
         queue.count_unfinished,

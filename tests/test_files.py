@@ -9,7 +9,7 @@ import pytest
 from werkzeug.http import parse_options_header
 
 import db
-from files import cleanup, storage
+from files import cleanup, disk, storage
 from tests.conftest import form
 from tests.pictures import picture
 
@@ -219,7 +219,7 @@ def test_avatars_are_public(client):
 
 
 def test_a_write_that_fails_leaves_nothing(settings, monkeypatch):
-    monkeypatch.setattr(storage.os, "replace", lambda *paths: 1 / 0)
+    monkeypatch.setattr(disk.os, "replace", lambda *paths: 1 / 0)
 
     with pytest.raises(ZeroDivisionError):
         storage.put("avatars/a.png", b"x")
@@ -250,14 +250,14 @@ def test_a_folder_outside_or_all_of_uploads_is_never_deleted(settings, key):
 
 def refuse(monkeypatch, name: str, number: int) -> None:
     """Let the system refuse to delete one file."""
-    unlink = storage.Path.unlink
+    unlink = disk.Path.unlink
 
     def unlink_others(path, missing_ok=False):
         if path.name == name:
             raise OSError(number, "refused", str(path))
         unlink(path, missing_ok)
 
-    monkeypatch.setattr(storage.Path, "unlink", unlink_others)
+    monkeypatch.setattr(disk.Path, "unlink", unlink_others)
 
 
 def listed() -> list[str]:
@@ -312,7 +312,7 @@ def test_what_is_no_file_is_taken_off_the_list(database, settings, key):
 def test_a_folder_with_something_that_cannot_be_deleted_is_tried_again(database, monkeypatch):
     storage.put("generated_images/7/a.png", b"x")
     cleanup.schedule_deletion(["generated_images/7/"], after_seconds=0)
-    monkeypatch.setattr(storage.shutil, "rmtree", lambda path, ignore_errors: None)
+    monkeypatch.setattr(disk.shutil, "rmtree", lambda path, ignore_errors: None)
 
     cleanup.delete_expired()
 
@@ -353,7 +353,7 @@ def full_disk(request, settings, monkeypatch):
     def refuse_all(*arguments, **options):
         raise OSError(request.param, "refused")
 
-    monkeypatch.setattr(storage, "open", refuse_all, raising=False)
+    monkeypatch.setattr(disk, "open", refuse_all, raising=False)
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse_all)
     return monkeypatch.undo
 
@@ -411,7 +411,7 @@ def test_a_file_that_cannot_be_looked_at_for_a_while_is_not_gone(alice, monkeypa
     def refuse(path):
         raise OSError(number, "refused")
 
-    monkeypatch.setattr(storage, "os", SimpleNamespace(stat=refuse))
+    monkeypatch.setattr(disk, "os", SimpleNamespace(stat=refuse))
     response = alice.get(image)
     monkeypatch.undo()
 
@@ -428,14 +428,14 @@ def test_readiness_names_a_storage_that_takes_nothing(client, full_disk):
 
 def test_a_check_of_the_storage_has_no_name_that_a_kill_could_leave(settings, monkeypatch):
     seen = []
-    written = storage.tempfile.TemporaryFile
+    written = disk.tempfile.TemporaryFile
 
     def watch(**options):
         file = written(**options)
         seen.extend(settings.uploads_dir.rglob("*"))
         return file
 
-    monkeypatch.setattr(storage.tempfile, "TemporaryFile", watch)
+    monkeypatch.setattr(disk.tempfile, "TemporaryFile", watch)
     storage.check()
 
     assert seen == []

@@ -1,6 +1,8 @@
 """heavy.py: passwords and pictures do not wait for each other, and owners take turns."""
 
 import io
+import subprocess
+import sys
 import threading
 from types import SimpleNamespace
 
@@ -9,7 +11,7 @@ import pytest
 import heavy
 from tests.conftest import form
 from tests.pictures import picture
-from tests.servers import wait_until
+from tests.servers import ROOT, wait_until
 
 
 class Crowd:
@@ -217,3 +219,16 @@ def test_a_core_rests_while_others_wait(pool, monkeypatch):
 
     # As long as alice's piece took, twice; after bob's nobody waits.
     assert rests == [2]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such priority")
+def test_works_in_a_process_that_has_a_lower_priority_already(tmp_path):
+    script = (
+        "import os, sys, config, heavy; config.load({'DATA_DIR': sys.argv[1]}); os.nice(15);"
+        " os.geteuid() or os.setuid(65534); print(heavy.Pool('', 1, 1).run(lambda: 7))"
+    )
+
+    command = [sys.executable, "-c", script, tmp_path]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+    assert ended.stdout == "7\n", ended.stderr

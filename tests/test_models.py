@@ -295,3 +295,54 @@ def test_a_missing_file_stops_the_start(settings, tmp_path):
 
     with pytest.raises(config.SettingError, match=r"none\.toml"):
         catalog.models()
+
+
+INPUTS = """
+[edits]
+label = "Edits"
+engine = "painter"
+width = { min = 64, max = 128, default = 64 }
+height = { min = 64, max = 128, default = 128 }
+images = { min = 1, max = 2, mask = true, formats = ["png"], max_bytes = 1000 }
+"""
+
+
+def test_the_pictures_that_a_model_takes_are_listed(declare, client):
+    declare(GOOD + INPUTS)
+
+    plain, edits = client.get("/api/v1/models").json["data"]["models"]
+
+    assert plain["capabilities"]["images"] is None
+    assert edits["capabilities"]["images"] == {
+        "min": 1,
+        "max": 2,
+        "mask": True,
+        "strength": None,
+        "formats": ["png"],
+        "maxBytes": 1000,
+    }
+
+
+def test_the_built_in_model_takes_pictures(client):
+    offer = client.get("/api/v1/models").json["data"]["models"][0]["capabilities"]["images"]
+
+    assert (offer["max"], offer["mask"], offer["formats"]) == (4, True, ["png", "jpg", "webp"])
+    assert offer["strength"] == {"min": 0, "max": 1, "default": 0.6}
+
+
+@pytest.mark.parametrize(
+    ("engine", "images", "problem"),
+    [
+        ('"painter"', "{ max = 5 }", r"images.max: painter takes 4"),
+        ('"painter"', "{ min = 3, max = 2 }", "min <= max"),
+        ('"painter"', "{ max = 0 }", "images.max"),
+        ('"painter"', '{ formats = ["gif"] }', "images.formats"),
+        ('"painter"', "{ strength = { min = 0, max = 2, default = 1 } }", "from 0 to 1"),
+        ('"painter"', "{ max_bytes = 99999999 }", "images.max_bytes"),
+    ],
+)
+def test_pictures_that_no_engine_takes_stop_the_start(declare, engine, images, problem):
+    table = GOOD.replace('"painter"', engine) + f"images = {images}\n"
+
+    with pytest.raises(config.SettingError, match=problem):
+        declare(table)

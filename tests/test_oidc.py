@@ -160,6 +160,16 @@ def test_redirect_uri_is_that_of_the_proxy(openid):
     assert carol.at_provider(address).startswith(uri)
 
 
+def test_browser_comes_back_below_the_prefix(openid, carol):
+    openid.settings.URL_PREFIX = "/imagegen"
+
+    answer = carol.get(f"/imagegen{API}/login?challenge={CHALLENGE}")
+
+    [uri] = parse_qs(urlsplit(answer.headers["Location"]).query)["redirect_uri"]
+    assert uri == f"http://localhost/imagegen{API}/callback"
+    assert f"Path=/imagegen{API};" in answer.headers["Set-Cookie"]
+
+
 def test_forwarded_headers_of_strangers_count_for_nothing(carol):
     address = carol.begin(headers={"X-Forwarded-Proto": "https", "X-Forwarded-Prefix": "/x"})
 

@@ -1,11 +1,14 @@
 """The engine for OpenAI's Images API, against a local server that speaks it."""
 
+import base64
+import io
 import logging
 import re
 import socket
 import time
 
 import pytest
+from PIL import Image, ImageChops
 from pydantic import ValidationError
 
 import config
@@ -23,6 +26,7 @@ from engines import (
 from engines.options import OpenAIImages
 from tests.engine_calls import Canceled, everything_of
 from tests.fake_openai import ERRORS, PNG, SIGNATURE, FakeOpenAI
+from tests.inputs import encoded, hole, noise, plain
 from tests.servers import ROOT, free_port, wait_until
 from tests.test_remote import says, serving
 
@@ -890,3 +894,137 @@ def test_models_of_the_documentation_can_be_declared(page, tmp_path):
         "seedream": (True, False),
         "minimax": (True, True),
     }
+
+
+# -- Pictures that come with the prompt ---------------------------------------------------------
+
+EDITS = "/v1/images/edits"
+GENERATIONS = "/v1/images/generations"
+
+
+def is_same(first: Image.Image, second: Image.Image) -> bool:
+    difference = ImageChops.difference(first, second.convert(first.mode))
+    return difference.getbbox(alpha_only=False) is None
+
+
+def from_url(url: str) -> Image.Image:
+    head, _, encoded = url.partition(",")
+    assert head == "data:image/png;base64"
+    return Image.open(io.BytesIO(base64.b64decode(encoded)))
+
+
+def test_pictures_are_files_of_a_form(fake):
+    images = (encoded(noise()), encoded(noise((64, 48)), "webp"), plain("red", extension="jpg"))
+
+    made = openai_images.make(request(fake, images=images, quality="high"), no_progress)
+
+    [seen] = fake.asked(EDITS)
+    assert made.data == PNG and not fake.asked(GENERATIONS)
+    assert [(name, file.format) for name, file in seen.files] == [
+        ("image[]", "PNG"),
+        ("image[]", "WEBP"),
+        ("image[]", "JPEG"),
+    ]
+    assert is_same(seen.files[0][1], noise()) and is_same(seen.files[1][1], noise((64, 48)))
+    assert seen.body == {
+        "model": "gpt-image-1",
+        "prompt": PROMPT,
+        "n": "1",
+        "size": "1024x1536",
+        "quality": "high",
+    }
+    assert seen.headers["Authorization"] == f"Bearer {KEY}"
+
+
+def test_the_mask_says_it_in_both_ways(fake):
+    openai_images.make(request(fake, images=(encoded(noise()),), mask=hole()), no_progress)
+
+    mask = dict(fake.asked(EDITS)[0].files)["mask"]
+    assert mask.getpixel((48, 48)) == (255, 255, 255, 0)
+    assert mask.getpixel((2, 2)) == (0, 0, 0, 255)
+
+
+def test_a_model_of_old_takes_one_picture_by_another_name(fake):
+    changes = {"fields": {"image": "image"}, "response_format": "b64_json", "extra": {"user": 7}}
+
+    openai_images.make(request(fake, changes, images=(plain("red"),)), no_progress)
+
+    [seen] = fake.asked(EDITS)
+    assert [name for name, _ in seen.files] == ["image"]
+    assert (seen.body["response_format"], seen.body["user"]) == ("b64_json", "7")
+    assert options(fake, **changes).max_images == 1
+
+
+@pytest.mark.parametrize(
+    ("form", "names"),
+    [("fields", ["image", "image2", "image3"]), ("list", ["image"])],
+)
+def test_pictures_may_be_urls_in_json(fake, form, names):
+    changes = {"images_as": form, "images_fields": {"size": ""}}
+    images = (encoded(noise()), plain("red"), plain("blue"))
+
+    openai_images.make(request(fake, changes, images=images, mask=hole()), no_progress)
+
+    [seen] = fake.asked(GENERATIONS)
+    body = seen.body
+    assert [name for name in body if name.startswith("image")] == names
+    urls = body["image"] if form == "list" else [body[name] for name in names]
+    assert len(urls) == 3 and is_same(from_url(urls[0]), noise())
+    assert from_url(body["mask"]).getpixel((48, 48)) == (255, 255, 255, 0)
+    assert "size" not in body and body["prompt"] == PROMPT
+
+
+def test_without_pictures_nothing_of_them_is_sent(fake):
+    changes = {"images_as": "list", "images_fields": {"size": ""}, "images_path": "/other"}
+
+    openai_images.make(request(fake, changes), no_progress)
+
+    assert fake.asked(GENERATIONS)[0].body["size"] == "1024x1536"
+
+
+def test_pictures_may_have_a_path_of_their_own(fake):
+    changes = {"images_path": "/images/variations", "images_fields": {"strength": "strength"}}
+
+    openai_images.make(request(fake, changes, images=(plain("red"),), strength=0.5), no_progress)
+
+    assert fake.asked("/v1/images/variations")[0].body["strength"] == "0.5"
+
+
+def test_a_mask_that_the_server_refuses_is_an_error(fake):
+    wrong = request(fake, images=(plain("red", (64, 64)),), mask=hole())
+
+    with pytest.raises(PermanentError) as failure:
+        openai_images.make(wrong, no_progress)
+
+    assert failure.value.code == "engine_refused"
+
+
+@pytest.mark.parametrize(
+    ("changes", "offered"),
+    [
+        ({}, (16, True, False)),
+        ({"images_as": "fields"}, (16, True, False)),
+        ({"images_fields": {"mask": "", "strength": "strength"}}, (16, False, True)),
+        ({"images_fields": {"image": ""}}, (0, True, False)),
+    ],
+)
+def test_what_is_offered_follows_the_fields(fake, changes, offered):
+    found = options(fake, **changes)
+
+    assert (found.max_images, found.takes_mask, found.takes_strength) == offered
+
+
+@pytest.mark.parametrize("fields", [{"picture": "x"}, {"image": "prompt"}, {"image": "a b"}])
+def test_wrong_fields_for_pictures_stop_the_start(fake, fields):
+    with pytest.raises(ValidationError, match="images_fields"):
+        options(fake, images_fields=fields)
+
+
+def test_a_break_after_pictures_were_sent_is_never_repeated(fake):
+    fake.mode = "hang up"
+    asked = request(fake, images=(plain("red"),))
+
+    with pytest.raises(PermanentError) as failure:
+        openai_images.make(asked, no_progress)
+
+    assert failure.value.code == "outcome_unknown" and len(fake.asked(EDITS)) == 1

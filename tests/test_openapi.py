@@ -26,7 +26,7 @@ from accounts.limits import Limits
 from accounts.schemas import InviteInput
 from engines import painter
 from files import storage
-from images import jobs, queue, queue_status
+from images import jobs, queue, queue_status, waiting
 from tests.conftest import Person, form
 from tests.pictures import picture
 from tests.servers import ROOT
@@ -404,6 +404,14 @@ def submit(person: Person, prompt: str = "a fox", key: str = "k", **changes):
     return person.post("/api/v1/images/generate", json=body, headers={"Idempotency-Key": key})
 
 
+def upload(person: Person, file: io.BytesIO | None = None):
+    return person.post("/api/v1/uploads", data={"file": (file or png(), "me.png")})
+
+
+def uploaded(person: Person) -> dict:
+    return {"upload": upload(person).json["data"]["id"]}
+
+
 def remove(person: Person, ids: list):
     return person.post("/api/v1/images/delete", json={"ids": ids})
 
@@ -490,6 +498,21 @@ ANSWERS = {
     "tags": (200, lambda alice: submit(alice) and tag(alice, [1]) and alice.get("/api/v1/tags")),
     "quota": (200, lambda alice: alice.get("/api/v1/images/quota")),
     "delete several": (200, lambda alice: submit(alice) and remove(alice, [1, 999])),
+    "upload": (201, lambda alice: upload(alice)),
+    "upload of no picture": (400, lambda alice: upload(alice, io.BytesIO(b"x"))),
+    "generate from an upload": (202, lambda alice: submit(alice, images=[uploaded(alice)])),
+    "generate from nothing": (404, lambda alice: submit(alice, images=[{"image": 999}])),
+    "generate from what is unfinished": (
+        409,
+        lambda alice: submit(alice) and submit(alice, key="k2", images=[{"image": 1}]),
+    ),
+    "generate from what is deleted": (
+        410,
+        lambda alice: (
+            submit(alice) and remove(alice, [1]) and submit(alice, key="k2", images=[{"image": 1}])
+        ),
+    ),
+    "generate with a mask alone": (400, lambda alice: submit(alice, mask=uploaded(alice))),
     "health": (200, lambda alice: alice.get("/api/health")),
     "document": (200, lambda alice: alice.get("/api/openapi.json")),
     "docs": (200, lambda alice: alice.get("/api/docs")),
@@ -607,6 +630,46 @@ def test_answer_about_one_generation_is_as_documented(alice, call):
     check_documented(response, path)
 
 
+UPLOAD = "/api/v1/uploads/{upload_id}"
+INPUT = "/api/uploads/inputs/{user_id}/{filename}"
+
+
+@pytest.mark.parametrize(
+    ("status", "path", "send"),
+    [
+        (200, UPLOAD, lambda alice, shown: alice.get(shown["url"])),
+        (200, UPLOAD, lambda alice, shown: alice.open("DELETE", shown["url"])),
+        (404, UPLOAD, lambda alice, shown: alice.get(shown["url"] + "0")),
+        (
+            410,
+            UPLOAD,
+            lambda alice, shown: alice.open("DELETE", shown["url"]) and alice.get(shown["url"]),
+        ),
+        (200, INPUT, lambda alice, shown: alice.http.get(shown["signedUrl"])),
+        (200, INPUT, lambda alice, shown: alice.http.get(shown["signedThumbnailUrl"])),
+        (403, INPUT, lambda alice, shown: alice.http.get(shown["signedUrl"] + "x")),
+    ],
+)
+def test_answer_about_an_upload_is_as_documented(alice, status, path, send):
+    shown = upload(alice).json["data"]
+
+    response = send(alice, {**shown, "url": f"/api/v1/uploads/{shown['id']}"})
+
+    assert response.status_code == status
+    check_documented(response, path)
+
+
+def test_retry_without_its_input_is_refused_as_documented(alice):
+    url = submit(alice, images=[uploaded(alice)]).headers["Location"]
+    used = alice.get(url).json["data"]["inputs"][0]["id"]
+    alice.open("DELETE", f"/api/v1/uploads/{used}")
+
+    response = alice.post(f"{url}/retry")
+
+    assert response.status_code == 409
+    check_documented(response, f"{ONE}/retry")
+
+
 STATES = {
     "pending": lambda alice, url: None,
     "processing": lambda alice, url: jobs.acquire(["test_model"]),
@@ -662,6 +725,7 @@ guidance = { min = 0.5, max = 9.5, default = 7 }
 quality = ["low", "high"]
 style = ["vivid"]
 sampler = ["Euler a", "DDIM"]
+images = { max = 2, mask = true, strength = { min = 0, max = 1, default = 0.5 } }
 
 [plain]
 label = "Plain"
@@ -702,7 +766,7 @@ def test_models_without_a_database_are_refused_as_documented(visitor, monkeypatc
         raise db.Unavailable
 
     monkeypatch.setattr(queue, "list_live_workers", away)
-    monkeypatch.setattr(queue, "list_waiting", away)
+    monkeypatch.setattr(waiting, "count", away)
     queue_status.current.forget()
 
     response = visitor.get("/api/v1/models")
@@ -1153,6 +1217,11 @@ include-operation-id = "generate"
 checks.positive_data_acceptance.enabled = false
 phases.fuzzing.checks.negative_data_rejection.enabled = false
 phases.stateful.checks.negative_data_rejection.enabled = false
+
+# No schema says what is a picture.
+[[operations]]
+include-operation-id = "addUpload"
+checks.positive_data_acceptance.enabled = false
 
 # Its ids exclude its filters.
 [[operations]]

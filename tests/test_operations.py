@@ -10,7 +10,7 @@ import app as service
 import db
 import metrics
 from commands import jobs as jobs_commands
-from files import storage
+from files import disk
 from images import jobs, queue
 from tests.conftest import form
 from tests.test_queue import record, submit, submit_one, work
@@ -58,9 +58,9 @@ def test_everything_that_is_unavailable_is_named(client, monkeypatch):
 
     monkeypatch.setattr(queue, "list_live_workers", unavailable)
     monkeypatch.setattr(
-        storage.tempfile,
+        disk.tempfile,
         "TemporaryFile",
-        lambda dir: storage.Path("/no/such/folder/file").open("wb"),
+        lambda dir: disk.Path("/no/such/folder/file").open("wb"),
     )
 
     assert set(client.get("/api/health/ready").json["fields"]) == {"database", "storage", "queue"}

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image, ImageChops, ImageStat
 
 from engines import ImageRequest, painter
+from tests.inputs import encoded, halves, hole, noise, plain
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -198,3 +199,68 @@ def test_every_known_word_can_be_drawn(motif):
 
     assert painter.motifs_in(word) == {motif}
     assert len(picture.getcolors(96 * 96)) > 50
+
+
+# -- Pictures that come with the prompt ---------------------------------------------------------
+
+
+def test_a_reference_gives_its_colours():
+    red, green = (
+        mean_colour(draw(images=(plain(colour),), strength=1.0)) for colour in ("red", "green")
+    )
+
+    assert red[0] > red[1] + 60 and green[1] > green[0] + 30
+
+
+def test_a_reference_gives_its_composition():
+    left, right = (
+        draw(images=(halves(*colours),)) for colours in (("white", "black"), ("black", "white"))
+    )
+
+    brightness = [opened(data).convert("L") for data in (left, right)]
+    assert brightness[0].getpixel((10, 40)) > brightness[0].getpixel((86, 40)) + 40
+    assert brightness[1].getpixel((10, 40)) + 40 < brightness[1].getpixel((86, 40))
+
+
+def test_strength_says_how_far_from_the_reference():
+    reference = encoded(noise())
+
+    drawings = [draw(images=(reference,), strength=strength) for strength in (0.0, 0.3, 0.8, 1.0)]
+
+    distances = [difference(drawing, reference.data) for drawing in drawings]
+    assert distances[0] == 0
+    assert distances == sorted(distances) and distances[-1] > 20
+
+
+def test_several_references_are_mixed():
+    red, blue = plain("red"), plain("blue")
+
+    mixed = mean_colour(draw(images=(red, blue), strength=0.0))
+
+    assert mixed == pytest.approx([127, 0, 127], abs=1)
+
+
+def test_the_same_references_give_the_same_bytes():
+    parameters = {"images": (encoded(noise((50, 80))), plain("teal", extension="webp"))}
+
+    assert draw(**parameters) == draw(**parameters) != draw()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_what_the_mask_covers_stays_as_it_is(mode):
+    image = noise(mode=mode)
+
+    drawn = Image.open(io.BytesIO(draw(images=(encoded(image),), mask=hole(), strength=1.0)))
+
+    changed = ImageChops.difference(drawn, image)
+    outside = changed.copy()
+    outside.paste(0, (24, 24, 72, 72))
+    assert drawn.mode == mode and outside.getbbox(alpha_only=False) is None
+    inside = changed.crop((24, 24, 72, 72)).convert("RGB")
+    assert sum(ImageStat.Stat(inside).mean) > 60
+
+
+def test_a_mask_of_another_size_is_fitted():
+    drawn = draw(images=(plain("red", (192, 192)),), mask=hole((192, 192), (0, 0, 192, 96)))
+
+    assert opened(drawn).getpixel((48, 90)) == (255, 0, 0) != opened(drawn).getpixel((48, 10))

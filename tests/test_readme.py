@@ -4,6 +4,8 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
+from types import SimpleNamespace
 
 import pytest
 
@@ -49,3 +51,9 @@ def check_answers(script, service, folder, environment):
     assert len(answers) == len(expected)
     for answer, shown in zip(answers, expected, strict=True):
         assert answer.startswith(shown.removesuffix("…"))
+
+
+if __name__ == "__main__":
+    # `python -m tests.test_readme URL` tries a service without workers, as in a container.
+    with tempfile.TemporaryDirectory() as folder:
+        check_answers(blocks("README.md")[0], SimpleNamespace(url=sys.argv[1]), folder, None)

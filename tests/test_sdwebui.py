@@ -1,11 +1,13 @@
 """The engine for Stable Diffusion WebUIs, against a local server that speaks their API."""
 
+import io
 import json
 import re
 import threading
 import time
 
 import pytest
+from PIL import Image, ImageChops
 
 import config
 from engines import (
@@ -19,7 +21,8 @@ from engines import (
 )
 from engines.options import SDWebUI
 from tests.engine_calls import Canceled, everything_of, ignore
-from tests.fake_sdwebui import FLAVOURS, FakeWebUI, picture
+from tests.fake_sdwebui import FLAVOURS, FakeWebUI, decoded, picture
+from tests.inputs import encoded, hole, noise, plain
 from tests.servers import ROOT, free_port
 
 PROMPT, PASSWORD = "a fox nobody may read of", "tr0ub4dor-and-3"
@@ -717,3 +720,73 @@ def test_the_docs_tell_every_option(page):
     text = (ROOT / "docs/engines" / page).read_text(encoding="utf-8")
 
     assert [name for name in SDWebUI.model_fields if f"`{name}`" not in text] == []
+
+
+# -- Pictures that come with the prompt ---------------------------------------------------------
+
+
+def drawn(asked):
+    return Image.open(io.BytesIO(sdwebui.make(asked, ignore).data))
+
+
+def test_a_picture_goes_to_img2img(any_webui):
+    asked = request(any_webui, images=(plain("black"),), strength=0.4, width=96, height=96, seed=7)
+
+    generated = sdwebui.make(asked, ignore)
+
+    body = any_webui.bodies[-1]
+    assert (body["denoising_strength"], body["width"], body["seed"]) == (0.4, 96, 7)
+    assert "mask" not in body and "inpainting_fill" not in body
+    assert Image.open(io.BytesIO(generated.data)).getpixel((9, 9)) == (102, 102, 102)
+    assert generated.params["seed"] == 7
+
+
+def test_what_the_mask_covers_stays_as_it_is(webui):
+    image = noise()
+
+    result = drawn(request(webui, images=(encoded(image),), mask=hole(), width=96, height=96))
+
+    mask = decoded(webui.bodies[-1]["mask"])
+    assert (mask.mode, mask.getpixel((48, 48)), mask.getpixel((2, 2))) == ("L", 255, 0)
+    assert result.crop((24, 24, 72, 72)).getcolors() == [(48 * 48, (255, 255, 255))]
+    result.paste(image.crop((24, 24, 72, 72)), (24, 24))
+    assert not ImageChops.difference(result, image).getbbox()
+
+
+def test_a_size_is_snapped_and_picture_and_mask_follow(webui):
+    asked = request(
+        webui, images=(plain("red", (40, 40)),), mask=hole((40, 40)), width=101, height=70
+    )
+
+    result = drawn(asked)
+
+    body = webui.bodies[-1]
+    assert (body["width"], body["height"], result.size) == (104, 72, (104, 72))
+    assert decoded(body["mask"]).size == decoded(body["init_images"][0]).size == (104, 72)
+
+
+def test_extra_has_the_last_word_on_how_a_mask_is_used(webui):
+    extra = {"inpainting_fill": 0, "mask_blur": 0, "mask": "nonsense"}
+
+    drawn(request(webui, images=(plain("red"),), mask=hole(), extra=extra))
+
+    body = webui.bodies[-1]
+    assert (body["inpainting_fill"], body["mask_blur"], body["inpaint_full_res"]) == (0, 0, False)
+    assert decoded(body["mask"]).mode == "L"
+
+
+def test_a_picture_with_clear_parts_stands_on_white(webui):
+    clear = encoded(Image.new("RGBA", (16, 16), (0, 0, 0, 0)))
+
+    drawn(request(webui, images=(clear,), width=16, height=16))
+
+    assert decoded(webui.bodies[-1]["init_images"][0]).getpixel((3, 3)) == (255, 255, 255)
+
+
+def test_canceling_an_image_of_a_picture_interrupts_the_server(webui):
+    webui.hold_at = 3
+
+    with pytest.raises(Canceled):
+        sdwebui.make(request(webui, images=(plain("red"),)), cancel_when(lambda done: done > 0))
+
+    assert webui.interrupts == 1

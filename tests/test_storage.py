@@ -408,9 +408,9 @@ def test_an_account_that_is_being_deleted_is_no_finding(alice, bob, check):
     for name in ("imageUrl", "thumbnailUrl"):
         make_old(storage.key_of(record[name]))
     db.execute("UPDATE users SET is_disabled = 1, deleted_at = 1 WHERE id = %s", alice.id)
-    assert users.delete_portion(alice.id, f"generated_images/{alice.id}/") is False
+    assert users.delete_portion(alice.id) is False
     half = check("--repair")
-    while not users.delete_portion(alice.id, f"generated_images/{alice.id}/"):
+    while not users.delete_portion(alice.id):
         pass
 
     assert half == check("--repair") == GOOD and len(files_of(alice)) == 2

@@ -18,6 +18,7 @@ from web.records import (
     error_message,
     iso_seconds,
     iso_time,
+    located,
     public_limits,
     shown_number,
     shown_status,
@@ -133,7 +134,7 @@ def public_image(generation: Generation) -> dict[str, Any]:
 
 def admin_url(url: Any) -> str | None:
     """Return where an admin finds a file that its owner finds at this URL."""
-    url = shown_text(url)
+    url = located(shown_text(url))
     return url and url.replace("/api/uploads/generated_images/", "/api/v1/admin/files/", 1)
 
 

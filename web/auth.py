@@ -32,6 +32,10 @@ KEY_SCOPES = {
     "list_trash": READ,
     "generated_file": READ,
     "archive_images": READ,
+    "uploads.add_upload": GENERATE,
+    "uploads.show_upload": GENERATE,
+    "uploads.delete_upload": GENERATE,
+    "uploads.input_file": READ,
 }
 MAX_SESSION_ID = 16
 

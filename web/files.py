@@ -15,32 +15,29 @@ from urllib.parse import quote
 from flask import Response, g, request, send_file
 from werkzeug.exceptions import RequestedRangeNotSatisfiable
 from werkzeug.http import parse_date, parse_range_header
+from werkzeug.wsgi import wrap_file
 
 from accounts.tokens import Session
 from config import settings
 from errors import ApiError
 from files import metadata, storage
+from files.stored import DOWNLOAD_TYPE, Stored, suffix, type_of
 from images import archive, history, shares
 from images.archive import file_name
 from images.results import PARAMETERS
 from validation import InvalidInput
 from web import records
 
-# The only types served for display; whatever else lies in uploads/ is offered as a download.
-IMAGE_TYPES = {
-    ".png": "image/png",
-    ".jpg": "image/jpeg",
-    ".jpeg": "image/jpeg",
-    ".gif": "image/gif",
-    ".webp": "image/webp",
-}
-DOWNLOAD_TYPE = "application/octet-stream"
 PUBLIC = "public, max-age=31536000, immutable"
 # Asked for again each time, or it would be shown for a while after its end.
 SHARED = "private, no-cache"
 UNCACHED = "no-store"
 PRIVATE = "private, max-age={seconds}, immutable"
 YEAR_SECONDS = 31536000
+# So long before a link to a bucket ends, a browser asks for a new one.
+MARGIN_SECONDS = 60
+# Read from the store and sent at once.
+PIECE_BYTES = 256 * 1024
 # Characters of what tells two downloads apart.
 MAX_MARK = 8
 
@@ -69,19 +66,54 @@ def gone_is_not_found(answer: Callable[..., Response]) -> Callable[..., Response
 
 @gone_is_not_found
 def stored_file(key: str, cache_control: str, is_download: bool = False) -> Response:
-    """Answer with a stored file, whose bytes nginx sends if X_ACCEL_PREFIX says so."""
-    path = find(key)
-    if settings.X_ACCEL_PREFIX:
-        refuse_wrong_range(path.stat().st_size)
-        mimetype = IMAGE_TYPES.get(path.suffix.lower(), DOWNLOAD_TYPE)
-        response = Response(mimetype=mimetype)
+    """Answer with a stored file, or with where it is.
+
+    nginx sends its bytes if X_ACCEL_PREFIX says so, and a store elsewhere does it, by a link; a
+    download has a name that no link can give it.
+    """
+    stored = find(key)
+    is_linked = stored.link and settings.SERVE_FROM == "store" and type_of(key)
+    if is_linked and not is_download:
+        return linked(stored)
+    if stored.path and settings.X_ACCEL_PREFIX:
+        refuse_wrong_range(stored.size)
+        response = Response(mimetype=type_of(key) or DOWNLOAD_TYPE)
         response.headers["X-Accel-Redirect"] = settings.X_ACCEL_PREFIX + quote(key)
+    elif stored.path:
+        response = send(stored.path, stored.name)
     else:
-        response = send(path, path.name)
+        response = conditional(partial(send_stored, stored))
     if is_download:
-        offer(response, path, prompt_in(path))
+        offer(response, stored.name, prompt_in(key))
     response.headers["Cache-Control"] = cache_control
     return response
+
+
+def linked(stored: Stored) -> Response:
+    """Send the client to the store, by a link that is good no longer than the one it came with."""
+    expires = g.get("link_expires")
+    seconds = storage.LINK_SECONDS
+    if expires is not None:
+        seconds = max(1, min(seconds, expires - int(time.time())))
+    response = Response(status=302)
+    response.headers["Location"] = stored.link(request.method, seconds)
+    response.headers["Cache-Control"] = f"private, max-age={max(0, seconds - MARGIN_SECONDS)}"
+    return response
+
+
+def send_stored(stored: Stored) -> Response:
+    """Answer with a file of a store elsewhere, as send_file() does with one that is here."""
+    body = wrap_file(request.environ, stored.open(), PIECE_BYTES)
+    mimetype = type_of(stored.name)
+    response = Response(body, mimetype=mimetype or DOWNLOAD_TYPE, direct_passthrough=True)
+    if not mimetype:
+        response.headers.set("Content-Disposition", "attachment", filename=stored.name)
+    response.content_length = stored.size
+    response.last_modified = stored.modified
+    response.set_etag(stored.etag)
+    return response.make_conditional(
+        request.environ, accept_ranges=True, complete_length=stored.size
+    )
 
 
 def refuse_wrong_range(size: int) -> None:
@@ -94,18 +126,20 @@ def refuse_wrong_range(size: int) -> None:
         raise RequestedRangeNotSatisfiable(size)
 
 
-@gone_is_not_found
 def stripped_file(key: str, cache_control: str, is_download: bool = False) -> Response:
     """Answer with a stored picture that says nothing of how it was made, but for its AI label."""
-    path = find(key)
+    whole = storage.read(key)
+    if whole is None:
+        raise ApiError("not_found")
     try:
-        data = metadata.strip(path.read_bytes())
+        data = metadata.strip(whole)
     except ValueError:  # a file of another program's time
         raise InvalidInput(fields={"metadata": ("not_strippable", {})}) from None
     etag = hashlib.sha1(data, usedforsecurity=False).hexdigest()
-    response = send(data, path.name, etag=etag)
+    name = key.rpartition("/")[2]
+    response = send(data, name, etag=etag)
     if is_download:
-        offer(response, path)
+        offer(response, name)
     response.headers["Cache-Control"] = cache_control
     return response
 
@@ -117,16 +151,16 @@ def shared_file(token: str, is_download: bool) -> Response:
     """
     shared = shares.get_shared(token)
     key = history.image_key(shared["user_id"], shared["image_url"]) if shared else None
-    path = storage.find(key) if key else None
-    if not path:
+    whole = storage.read(key) if key else None
+    if whole is None:
         raise ApiError("not_found")
     try:
-        data = metadata.strip(path.read_bytes())
-    except (ValueError, FileNotFoundError):
+        data = metadata.strip(whole)
+    except ValueError:
         raise ApiError("not_found") from None
     # The names of stored files are random and are never used again; only their hash is told.
-    mark = hashlib.sha256(path.name.encode()).hexdigest()
-    name = Path(f"{mark[:MAX_MARK]}{path.suffix}")
+    mark = hashlib.sha256(key.rpartition("/")[2].encode()).hexdigest()
+    name = mark[:MAX_MARK] + suffix(key)
     response = send(data, f"image-{name}", etag=mark)
     if is_download:
         offer(response, name)
@@ -160,36 +194,37 @@ def break_off(pieces: Iterator[bytes]) -> Iterator[bytes]:
         raise ConnectionResetError(errno.ECONNRESET, "broken off") from error
 
 
-def offer(response: Response, path: Path, prompt: str = "") -> None:
+def offer(response: Response, name: str, prompt: str = "") -> None:
     """Offer an answer as a download, with a name that people can read and every system takes."""
-    mark = path.stem[:MAX_MARK]
-    name = file_name(prompt, mark, path.suffix)
-    plain = name if name.isascii() else file_name("", mark, path.suffix)
+    ending = suffix(name)
+    mark = name.removesuffix(ending)[:MAX_MARK]
+    name = file_name(prompt, mark, ending)
+    plain = name if name.isascii() else file_name("", mark, ending)
     response.headers["Content-Disposition"] = (
         f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name)}"
     )
 
 
-def prompt_in(path: Path) -> str:
+def prompt_in(key: str) -> str:
     """Return the prompt that a picture itself says it was made of, if it does."""
-    if path.suffix != ".png":
+    if suffix(key) != ".png":
         return ""
     try:
-        return metadata.parse(path.read_bytes()).text(PARAMETERS).partition("\n")[0]
+        return metadata.parse(storage.read(key) or b"").text(PARAMETERS).partition("\n")[0]
     except ValueError:
         return ""
 
 
-def find(key: str) -> Path:
-    path = storage.find(key)
-    if not path:
+def find(key: str) -> Stored:
+    stored = storage.find(key)
+    if not stored:
         raise ApiError("not_found")
-    return path
+    return stored
 
 
 def send(file: Path | bytes, name: str, **options: Any) -> Response:
     """Answer with the bytes of a file, as a download unless it is an image."""
-    mimetype = IMAGE_TYPES.get(Path(name).suffix.lower())
+    mimetype = type_of(name)
 
     def answer() -> Response:
         return send_file(

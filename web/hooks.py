@@ -15,6 +15,7 @@ from werkzeug.routing import BaseConverter
 import logs
 import metrics
 from accounts import rate_limits, sessions
+from accounts.tokens import Session
 from config import settings
 from web import responses
 from web.inputs import Request, UnambiguousJSON, client_address
@@ -22,11 +23,17 @@ from web.page import PageName
 
 # Room for two prompts of 2000 characters, each written as two \\uXXXX.
 MAX_BODY_BYTES = 64 * 1024
-# Room for a 5 MB avatar and the other fields of a form.
-MAX_UPLOAD_BYTES = 8 * 1024 * 1024
 MAX_FORM_PARTS = 100
-# The routes that take files.
-UPLOADS = {"register", "account.change_profile"}
+FORM = "multipart/form-data"
+# Room for a 5 MB avatar, or for a picture of 20 MB, and the other fields of a form.
+MAX_UPLOAD_BYTES = 8 * 1024 * 1024
+MAX_INPUT_BYTES = 21 * 1024 * 1024
+# The routes that take forms with a file.
+FORM_LIMITS = {
+    "register": MAX_UPLOAD_BYTES,
+    "account.change_profile": MAX_UPLOAD_BYTES,
+    "uploads.add_upload": MAX_INPUT_BYTES,
+}
 # Room for 10,000 ids of ten digits, of the routes that take so many.
 MAX_IDS_BYTES = 128 * 1024
 LONG_LISTS = {"archive_images"}
@@ -83,6 +90,8 @@ def init_app(app: Flask) -> None:
     app.config["MAX_FORM_PARTS"] = MAX_FORM_PARTS
     app.request_class = Request
     app.url_map.merge_slashes = False  # "//" is an unknown address, not a redirect
+    # No view or hook is a coroutine: to look at each of five would take 10 us a request.
+    app.ensure_sync = lambda function: function
     app.json = UnambiguousJSON(app)
     app.json.ensure_ascii = False
     app.json.sort_keys = False
@@ -92,7 +101,7 @@ def init_app(app: Flask) -> None:
     app.before_request(answer_preflight)
     app.after_request(cors_hook())
     app.after_request(finish)
-    app.wsgi_app = with_headers(app.wsgi_app)
+    app.wsgi_app = with_headers(below_prefix(app.wsgi_app))
 
 
 def cors_hook() -> Callable[[Response], Response]:
@@ -145,8 +154,8 @@ def begin() -> None:
     logs.request_id.set(wanted)
     rate_limits.noted.set({})
     # A longer body is refused when somebody wants to read it, by its Content-Length if it has one.
-    if request.endpoint in UPLOADS and request.mimetype == "multipart/form-data":
-        request.max_content_length = MAX_UPLOAD_BYTES
+    if request.endpoint in FORM_LIMITS and request.mimetype == FORM:
+        request.max_content_length = FORM_LIMITS[request.endpoint]
     elif request.endpoint in LONG_LISTS:
         request.max_content_length = MAX_IDS_BYTES
 
@@ -155,21 +164,22 @@ def max_body_bytes(app: Flask, head: str) -> int:
     """Return the same limit by the head of a request, before its body is received."""
     method, path, *_ = [*re.split("[ ?]", head, maxsplit=2), ""]
     try:
-        endpoint, _ = app.url_map.bind("").match(path, method)
+        endpoint, _ = app.url_map.bind("").match(without_prefix(path), method)
     except HTTPException:
         return MAX_BODY_BYTES
     if endpoint in LONG_LISTS:
         return MAX_IDS_BYTES
-    may_upload = endpoint in UPLOADS and "multipart/form-data" in head.lower()
-    return MAX_UPLOAD_BYTES if may_upload else MAX_BODY_BYTES
+    is_form = FORM in head.lower()
+    return FORM_LIMITS.get(endpoint, MAX_BODY_BYTES) if is_form else MAX_BODY_BYTES
 
 
 def finish(response: Response) -> Response:
     """Write the request's one log line, note which session is in use, and show the limits."""
-    log_request(request.environ["REQUEST_METHOD"], response.status_code)
+    address = client_address()
     session = g.get("session")
+    log_request(session, address, response.status_code)
     if session and response.status_code < 500 and response.status_code != 401:
-        sessions.note_seen(session, client_address())
+        sessions.note_seen(session, address)
     if limits := rate_limits.noted.get():
         response.headers.extend(responses.rate_limit_headers(limits))
     return response
@@ -193,12 +203,33 @@ def with_headers(wsgi_app: Callable) -> Callable:
     return wrapped
 
 
+def below_prefix(wsgi_app: Callable) -> Callable:
+    """Return the WSGI application as it lies below URL_PREFIX.
+
+    It answers without that path, too: some proxies leave it out, and checks ask the port itself.
+    """
+
+    def wrapped(environ: dict[str, Any], start_response: Callable) -> Iterable[bytes]:
+        if settings.URL_PREFIX:
+            environ["PATH_INFO"] = without_prefix(environ["PATH_INFO"])
+            environ["SCRIPT_NAME"] = settings.URL_PREFIX
+        return wsgi_app(environ, start_response)
+
+    return wrapped
+
+
+def without_prefix(path: str) -> str:
+    rest = path.removeprefix(settings.URL_PREFIX) or "/"
+    return rest if rest.startswith("/") else path
+
+
 def masked(path: str) -> str:
     """Return a path without the token of a share, which alone opens it."""
     return SHARE.sub(r"\1-", path) if "/s/" in path else path
 
 
-def log_request(method: str, status: int) -> None:
+def log_request(session: Session | None, address: str, status: int) -> None:
+    method = request.environ["REQUEST_METHOD"]
     seconds = time.perf_counter() - g.started
     metrics.note_request(method, request.url_rule, status, seconds)
     details = {
@@ -206,11 +237,10 @@ def log_request(method: str, status: int) -> None:
         "path": masked(request.path),
         "status": status,
         "ms": round(seconds * 1000, 1),
-        "address": client_address(),
+        "address": address,
     }
     if code := g.get("error_code"):
         details["code"] = code
-    session = g.get("session")
     user_id = session.user_id if session else g.get("user_id")  # the latter after a log-in
     if user_id:
         details["user_id"] = user_id

@@ -193,6 +193,17 @@ def uploaded_avatar(body: dict[str, Any]) -> bytes | None:
     return None
 
 
+def read_upload(schema: type[Schema]) -> bytes:
+    """Return the file in the field `file` of a form with nothing else. Raises ApiError."""
+    body = form_or_json()
+    upload = request.files.get("file")
+    if upload:
+        parse(schema, {**body, "file": b""})
+        return upload.read()
+    parse(schema, body)
+    raise InvalidInput(fields={"file": ("not_a_file", {})})
+
+
 def idempotency_key() -> str | None:
     key = request.headers.get("Idempotency-Key")
     if key is not None and not re.fullmatch(r"[\x21-\x7e]{1,100}", key):
@@ -225,8 +236,10 @@ def client_address() -> str:
 def service_path() -> str:
     """Return the path below which clients find the service, such as "/studio"; mostly "".
 
-    X-Forwarded-Prefix counts only if a proxy of TRUSTED_PROXIES wrote it.
+    X-Forwarded-Prefix counts only without URL_PREFIX, and if a proxy of TRUSTED_PROXIES wrote it.
     """
+    if settings.URL_PREFIX:
+        return settings.URL_PREFIX
     prefix = forwarded("X-Forwarded-Prefix")
     return prefix if re.fullmatch(r"(/[\w.~-]+)+", prefix, re.ASCII) else request.script_root
 

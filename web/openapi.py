@@ -5,6 +5,7 @@ the first request for the document, so a process that never serves it pays nothi
 """
 
 import json
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import yaml
 import accounts.schemas
 import images.schemas
 import messages
+from config import settings
 from errors import ERRORS, ApiError
 from web import admin_schemas, responses
 
@@ -42,9 +44,21 @@ Node = dict[str, Any]
 def document(server_url: str) -> Node:
     """Return the document for a client that reached the service at this URL."""
     return {
-        **complete_document(),
+        **located(complete_document()),
         "servers": [{"url": server_url}],
     }
+
+
+def located(node: Any) -> Any:
+    """Return a part of the document in which examples of addresses begin with URL_PREFIX."""
+    if not settings.URL_PREFIX:
+        return node
+    if isinstance(node, dict):
+        return {name: located(value) for name, value in node.items()}
+    if isinstance(node, list):
+        return [located(value) for value in node]
+    is_address = isinstance(node, str) and re.match("<?/api/", node)
+    return node.replace("/api/", f"{settings.URL_PREFIX}/api/", 1) if is_address else node
 
 
 @lru_cache(maxsize=1)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlencode
 
@@ -13,18 +14,23 @@ from accounts import limits, tokens
 from accounts.users import Account
 from config import settings
 from engines.catalog import CHOICES, RANGES, Model, read_size
+from files import storage
 from images import (
     COMPLETED,
     FAILED,
     UNFINISHED,
+    inputs,
     parameters,
     queue_status,
     quota,
     retention,
     tags,
+    uploads,
 )
 from images.history import Generation, Page
+from images.inputs import Input
 from images.schemas import MAX_IMAGES, HistoryQuery, TrashQuery, make_cursor
+from images.uploads import Upload
 from web.inputs import service_path
 from web.responses import language, success, with_etag
 
@@ -42,7 +48,7 @@ def public_user(account: Account | db.Row) -> dict[str, Any]:
     return {
         "username": shown_text(account["username"]),
         "email": shown_text(account["email"]),
-        "avatarUrl": shown_text(account["avatar_url"]),
+        "avatarUrl": located(shown_text(account["avatar_url"])),
     }
 
 
@@ -131,8 +137,12 @@ def public_identities(rows: list[db.Row]) -> dict[str, Any]:
     return {"identities": identities}
 
 
+@lru_cache(maxsize=4096)
 def iso_time(value: Any) -> str | None:
-    """Return the database's UTC time as ISO 8601; MySQL's zero date is no time."""
+    """Return the database's UTC time as ISO 8601; MySQL's zero date is no time.
+
+    Clients look at the same rows again and again, and a page has forty times.
+    """
     try:
         moment = datetime.fromisoformat(shown_text(value) or "")
         if moment.tzinfo:
@@ -164,6 +174,12 @@ def shown_status(generation: Generation) -> str:
     return shown_text(generation["status"]) or guess
 
 
+def located(url: str | None) -> str | None:
+    """Return an address of the service as clients find it; that of another program stays."""
+    is_ours = url and url.startswith("/")
+    return settings.URL_PREFIX + url if is_ours else url
+
+
 # -- Generations --------------------------------------------------------------------------------
 
 
@@ -191,11 +207,12 @@ def public_record(
     status = shown_status(generation)
     image_url = shown_text(generation["image_url"])
     thumbnail_url = shown_text(generation["thumbnail_url"])
+    made_from = inputs.inputs_of(generation)
     return {
         "id": generation["id"],
         "prompt": shown_text(generation["prompt_text"]) or "",
-        "imageUrl": image_url,
-        "thumbnailUrl": thumbnail_url,
+        "imageUrl": located(image_url),
+        "thumbnailUrl": located(thumbnail_url),
         "status": status,
         "createdAt": iso_time(generation["created_at"]),
         "updatedAt": iso_time(generation["updated_at"]),
@@ -210,13 +227,35 @@ def public_record(
         "height": shown_number(generation["height"]),
         "favorite": bool(generation["favorite"]),
         "tags": tags.read(generation["tags"]),
+        "inputs": [public_input(one, sign) for one in made_from],
+        "parentId": inputs.parent_of(made_from),
         "startedAt": iso_time(generation["started_at"]),
         "finishedAt": iso_time(generation["finished_at"]),
         "expiresAt": iso_seconds(retention.expires_at(generation)),
         "purgesAt": None,
-        "signedImageUrl": sign(image_url),
-        "signedThumbnailUrl": sign(thumbnail_url),
-        "signedStrippedUrl": sign(image_url and image_url + STRIPPED),
+        # What is signed is without URL_PREFIX: links outlive its change.
+        "signedImageUrl": located(sign(image_url)),
+        "signedThumbnailUrl": located(sign(thumbnail_url)),
+        "signedStrippedUrl": located(sign(image_url and image_url + STRIPPED)),
+    }
+
+
+def public_input(one: Input, sign: Callable[[str | None], str | None]) -> dict[str, Any]:
+    url = storage.url(one["thumbnail"]) if one["thumbnail"] else None
+    return {"kind": one["kind"], "id": one["id"], "signedThumbnailUrl": sign(url)}
+
+
+def public_upload(upload: Upload) -> dict[str, Any]:
+    sign = tokens.link_signer(g.session)
+    expires_at = None if upload["is_used"] else upload["wanted_at"] + uploads.KEEP_SECONDS
+    return {
+        "id": upload["id"],
+        "signedUrl": sign(storage.url(uploads.key_of(upload))),
+        "signedThumbnailUrl": sign(storage.url(uploads.thumbnail_key_of(upload))),
+        "width": upload["width"],
+        "height": upload["height"],
+        "bytes": upload["picture_bytes"],
+        "expiresAt": iso_seconds(expires_at),
     }
 
 
@@ -255,7 +294,7 @@ def manifest_entry(generation: Generation, is_stripped: bool) -> dict[str, Any]:
 
 def archive_link(token: str, expires_at: int, count: int) -> dict[str, Any]:
     return {
-        "url": f"/api/v1/images/archive?ticket={token}",
+        "url": located(f"/api/v1/images/archive?ticket={token}"),
         "expiresAt": iso_seconds(expires_at),
         "images": count,
     }
@@ -269,7 +308,7 @@ def public_share(share: db.Row, token: str = "") -> dict[str, Any]:
         "createdAt": iso_seconds(share["created_at"]),
         "expiresAt": iso_seconds(share["expires_at"]),
     }
-    return {**shown, "url": f"/api/s/{token}"} if token else shown
+    return {**shown, "url": located(f"/api/s/{token}")} if token else shown
 
 
 def submitted(generations: list[Generation]) -> tuple[dict, int, dict]:
@@ -351,6 +390,7 @@ def public_model(model: Model) -> dict[str, Any]:
             "negativePrompt": model.negative_prompt,
             "seed": model.takes_seed,
             "n": MAX_IMAGES,
+            "images": public_inputs(model),
         },
         "parameters": public_parameters(model),
         "sizes": [public_size(size) for size in model.sizes],
@@ -366,6 +406,21 @@ def public_parameters(model: Model) -> dict[str, Any]:
         if choices := getattr(model, name):
             shown[name] = {"choices": choices, "default": choices[0]}
     return shown
+
+
+def public_inputs(model: Model) -> dict[str, Any] | None:
+    """Return which pictures a model takes; None if it takes none."""
+    inputs = model.images
+    if not inputs:
+        return None
+    return {
+        "min": inputs.min,
+        "max": inputs.max,
+        "mask": inputs.mask,
+        "strength": inputs.strength.to_json("strength") if inputs.strength else None,
+        "formats": inputs.formats,
+        "maxBytes": inputs.max_bytes,
+    }
 
 
 def public_size(size: str) -> dict[str, int]:

@@ -30,7 +30,9 @@ from engines import (
     no_progress,
     remote,
 )
+from engines.catalog import Images
 from engines.comfyui.errors import execution_failed, validation_failed
+from engines.comfyui.pictures import NOTHING, UPLOAD_PATH, Picture, names_of, pictures_of
 from engines.comfyui.progress import WEBSOCKET_TIMEOUT_SECONDS, Listener, Progress
 from engines.comfyui.workflow import (
     MUST_END,
@@ -95,7 +97,22 @@ class PromptLost(TransientError):
 def prepare(options: ComfyUI) -> None:
     """Validate the workflow file when the worker starts. Raises SettingError."""
     try:
-        read_workflow(options)
+        for file in options.workflows:
+            read_workflow(file, options.output_node)
+    except WorkflowError as error:
+        raise SettingError(str(error)) from None
+
+
+def check_images(options: ComfyUI, images: Images) -> None:
+    """Check that the workflows use the pictures that a model offers to take."""
+    needed = [f"image{number}" for number in range(1, images.max + 1)]
+    if images.strength:
+        needed.append("strength")
+    try:
+        read_workflow(options.workflow_for(True, False), options.output_node, needed)
+        if images.mask:
+            file = options.workflow_for(True, True)
+            read_workflow(file, options.output_node, ["image1", "mask", *needed[images.max :]])
     except WorkflowError as error:
         raise SettingError(str(error)) from None
 
@@ -110,10 +127,8 @@ def make(
     server is unavailable or was restarted, and PermanentError if it refuses the workflow or a
     node fails.
     """
-    workflow = load_workflow(request.options)
-    values = placeholder_values(request)
-    filled = fill_placeholders(workflow, values)
-    prompt = Prompt(request, filled, on_progress)
+    workflow = load_workflow(request.options, request)
+    prompt = Prompt(request, workflow, on_progress)
     try:
         entry = prompt.run()
         data = prompt.get_image(entry)
@@ -127,7 +142,7 @@ def make(
     params = {}
     uses_seed = "seed" in find_placeholders(workflow)
     if uses_seed and request.seed is None:
-        params["seed"] = values["seed"]
+        params["seed"] = prompt.values["seed"]
     return GeneratedImage(data, params)
 
 
@@ -137,22 +152,27 @@ def check(options: ComfyUI) -> list[str]:
     Raises TransientError and PermanentError, the latter also if the workflow file is invalid, the
     server does not have one of its nodes, or none of them saves anything.
     """
-    workflow = load_workflow(options)
+    try:
+        workflows = [read_workflow(file, options.output_node) for file in options.workflows]
+    except WorkflowError as error:
+        raise PermanentError("engine_error", str(error)) from None
     remote.read_secret(options.api_key_env)
     deadline = time.monotonic() + CHECK_TIMEOUT_SECONDS
     with closing(connect(options)) as client:
         get_json = partial(get_before, deadline, client)
         stats = get_json("/system_stats")
-        found = node_classes(workflow, get_json)
+        found = node_classes(workflows, get_json)
     missing = [name for name, info in found.items() if info is None]
     if missing:
         names = ", ".join(missing)
         raise PermanentError("engine_refused", f"no node {names}")
-    if not any(info.get("output_node", True) for info in found.values()):
-        raise PermanentError("engine_refused", f"the workflow saves nothing; {MUST_END}")
+    for workflow in workflows:
+        used = [found[node["class_type"]] for node in workflow.values()]
+        if not any(info.get("output_node", True) for info in used):
+            raise PermanentError("engine_refused", f"the workflow saves nothing; {MUST_END}")
     return [
         *describe_server(stats),
-        *describe_workflow(workflow),
+        *describe_workflows(workflows),
     ]
 
 
@@ -164,11 +184,9 @@ def get_before(deadline: float, client: remote.Client, path: str) -> dict:
     return as_dict(body)
 
 
-def node_classes(workflow: Workflow, get_json: GetJson) -> dict[str, dict | None]:
-    """Return what the server says of each class of nodes of the workflow; None if it lacks it."""
-    names = set()
-    for node in workflow.values():
-        names.add(node["class_type"])
+def node_classes(workflows: list[Workflow], get_json: GetJson) -> dict[str, dict | None]:
+    """Return what the server says of each class of nodes of workflows; None if it lacks it."""
+    names = {node["class_type"] for workflow in workflows for node in workflow.values()}
     found: dict[str, dict | None] = {}
     for name in sorted(names):
         quoted = quote(name, safe="")
@@ -177,13 +195,14 @@ def node_classes(workflow: Workflow, get_json: GetJson) -> dict[str, dict | None
     return found
 
 
-def describe_workflow(workflow: Workflow) -> list[str]:
-    """Return the number of nodes, and the placeholders in the order of PLACEHOLDERS."""
-    used = find_placeholders(workflow)
+def describe_workflows(workflows: list[Workflow]) -> list[str]:
+    """Return the numbers of nodes, and the placeholders in the order of PLACEHOLDERS."""
+    used = set().union(*map(find_placeholders, workflows))
+    numbers = " + ".join(str(len(workflow)) for workflow in workflows)
     names = [name for name in PLACEHOLDERS if name in used]
     placeholders = ", ".join(names) or "nothing"
     return [
-        f"{len(workflow)} nodes",
+        f"{numbers} nodes",
         f"takes {placeholders}",
     ]
 
@@ -229,12 +248,14 @@ class Prompt:
         on_progress: OnProgress,
     ):
         self.request = request
-        self.workflow = workflow
         self.on_progress = on_progress
-        self.progress = Progress(workflow)
         self.options = request.options
         self.client = connect(self.options)
         self.client_id = str(uuid.uuid4())
+        self.pictures = pictures_of(request, self.client_id)
+        self.values = placeholder_values(request, names_of(self.pictures))
+        self.workflow = fill_placeholders(workflow, self.values)
+        self.progress = Progress(self.workflow)
         # Servers before July 2025 choose another id, but store our client_id with the prompt.
         self.id = self.client_id
         self.is_submitted = False
@@ -257,8 +278,17 @@ class Prompt:
         self.on_progress(progress.done, progress.total)
 
     def close(self) -> None:
+        if self.pictures:
+            run_in_background(self.forget_pictures, DELETE_WAIT_SECONDS)
         self.listener.close()
         self.client.close()
+
+    def forget_pictures(self) -> None:
+        """Write over the pictures on the server, which has no call to delete them."""
+        with closing(connect(self.options)) as client:
+            for picture in self.pictures:
+                form = picture.form(NOTHING)
+                client.send("POST", UPLOAD_PATH, REQUEST_TIMEOUT_SECONDS, **form)
 
     def send(self, method: str, path: str, **options: Any) -> RemoteResponse:
         """Send one request, and report progress until the response arrives.
@@ -289,6 +319,8 @@ class Prompt:
         """Submit the prompt, wait until it is done, and return its entry in the history."""
         try:
             self.connect_websocket()
+            for picture in self.pictures:
+                self.upload(picture)
             self.submit()
             return self.wait()
         except PermanentError:
@@ -305,6 +337,12 @@ class Prompt:
             if self.listener.connect_finished.wait(PROGRESS_INTERVAL_SECONDS):
                 return
             self.report_progress()
+
+    def upload(self, picture: Picture) -> None:
+        response = self.send(
+            "POST", UPLOAD_PATH, timeout_seconds=SUBMIT_TIMEOUT_SECONDS, **picture.form()
+        )
+        remote.raise_for_status(response, UPLOAD_PATH)
 
     def submit(self) -> None:
         self.report_progress()

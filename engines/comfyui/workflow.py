@@ -7,10 +7,11 @@ import re
 import secrets
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from engines import ImageRequest, PermanentError
-from engines.options import ComfyUI
+from engines import ImageRequest, PermanentError, masks
+from engines.options import MAX_INPUTS, ComfyUI
 from engines.remote import as_dict, as_list
 
 PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}")
@@ -23,7 +24,14 @@ PLACEHOLDERS = (
     "steps",
     "guidance",
     "sampler",
+    "strength",
+    "mask",
+    *(f"image{number}" for number in range(1, MAX_INPUTS + 1)),
 )
+# What stands for a file; a node that is to load one that there is not goes.
+PICTURES = frozenset(name for name in PLACEHOLDERS if name.startswith(("image", "mask")))
+# The sides that every latent image can have are multiples of this.
+SIDE = 8
 # The value of a placeholder for which the request has none.
 NO_VALUE = object()
 
@@ -57,27 +65,35 @@ class WorkflowError(ValueError):
         super().__init__(f"workflow {file_name}: {problem}")
 
 
-def load_workflow(options: ComfyUI) -> Workflow:
-    """Read the workflow file, which may be edited at any time. Raises PermanentError."""
+def load_workflow(options: ComfyUI, request: ImageRequest) -> Workflow:
+    """Read the workflow file for a request; it may be edited at any time. Raises PermanentError."""
+    file = options.workflow_for(bool(request.images), bool(request.mask))
+    needed = [f"image{number}" for number in range(1, len(request.images) + 1)]
+    if request.mask:
+        needed.append("mask")
     try:
-        return read_workflow(options)
+        return read_workflow(file, options.output_node, needed)
     except WorkflowError as error:
         raise PermanentError("engine_error", str(error)) from None
 
 
-def read_workflow(options: ComfyUI) -> Workflow:
-    """Read and validate the workflow file. Raises WorkflowError."""
-    name = options.workflow.name
+def read_workflow(file: Path, output_node: str, needed: list[str] | None = None) -> Workflow:
+    """Read and check a workflow file, which must have some placeholders. Raises WorkflowError."""
+    name = file.name
     try:
-        text = options.workflow.read_text(encoding="utf-8-sig")
+        text = file.read_text(encoding="utf-8-sig")
         workflow = json.loads(text, parse_constant=refuse_constant)
     except OSError as error:
         raise WorkflowError(name, error.strerror) from None
     except (ValueError, RecursionError):
         raise WorkflowError(name, "is not JSON") from None
-    problem = workflow_problem(workflow, options.output_node)
+    problem = workflow_problem(workflow, output_node)
     if problem:
         raise WorkflowError(name, problem)
+    missing = set(needed or []) - find_placeholders(workflow)
+    if missing:
+        placeholder = "{{" + min(missing) + "}}"
+        raise WorkflowError(name, f"has no {placeholder}, so that it would have no effect")
     return workflow
 
 
@@ -123,9 +139,7 @@ def end_nodes(workflow: Workflow) -> list[dict]:
     """Return the nodes whose outputs no other node takes."""
     used = set()
     for node in workflow.values():
-        # A link is like ["4", 0].
-        links = [value for value in node["inputs"].values() if isinstance(value, list) and value]
-        used.update(str(link[0]) for link in links)
+        used.update(map(source, node["inputs"].values()))
     return [node for node_id, node in workflow.items() if node_id not in used]
 
 
@@ -162,8 +176,8 @@ def iter_strings(value: Any) -> Iterator[str]:
         yield from iter_strings(item)
 
 
-def placeholder_values(request: ImageRequest) -> Values:
-    """Return the value of each placeholder.
+def placeholder_values(request: ImageRequest, files: Values | None = None) -> Values:
+    """Return the value of each placeholder; `files` are the names of pictures on the server.
 
     A request without a seed gets a random one: for the same workflow, ComfyUI would return the
     image in its cache.
@@ -171,29 +185,64 @@ def placeholder_values(request: ImageRequest) -> Values:
     seed = request.seed
     if seed is None:
         seed = secrets.randbelow(2**31)
+    width, height = request.width, request.height
+    if request.images:
+        width, height = masks.snapped((width, height), SIDE)
     values = {
         "prompt": request.prompt,
         "negative_prompt": request.negative_prompt,
         "seed": seed,
-        "width": request.width,
-        "height": request.height,
+        "width": width,
+        "height": height,
         "steps": request.steps,
         "guidance": request.guidance,
         "sampler": request.sampler or None,
+        "strength": request.strength,
+        **(files or {}),
     }
-    for name, value in values.items():
-        if value is None:
-            values[name] = NO_VALUE
-    return values
+    known = {name: value for name, value in values.items() if value is not None}
+    return {**dict.fromkeys(PLACEHOLDERS, NO_VALUE), **known}
 
 
 def fill_placeholders(workflow: Workflow, values: Values) -> Workflow:
     """Return a copy of the workflow with the values in place of the placeholders."""
     filled = {}
-    for node_id, node in workflow.items():
+    for node_id, node in without_unused(workflow, values).items():
         inputs = substitute(node["inputs"], values)
         filled[node_id] = {**node, "inputs": inputs}
     return filled
+
+
+def without_unused(workflow: Workflow, values: Values) -> Workflow:
+    """Return the workflow without nodes that load a picture that there is not, and what needs them.
+
+    A link to such a node goes; and a node that had no other links goes, too, such as one that
+    scales that picture.
+    """
+    unused = {name for name in PICTURES if values[name] is NO_VALUE}
+    gone = {node_id for node_id, node in workflow.items() if unused & find_placeholders({"": node})}
+    kept = {node_id: node for node_id, node in workflow.items() if node_id not in gone}
+    while gone:
+        changed = {}
+        for node_id, node in kept.items():
+            inputs = {
+                name: value for name, value in node["inputs"].items() if source(value) not in gone
+            }
+            if len(inputs) < len(node["inputs"]):
+                changed[node_id] = {**node, "inputs": inputs}
+        kept |= changed
+        gone = {
+            node_id
+            for node_id, node in changed.items()
+            if not any(map(source, node["inputs"].values()))
+        }
+        kept = {node_id: node for node_id, node in kept.items() if node_id not in gone}
+    return kept
+
+
+def source(value: Any) -> str:
+    """Return the node that an input comes from; "" if it is no link, which is like ["4", 0]."""
+    return str(value[0]) if isinstance(value, list) and value else ""
 
 
 def substitute(template: Any, values: Values) -> Any:

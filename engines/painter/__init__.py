@@ -5,6 +5,7 @@ only Pillow, and gives the same bytes for the same request in every process; a p
 known word becomes an abstract picture.
 
     words.py     from the words of a prompt to motifs, colours and a mood
+    reference.py pictures that come with the prompt: their colours, and what stays of them
     colours.py   blends, gradients, and the palettes of the moods
     curves.py    ridge lines, hill lines and rounded outlines
     canvas.py    the picture being painted, and the tools to paint
@@ -25,11 +26,12 @@ from functools import partial
 from random import Random
 from typing import Any
 
-from engines import GeneratedImage, ImageRequest, no_progress
+from engines import GeneratedImage, ImageRequest, masks, no_progress
 from engines.painter.abstract import ABSTRACTS, paint_backdrop
 from engines.painter.canvas import Canvas, Stroke, Strokes
 from engines.painter.land import paint_city, paint_desert, paint_hills, paint_mountains, paint_sea
 from engines.painter.plants import paint_flowers, paint_forest
+from engines.painter.reference import Reference
 from engines.painter.sky import (
     paint_aurora,
     paint_clouds,
@@ -82,11 +84,13 @@ def make(
 ) -> GeneratedImage:
     """Draw a request as a PNG; the same request always gives the same bytes.
 
-    Reads all of it but guidance and options. Calls on_progress(done, total) after each of its
+    Reads all of it but guidance and options. Pictures of the request give the colours, and stay
+    visible as far as `strength` lets them. Calls on_progress(done, total) after each of its
     steps; what that raises ends the drawing at once and reaches the caller.
     """
     steps = request.steps or 20
-    canvas = Canvas(replace(request, steps=steps))
+    reference = Reference(request) if request.images else None
+    canvas = Canvas(replace(request, steps=steps), reference and reference.palette())
     strokes = plan(canvas)
     for step in range(steps):
         first = len(strokes) * step // steps
@@ -94,7 +98,8 @@ def make(
         for stroke in strokes[first:last]:
             stroke()
         on_progress(step + 1, steps)
-    return GeneratedImage(canvas.png())
+    image = canvas.finished()
+    return GeneratedImage(masks.png(reference.merge(image) if reference else image))
 
 
 def check(options: Any) -> list[str]:

@@ -5,7 +5,6 @@ the bottom of the picture), a share from 0 to 1, an opacity from 0 to 255.
 """
 
 import hashlib
-import io
 import math
 from collections.abc import Callable, Iterator
 from random import Random
@@ -73,8 +72,9 @@ class Canvas:
     near: Colour
     accents: list[Colour]
 
-    def __init__(self, request: ImageRequest):
+    def __init__(self, request: ImageRequest, reference: Palette | None = None):
         self.request = request
+        self.reference = reference
         scale = _supersampling(request.width * request.height)
         self.width = round(request.width * scale)
         self.height = round(request.height * scale)
@@ -108,7 +108,8 @@ class Canvas:
 
     def _choose_colours(self, rng: Random) -> None:
         """Choose a palette of the mood, tinted with the colours that the prompt names."""
-        palette = rng.choice(PALETTES[self.mood])
+        chosen = rng.choice(PALETTES[self.mood])
+        palette = self.reference or chosen
         tints = self._tints()
         if tints and self.has("flower"):
             pale = mix(tints[0], WHITE, 0.45)
@@ -383,19 +384,16 @@ class Canvas:
 
     # -- The finished picture -------------------------------------------------------------
 
-    def png(self) -> bytes:
-        """Reduce to the size asked for, add a fine grain that hides colour steps, and encode."""
+    def finished(self) -> Image.Image:
+        """Reduce to the size asked for, and add a fine grain that hides colour steps."""
         size = (self.request.width, self.request.height)
         image = self.image.resize(size, Image.Resampling.HAMMING)
         grain = self._grain(size)
-        image = ImageChops.add(
+        return ImageChops.add(
             image,
             Image.merge("RGB", (grain, grain, grain)),
             offset=-GRAIN_NEUTRAL,
         )
-        output = io.BytesIO()
-        image.save(output, "PNG", compress_level=4)
-        return output.getvalue()
 
     def _grain(self, size: tuple[int, int]) -> Image.Image:
         """Make a grey image of noise, from one tile that is repeated."""

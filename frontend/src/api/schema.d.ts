@@ -332,7 +332,7 @@ export interface paths {
         };
         /**
          * Say whether images can be made
-         * @description Asks the database, writes a file, and looks for a worker that was running in the last 30
+         * @description Asks the database, writes a file (or asks the bucket with the files), and looks for a worker that was running in the last 30
          *     seconds and could reach the engine of at least one model. The engines are not asked for
          *     this: workers ask them every 30 seconds, and every two while one is unavailable.
          */
@@ -1507,6 +1507,76 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/uploads": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Send a picture, to make images from it
+         * @description For `images` and `mask` of `POST /api/v1/images/generate`; a finished image of one's own
+         *     needs no upload. The picture is decoded, turned upright and stored in sRGB with 8 bits, and
+         *     nothing but its pixels is kept: no EXIF data, no place. It is for nobody but the account,
+         *     and counts into its storage.
+         *
+         *     The same bytes again are the same upload. It goes at `expiresAt`, a day after it was last
+         *     sent or asked for, or later: not while a record, in the history or the trash, was made from
+         *     it. API keys need the scope `generate`.
+         */
+        post: operations["addUpload"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/uploads/{upload_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Show one of one's own uploads */
+        get: operations["getUpload"];
+        put?: never;
+        post?: never;
+        /**
+         * Delete one of one's own uploads
+         * @description What was made from it stays. What waits to be made from it fails as `input_gone`, and no
+         *     longer counts for the daily quota.
+         */
+        delete: operations["deleteUpload"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/uploads/inputs/{user_id}/{filename}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Serve an upload or its thumbnail to its owner, or to whoever has a signed link
+         * @description As `GET /api/uploads/generated_images/{user_id}/{filename}`, without `metadata`: there is
+         *     none.
+         */
+        get: operations["getInput"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
@@ -1529,7 +1599,7 @@ export interface components {
          * @description What went wrong, for programs.
          * @enum {string}
          */
-        ErrorCode: "bad_request" | "invalid_input" | "invalid_json" | "token_missing" | "token_invalid" | "token_expired" | "key_invalid" | "wrong_credentials" | "second_factor_required" | "second_factor_wrong" | "login_code_invalid" | "oidc_state_invalid" | "oidc_denied" | "oidc_failed" | "account_disabled" | "wrong_code" | "wrong_password" | "key_not_allowed" | "scope_missing" | "second_factor_not_set_up" | "email_unconfirmed" | "code_invalid" | "link_invalid" | "registration_closed" | "invite_required" | "model_not_allowed" | "forbidden" | "not_found" | "code_unknown" | "mail_not_offered" | "method_not_allowed" | "request_timeout" | "username_taken" | "email_taken" | "too_many_keys" | "code_used" | "limits_fixed" | "identity_taken" | "second_factor_on" | "second_factor_off" | "key_reused" | "prompt_blocked" | "already_finished" | "code_expired" | "no_image" | "too_many_shares" | "own_account" | "last_admin" | "not_requeueable" | "image_deleted" | "storage_full" | "precondition_failed" | "payload_too_large" | "archive_too_large" | "range_not_satisfiable" | "too_many_attempts" | "too_many_archives" | "too_many_registrations" | "too_many_codes" | "too_many_uploads" | "too_many_active_jobs" | "quota_spent" | "key_quota_spent" | "too_many_submits" | "too_many_searches" | "internal_error" | "generation_failed" | "database_unavailable" | "oidc_unavailable" | "storage_unavailable" | "query_too_slow" | "not_ready" | "queue_paused" | "queue_full" | "server_busy";
+        ErrorCode: "bad_request" | "invalid_input" | "invalid_json" | "token_missing" | "token_invalid" | "token_expired" | "key_invalid" | "wrong_credentials" | "second_factor_required" | "second_factor_wrong" | "login_code_invalid" | "oidc_state_invalid" | "oidc_denied" | "oidc_failed" | "account_disabled" | "wrong_code" | "wrong_password" | "key_not_allowed" | "scope_missing" | "second_factor_not_set_up" | "email_unconfirmed" | "code_invalid" | "link_invalid" | "registration_closed" | "invite_required" | "model_not_allowed" | "forbidden" | "not_found" | "code_unknown" | "mail_not_offered" | "method_not_allowed" | "request_timeout" | "username_taken" | "email_taken" | "too_many_keys" | "code_used" | "limits_fixed" | "identity_taken" | "second_factor_on" | "second_factor_off" | "key_reused" | "prompt_blocked" | "already_finished" | "code_expired" | "input_gone" | "upload_deleted" | "no_image" | "too_many_shares" | "own_account" | "last_admin" | "not_requeueable" | "image_deleted" | "storage_full" | "precondition_failed" | "payload_too_large" | "archive_too_large" | "range_not_satisfiable" | "too_many_attempts" | "too_many_archives" | "too_many_registrations" | "too_many_codes" | "too_many_uploads" | "too_many_active_jobs" | "quota_spent" | "key_quota_spent" | "too_many_submits" | "too_many_searches" | "internal_error" | "generation_failed" | "database_unavailable" | "oidc_unavailable" | "storage_unavailable" | "query_too_slow" | "not_ready" | "queue_paused" | "queue_full" | "server_busy";
         /**
          * @example {
          *       "username": "test_user",
@@ -1554,7 +1624,10 @@ export interface components {
              * @example correct horse
              */
             password: string;
-            /** @description An invite code; "" is none. As in `POST /api/auth/redeem`. */
+            /**
+             * @description An invite code; "" is none. As in `POST /api/auth/redeem`.
+             * @example
+             */
             inviteCode?: string;
             /**
              * Format: binary
@@ -1670,6 +1743,15 @@ export interface components {
              *     format is freed of them. Null is as the server's setting `EMBED_METADATA` says.
              */
             embed_metadata?: boolean | null;
+            /**
+             * @description What to make it from, if the model takes pictures: `capabilities.images`. The first is
+             *     the one that is changed; of others, models take over what they like. Default: [].
+             */
+            images?: components["schemas"]["ImageSource"][];
+            /** @description A png of the size of the first of `images`: what is transparent there changes. */
+            mask?: components["schemas"]["MaskSource"] | null;
+            /** @description How far the image may be from the first of `images`. */
+            strength?: number | null;
             /** @description How many images. Default: 1. */
             n?: number;
         };
@@ -1763,6 +1845,7 @@ export interface components {
                  * @example 4
                  */
                 n: number;
+                images: components["schemas"]["ImagesOffer"] | null;
             };
             /**
              * @description What the model takes beside that. A request may hold `steps`, `guidance`, `quality`,
@@ -1903,6 +1986,8 @@ export interface components {
          *       "height": 512,
          *       "favorite": false,
          *       "tags": [],
+         *       "inputs": [],
+         *       "parentId": null,
          *       "expiresAt": null,
          *       "purgesAt": null,
          *       "startedAt": null,
@@ -1996,6 +2081,10 @@ export interface components {
             height: number | null;
             favorite: boolean;
             tags: components["schemas"]["TagList"];
+            /** @description What it is made from beside words, in the order of the request, the mask last. */
+            inputs: components["schemas"]["GenerationInput"][];
+            /** @description The first of one's own images among the inputs, which may be deleted. */
+            parentId: number | null;
             /** @description When a worker last took it; null before. */
             startedAt: components["schemas"]["Time"];
             /** @description When it was completed, failed or canceled. */
@@ -2021,7 +2110,7 @@ export interface components {
          *     and charged for, though nobody has seen it.
          * @enum {string}
          */
-        FailureCode: "engine_error" | "engine_unavailable" | "bad_picture" | "timeout" | "worker_lost" | "storage_unavailable" | "image_lost" | "engine_busy" | "engine_refused" | "engine_account" | "engine_task" | "content_refused" | "outcome_unknown";
+        FailureCode: "engine_error" | "engine_unavailable" | "bad_picture" | "timeout" | "input_gone" | "worker_lost" | "storage_unavailable" | "image_lost" | "engine_busy" | "engine_refused" | "engine_account" | "engine_task" | "content_refused" | "outcome_unknown";
         Pagination: {
             /**
              * @description How many records there are on all pages.
@@ -2077,6 +2166,11 @@ export interface components {
                  * @enum {string}
                  */
                 queue: "ok" | "paused";
+                /**
+                 * @description Only with `BROKER_URL`. Without the broker images are still made, though later.
+                 * @enum {string}
+                 */
+                broker?: "ok" | "unavailable";
                 /**
                  * @description Each model: `ok`, `no_worker` if no worker serves it, a FailureCode: why it is not
                  *     available just now, or `paused` or `model_paused`.
@@ -3155,6 +3249,33 @@ export interface components {
         };
         /** @description Each stands for a code once, for whoever has lost the authenticator app. */
         RecoveryCodes: string[];
+        /** @description Which pictures the model takes beside the prompt; `null` in its place means none. */
+        ImagesOffer: {
+            /**
+             * @description 1 or more is said of a model that only changes pictures.
+             * @example 0
+             */
+            min: number;
+            /** @example 4 */
+            max: number;
+            /** @description Whether it takes a mask. */
+            mask: boolean;
+            /** @description How far a result may be from the first picture; null if it is not asked. */
+            strength: components["schemas"]["Range"] | null;
+            /**
+             * @example [
+             *       "png",
+             *       "jpg",
+             *       "webp"
+             *     ]
+             */
+            formats: ("png" | "jpg" | "webp")[];
+            /**
+             * @description Of each picture.
+             * @example 20971520
+             */
+            maxBytes: number;
+        };
         /**
          * @example {
          *       "email": "test@example.com"
@@ -3356,6 +3477,92 @@ export interface components {
             expiresAt: components["schemas"]["Time"] | null;
             /** @example 50 */
             dailyImages: number | null;
+        };
+        /**
+         * @example {
+         *       "file": "the bytes of a picture"
+         *     }
+         */
+        UploadInput: {
+            /**
+             * Format: binary
+             * @description A png, jpg or webp picture, not animated, of at most 20 MB and 50 million pixels.
+             */
+            file: string;
+        };
+        /**
+         * @description Either of the two.
+         * @example {
+         *       "upload": "5f1d7a84db6b0a4c9e3f2b1a7c6d5e4f"
+         *     }
+         * @example {
+         *       "image": 42
+         *     }
+         */
+        ImageSource: {
+            /** @description The `id` of an upload. */
+            upload?: string | null;
+            /** @description The `id` of a finished image of one's own. */
+            image?: number | null;
+        };
+        /**
+         * @example {
+         *       "upload": "5f1d7a84db6b0a4c9e3f2b1a7c6d5e4f"
+         *     }
+         */
+        MaskSource: {
+            /** @description The `id` of an upload. */
+            upload: string;
+        };
+        Upload: {
+            /** @example 5f1d7a84db6b0a4c9e3f2b1a7c6d5e4f */
+            id: string;
+            signedUrl: components["schemas"]["SignedUrl"];
+            signedThumbnailUrl: components["schemas"]["SignedUrl"];
+            /**
+             * @description In pixels, upright.
+             * @example 3024
+             */
+            width: number;
+            /** @example 4032 */
+            height: number;
+            /**
+             * @description Of the stored file.
+             * @example 1234567
+             */
+            bytes: number;
+            /** @description When it goes if no record is made from it; null as long as there are some. */
+            expiresAt: components["schemas"]["Time"];
+        };
+        UploadedAnswer: {
+            status: components["schemas"]["Success"];
+            /** @example 上传成功 */
+            message: string;
+            data: components["schemas"]["Upload"];
+        };
+        UploadAnswer: {
+            status: components["schemas"]["Success"];
+            data: components["schemas"]["Upload"];
+        };
+        UploadDeletedAnswer: {
+            status: components["schemas"]["Success"];
+            /** @example 删除成功 */
+            message: string;
+        };
+        GenerationInput: {
+            /**
+             * @description An upload, an image of one's own, or the upload that was the mask.
+             * @enum {string}
+             */
+            kind: "upload" | "image" | "mask";
+            /**
+             * @description Of the upload, or of the generation.
+             * @example 5f1d7a84db6b0a4c9e3f2b1a7c6d5e4f
+             * @example 42
+             */
+            id: string | number;
+            /** @description Leads to nothing any more once the upload or image is deleted. */
+            signedThumbnailUrl: components["schemas"]["SignedUrl"] | null;
         };
     };
     responses: {
@@ -3629,7 +3836,7 @@ export interface components {
                 };
             };
         };
-        /** @description The body has more than 64 KB; a multipart form with a file, more than 8 MB. */
+        /** @description The body has more than 64 KB; a multipart form with an avatar, more than 8 MB. */
         PayloadTooLarge: {
             headers: {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -4453,6 +4660,155 @@ export interface components {
                 };
             };
         };
+        /**
+         * @description The file is in a bucket (`STORAGE_URL`), and is had by this link for the next five minutes at
+         *     most. Downloads, and images without metadata, come from here. Clients follow it by
+         *     themselves, and send no token there.
+         */
+        InBucket: {
+            headers: {
+                "X-Request-Id": components["headers"]["X-Request-Id"];
+                /** @description A link that is good for this file and this method */
+                Location: string;
+                /** @description Private, and ends before the link does */
+                "Cache-Control": string;
+                [name: string]: unknown;
+            };
+            content?: never;
+        };
+        /**
+         * @description The file is no picture that can be taken: of another format, animated, damaged, or of more
+         *     than 50 million pixels.
+         */
+        BadUpload: {
+            headers: {
+                "X-Request-Id": components["headers"]["X-Request-Id"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["ApiError"] & {
+                    /** @enum {unknown} */
+                    code?: "invalid_input" | "invalid_json" | "bad_request";
+                };
+            };
+        };
+        /**
+         * @description The images and uploads of the account take as many bytes as they may (`storageLimitBytes` of
+         *     the profile).
+         */
+        StorageFull: {
+            headers: {
+                "X-Request-Id": components["headers"]["X-Request-Id"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["ApiError"] & {
+                    /** @enum {unknown} */
+                    code?: "storage_full";
+                };
+            };
+        };
+        /** @description The file has more than 20 MB. */
+        UploadTooLarge: {
+            headers: {
+                "X-Request-Id": components["headers"]["X-Request-Id"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["ApiError"] & {
+                    /** @enum {unknown} */
+                    code?: "payload_too_large";
+                };
+            };
+        };
+        /** @description Too many pictures were sent by this account in an hour, avatars among them. */
+        TooManyUploads: {
+            headers: {
+                "X-Request-Id": components["headers"]["X-Request-Id"];
+                "Retry-After": components["headers"]["Retry-After"];
+                RateLimit: components["headers"]["RateLimit"];
+                "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["ApiError"] & {
+                    /** @enum {unknown} */
+                    code?: "too_many_uploads";
+                };
+            };
+        };
+        /** @description It was deleted, by its owner or because nothing used it, in the last month. */
+        UploadDeleted: {
+            headers: {
+                "X-Request-Id": components["headers"]["X-Request-Id"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["ApiError"] & {
+                    /** @enum {unknown} */
+                    code?: "upload_deleted";
+                };
+            };
+        };
+        /**
+         * @description There is no such file, or no such generation or upload of the caller's. Any address this
+         *     document does not list answers the same.
+         */
+        InputNotFound: {
+            headers: {
+                "X-Request-Id": components["headers"]["X-Request-Id"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["ApiError"] & {
+                    /** @enum {unknown} */
+                    code?: "not_found";
+                };
+            };
+        };
+        /**
+         * @description The `Idempotency-Key` was used with another call or body; the images and uploads of the
+         *     account take as many bytes as they may (`storageLimitBytes` of the profile); or one of
+         *     `images` is a generation without an image.
+         */
+        InputConflict: {
+            headers: {
+                "X-Request-Id": components["headers"]["X-Request-Id"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["ApiError"] & {
+                    /** @enum {unknown} */
+                    code?: "key_reused" | "storage_full" | "no_image";
+                };
+            };
+        };
+        /** @description An upload or an image among `images`, or the mask, was deleted. */
+        InputDeleted: {
+            headers: {
+                "X-Request-Id": components["headers"]["X-Request-Id"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["ApiError"] & {
+                    /** @enum {unknown} */
+                    code?: "upload_deleted" | "image_deleted";
+                };
+            };
+        };
+        /** @description As of `POST /api/v1/images/generate`; or a picture that the old one was made from is gone. */
+        RetryConflict: {
+            headers: {
+                "X-Request-Id": components["headers"]["X-Request-Id"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["ApiError"] & {
+                    /** @enum {unknown} */
+                    code?: "key_reused" | "storage_full" | "input_gone";
+                };
+            };
+        };
     };
     parameters: {
         /**
@@ -4486,6 +4842,11 @@ export interface components {
          * @example 1
          */
         job_id: number;
+        /**
+         * @description The `id` of an upload.
+         * @example 5f1d7a84db6b0a4c9e3f2b1a7c6d5e4f
+         */
+        upload_id: string;
     };
     requestBodies: never;
     headers: {
@@ -4762,7 +5123,9 @@ export interface operations {
             400: components["responses"]["BadGeneration"];
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["ModelNotAllowed"];
-            409: components["responses"]["KeyReused"];
+            404: components["responses"]["InputNotFound"];
+            409: components["responses"]["InputConflict"];
+            410: components["responses"]["InputDeleted"];
             413: components["responses"]["PayloadTooLarge"];
             429: components["responses"]["TooManyGenerations"];
             500: components["responses"]["InternalError"];
@@ -4997,7 +5360,7 @@ export interface operations {
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["ModelNotAllowed"];
             404: components["responses"]["NotFound"];
-            409: components["responses"]["KeyReused"];
+            409: components["responses"]["RetryConflict"];
             410: components["responses"]["Deleted"];
             413: components["responses"]["PayloadTooLarge"];
             429: components["responses"]["TooManyGenerations"];
@@ -5109,6 +5472,7 @@ export interface operations {
         responses: {
             200: components["responses"]["ImageFile"];
             206: components["responses"]["PartOfFile"];
+            302: components["responses"]["InBucket"];
             304: components["responses"]["NotModified"];
             400: components["responses"]["BadQuery"];
             404: components["responses"]["NotFound"];
@@ -5152,6 +5516,7 @@ export interface operations {
         responses: {
             200: components["responses"]["ImageFile"];
             206: components["responses"]["PartOfFile"];
+            302: components["responses"]["InBucket"];
             304: components["responses"]["NotModified"];
             400: components["responses"]["BadQuery"];
             401: components["responses"]["Unauthorized"];
@@ -7362,6 +7727,151 @@ export interface operations {
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["KeyRefused"];
             404: components["responses"]["NotFound"];
+            500: components["responses"]["InternalError"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    addUpload: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "file": "the bytes of a picture"
+                 *     }
+                 */
+                "multipart/form-data": components["schemas"]["UploadInput"];
+            };
+        };
+        responses: {
+            /** @description The upload, which may have been there before */
+            201: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UploadedAnswer"];
+                };
+            };
+            400: components["responses"]["BadUpload"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["KeyRefused"];
+            408: components["responses"]["RequestTimeout"];
+            409: components["responses"]["StorageFull"];
+            413: components["responses"]["UploadTooLarge"];
+            429: components["responses"]["TooManyUploads"];
+            500: components["responses"]["InternalError"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    getUpload: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The `id` of an upload.
+                 * @example 5f1d7a84db6b0a4c9e3f2b1a7c6d5e4f
+                 */
+                upload_id: components["parameters"]["upload_id"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The upload */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UploadAnswer"];
+                };
+            };
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["KeyRefused"];
+            404: components["responses"]["NotFound"];
+            410: components["responses"]["UploadDeleted"];
+            500: components["responses"]["InternalError"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    deleteUpload: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The `id` of an upload.
+                 * @example 5f1d7a84db6b0a4c9e3f2b1a7c6d5e4f
+                 */
+                upload_id: components["parameters"]["upload_id"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description It is deleted */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UploadDeletedAnswer"];
+                };
+            };
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["KeyRefused"];
+            404: components["responses"]["NotFound"];
+            410: components["responses"]["UploadDeleted"];
+            500: components["responses"]["InternalError"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    getInput: {
+        parameters: {
+            query?: {
+                /** @description Part of a signed link; until when it is good, in seconds since 1970. */
+                expires?: string;
+                /** @description As an attachment with a readable name. */
+                download?: "1";
+            };
+            header?: never;
+            path: {
+                /**
+                 * @description The `id` of the owner's profile.
+                 * @example 1
+                 */
+                user_id: number;
+                /**
+                 * @description The last part of the URL that another answer gave.
+                 * @example 2f6c9f1d6ad74c0ea7a3b0a8f5f0c1de.png
+                 */
+                filename: components["parameters"]["filename"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: components["responses"]["ImageFile"];
+            206: components["responses"]["PartOfFile"];
+            304: components["responses"]["NotModified"];
+            400: components["responses"]["BadQuery"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            412: components["responses"]["OtherFile"];
+            416: components["responses"]["RangeNotSatisfiable"];
             500: components["responses"]["InternalError"];
             503: components["responses"]["Unavailable"];
         };

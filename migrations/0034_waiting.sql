@@ -1,0 +1,26 @@
+-- What waits of each user and model: how many, the first and the last id, and when the user was served, so that neither
+-- whose turn it is nor how long the queue is has to be found out from all the jobs. Processes of the release before do
+-- not keep it; workers set it right.
+CREATE TABLE IF NOT EXISTS waiting (
+    user_id INT NOT NULL,
+    model VARCHAR(64) {BYTES} NOT NULL,
+    number INT NOT NULL,
+    first_id INT NOT NULL,
+    last_id INT NOT NULL,
+    served_at DOUBLE NOT NULL,
+    PRIMARY KEY (user_id, model)
+) {TABLE};
+CREATE INDEX waiting_turn ON waiting (model, served_at, first_id);
+INSERT INTO waiting (user_id, model, number, first_id, last_id, served_at)
+SELECT g.user_id, g.model, COUNT(*), MIN(g.id), MAX(g.id), MAX(u.served_at)
+  FROM image_generations AS g
+  JOIN users AS u ON u.id = g.user_id
+ WHERE g.status = 'pending' AND g.model IS NOT NULL
+ GROUP BY g.user_id, g.model;
+
+-- When that was last compared with the jobs, by whichever worker.
+CREATE TABLE IF NOT EXISTS queue_checks (
+    id INT NOT NULL PRIMARY KEY,
+    checked_at BIGINT NOT NULL
+) {TABLE};
+INSERT INTO queue_checks (id, checked_at) VALUES (1, 0);
