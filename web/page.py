@@ -32,6 +32,7 @@ class PageName(BaseConverter):
     regex = (
         "login|register|create|gallery|trash|shares|images/[0-9]{1,10}|account"
         "|reset-password|confirm-email"
+        "|admin|admin/[a-z]{1,20}"
     )
     part_isolating = False
 
