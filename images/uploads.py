@@ -103,7 +103,10 @@ def add(session: Session, data: bytes) -> Upload:
         return same
     quota.refuse_full(session.user_id)
     rate_limits.uploads_of(session.user_id).hit()
-    picture = heavy.uploads.run(uploaded.make, data, owner=str(session.user_id))
+    try:
+        picture = heavy.uploads.run(uploaded.make, data, owner=str(session.user_id))
+    finally:
+        uploaded.give_back_memory()
     return _store(session, sha256, picture)
 
 
