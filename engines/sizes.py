@@ -41,6 +41,14 @@ def shaped(model: Any, aspect_ratio: str, resolution: str) -> Size:
     return of_ratio(model, ratio, side)
 
 
+def like(model: Any, picture: Any, size: Size) -> Size:
+    """Return the size of a model that is most like a picture, about as large as another size."""
+    ratio = picture.width / picture.height
+    if model.ratio_max:
+        ratio = min(max(ratio, 1 / model.ratio_max), model.ratio_max)
+    return of_ratio(model, ratio, math.sqrt(size[0] * size[1]))
+
+
 def of_ratio(model: Any, ratio: float, side: float) -> Size:
     """Return the size of a model nearest to a ratio, with about as many pixels as a square."""
     if model.sizes:
@@ -53,6 +61,10 @@ def of_ratio(model: Any, ratio: float, side: float) -> Size:
     shrink = min(1, *limits)
     sides = (model.width, width * shrink), (model.height, height * shrink)
     new_width, new_height = (rounded(limit, length) for limit, length in sides)
+    if model.breaks_ratio(new_width, new_height):  # by what was rounded off
+        if new_width > new_height:
+            return rounded(model.width, new_height * model.ratio_max), new_height
+        return new_width, rounded(model.height, new_width * model.ratio_max)
     return new_width, new_height
 
 

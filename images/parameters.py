@@ -299,22 +299,38 @@ def image_request(
 ) -> engines.ImageRequest:
     """Return what an engine is to make of a row with these params, and of these pictures."""
     choices = {name: params.get(name, "") for name in (*CHOICES, *SHAPES)}
+    model = catalog.find_model(row["model"])
+    width, height = row["width"], row["height"]
+    if images and params.get("aspect_ratio") == sizes.AUTO:
+        width, height = sizes.like(model, images[0], (width, height))
     return engines.ImageRequest(
         prompt=row["prompt_text"],
         negative_prompt=params.get("negative_prompt", ""),
-        width=row["width"],
-        height=row["height"],
+        width=width,
+        height=height,
         steps=params.get("steps"),
         seed=params["seed"],
         guidance=params.get("guidance"),
-        images=images,
+        output_compression=params.get("output_compression"),
+        images=as_taken(images, model),
         mask=mask,
         strength=params.get("strength") if images else None,
-        output_compression=params.get("output_compression"),
-        options=catalog.find_model(row["model"]).options,
+        options=model.options,
         before_send=before_send,
         **choices,
     )
+
+
+def as_taken(
+    images: tuple[engines.InputImage, ...], model: Model
+) -> tuple[engines.InputImage, ...]:
+    """Return pictures in formats that the model takes."""
+    formats = model.images.formats if model.images else catalog.INPUT_FORMATS
+    if all(image.extension in formats for image in images):
+        return images
+    from engines import masks  # with Pillow, which web processes that only list do without
+
+    return tuple(masks.taken(image, formats) for image in images)
 
 
 def retry_body(generation: Generation, new_seed: bool, inputs: dict[str, Any]) -> dict[str, Any]:

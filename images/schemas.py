@@ -40,21 +40,22 @@ from validation import (
 MAX_ID = 2**31 - 1  # what the column holds
 MAX_PER_PAGE = 50
 MAX_TAGS = 20  # of one image
-# What the release before did not know of a request; it still compares those of one idempotency key.
-NEWER_FIELDS = (
+# Of the params that a request for a test image may carry beside ours.
+MAX_EXTRA_BYTES = 4000
+MAX_EXTRA_DEPTH = 20
+
+# Fields of GenerateInput that the release before does not have.
+ADDED_FIELDS = (
+    "images",
+    "mask",
+    "strength",
     "aspect_ratio",
     "resolution",
     "background",
     "output_format",
     "output_compression",
     "moderation",
-    "images",
-    "mask",
-    "strength",
 )
-# Of the params that a request for a test image may carry beside ours.
-MAX_EXTRA_BYTES = 4000
-MAX_EXTRA_DEPTH = 20
 
 # Like other image servers, take -1 for "any seed".
 Seed = Annotated[Whole | None, Field(ge=-1, le=MAX_SEED)]
@@ -144,9 +145,12 @@ class GenerateInput(BaseModel):
         return ""
 
     def fingerprint(self) -> str:
-        """Return the request as text, as the release before wrote it if it says nothing newer."""
-        unsaid = {name for name in NEWER_FIELDS if getattr(self, name) in (None, [])}
-        return self.model_dump_json(exclude=unsaid)
+        """Return what tells one request from another; the release before says the same of its own.
+
+        While machines are upgraded, a request may be repeated at another release.
+        """
+        unused = {name for name in ADDED_FIELDS if getattr(self, name) in (None, [])}
+        return self.model_dump_json(exclude=unused)
 
 
 class TestParams(BaseModel):

@@ -24,3 +24,7 @@ CREATE TABLE IF NOT EXISTS queue_checks (
     checked_at BIGINT NOT NULL
 ) {TABLE};
 INSERT INTO queue_checks (id, checked_at) VALUES (1, 0);
+
+-- A cluster wants a primary key in each table.
+{MYSQL} ALTER TABLE paused_models ADD COLUMN id INT AUTO_INCREMENT PRIMARY KEY;
+{MYSQL} ALTER TABLE trashed_files ADD COLUMN id INT AUTO_INCREMENT PRIMARY KEY;

@@ -139,13 +139,24 @@ def test_the_page_is_never_kept_and_its_files_are(visitor):
     assert module.mimetype.endswith("javascript")
 
 
-@pytest.mark.parametrize("path", ["/create", "/gallery", "/images/7", "/reset-password"])
+@pytest.mark.parametrize(
+    "path", ["/create", "/gallery", "/images/7", "/reset-password", "/admin", "/admin/users"]
+)
 def test_each_screen_has_an_address(visitor, path):
     assert visitor.get(path).text == visitor.get("/").text
 
 
 @pytest.mark.parametrize(
-    "path", ["/nothing", "/gallery/", "/images/x", "/assets/none.js", "/assets/../index.html"]
+    "path",
+    [
+        "/nothing",
+        "/gallery/",
+        "/images/x",
+        "/admin/",
+        "/admin/Users",
+        "/assets/none.js",
+        "/assets/../index.html",
+    ],
 )
 def test_other_addresses_are_unknown_as_ever(visitor, path):
     response = visitor.get(path)

@@ -542,7 +542,9 @@ def test_changes_of_a_parsed_file_are_those_of_separate_calls(kind):
     labelled = picture.to_bytes()
     picture.strip()
 
-    assert labelled == with_label(with_text(pictures()[kind], {"prompt": "a fox"}), LABEL)
+    written = parse(pictures()[kind])
+    written.put_texts({"prompt": "a fox"})
+    assert labelled == with_label(written.to_bytes(), LABEL)
     assert picture.label == LABEL
     assert picture.to_bytes() == stripped(labelled)
 

@@ -4,8 +4,9 @@ import pytest
 
 import config
 import db
-from engines import catalog
-from images import queue, queue_status
+from engines import InputImage, catalog, sizes
+from images import parameters, queue, queue_status
+from tests.inputs import plain
 
 GOOD = """
 [small]
@@ -546,3 +547,25 @@ def test_pixels_allow_ranges_whose_corner_is_too_large(declare, settings):
     settings.MAX_RESULT_PIXELS = 9_000_000
 
     declare(TODAY)
+
+
+@pytest.mark.parametrize(
+    ("picture", "size"),
+    [((800, 400), (1440, 720)), ((100, 900), (576, 1728)), ((7, 7), (1024, 1024))],
+)
+def test_any_ratio_is_that_of_the_first_picture(declare, picture, size):
+    model = declare(TODAY)["today"]
+
+    assert sizes.like(model, InputImage(b"", "png", *picture), (1024, 1024)) == size
+
+
+def test_pictures_reach_an_engine_in_formats_that_the_model_takes(declare):
+    declare(INPUTS)
+    row = {"model": "edits", "prompt_text": "x", "width": 64, "height": 64}
+
+    asked = parameters.image_request(
+        row, {"seed": 7}, images=(plain("red", extension="webp"), plain("red"))
+    )
+
+    assert [image.extension for image in asked.images] == ["png", "png"]
+    assert asked.images[0].data.startswith(b"\x89PNG")

@@ -885,6 +885,8 @@ def test_models_of_the_documentation_can_be_declared(page, tmp_path):
 
     assert {name: (model.options.is_paid, model.takes_seed) for name, model in offered.items()} == {
         "gpt-image-1": (True, False),
+        "gpt-image-2": (True, False),
+        "qwen-edit": (True, True),
         "home": (False, True),
         "kolors": (True, True),
         "azure": (True, False),

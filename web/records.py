@@ -234,10 +234,9 @@ def public_record(
         "finishedAt": iso_time(generation["finished_at"]),
         "expiresAt": iso_seconds(retention.expires_at(generation)),
         "purgesAt": None,
-        # What is signed is without URL_PREFIX: links outlive its change.
-        "signedImageUrl": located(sign(image_url)),
-        "signedThumbnailUrl": located(sign(thumbnail_url)),
-        "signedStrippedUrl": located(sign(image_url and image_url + STRIPPED)),
+        "signedImageUrl": sign(image_url),
+        "signedThumbnailUrl": sign(thumbnail_url),
+        "signedStrippedUrl": sign(image_url and image_url + STRIPPED),
     }
 
 

@@ -1,6 +1,7 @@
 """The user comment of EXIF data, in which JPEG and WebP files say how they were made."""
 
 import struct
+import warnings
 
 EXIF_IFD = 0x8769
 USER_COMMENT = 0x9286
@@ -52,7 +53,10 @@ def load(data: bytes):  # an Image.Exif of Pillow, which is imported by the firs
     if len(data) > MAX_BYTES:
         raise ValueError("The EXIF data is too long")
     exif = Image.Exif()
-    exif.load(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        exif.load(data)
+        exif.get_ifd(EXIF_IFD)
     return exif
 
 

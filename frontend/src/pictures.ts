@@ -1,7 +1,8 @@
 // What can be done with pictures, from whatever screen.
 
-import { newKey, type Generation } from "./api";
+import { type ApiError, newKey, type Generation } from "./api";
 import { listing, putBack, update } from "./gallery";
+import { formatSeconds } from "./i18n";
 import { api, asError, loadUser, user } from "./service";
 import { tell } from "./toasts";
 
@@ -17,11 +18,15 @@ export async function attempt(run: () => Promise<void>, t: Translate): Promise<b
     return true;
   } catch (problem) {
     const error = asError(problem);
-    if (!error.endsSession) {
-      tell(error.code === "offline" ? t("errors.offline") : error.message, { isError: true });
-    }
+    if (!error.endsSession) tell(sentenceOf(error, t), { isError: true });
     return false;
   }
+}
+
+function sentenceOf(error: ApiError, t: Translate): string {
+  if (error.code === "offline") return t("errors.offline");
+  const wait = error.retryAfter ? ` · ${t("errors.again", { time: formatSeconds(error.retryAfter) })}` : "";
+  return error.message + wait;
 }
 
 export async function setFavorite(record: Generation, favorite: boolean): Promise<Generation> {

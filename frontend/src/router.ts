@@ -2,6 +2,7 @@ import { shallowRef } from "vue";
 import { createRouter, createWebHistory } from "vue-router";
 import { api } from "./service";
 import { i18n } from "./i18n";
+import { tell } from "./toasts";
 import LandingView from "./views/LandingView.vue";
 
 declare module "vue-router" {
@@ -80,6 +81,19 @@ export const router = createRouter({
       component: () => import("./views/AccountView.vue"),
       meta: { title: "account.title", needsLogin: true },
     },
+    {
+      path: "/admin",
+      component: () => import("./admin/AdminView.vue"),
+      meta: { title: "admin.title", needsLogin: true },
+      children: [
+        { path: "", name: "admin", component: () => import("./admin/OverviewTab.vue") },
+        { path: "users", name: "admin-users", component: () => import("./admin/UsersTab.vue") },
+        { path: "jobs", name: "admin-jobs", component: () => import("./admin/JobsTab.vue") },
+        { path: "queue", name: "admin-queue", component: () => import("./admin/QueueTab.vue") },
+        { path: "invites", name: "admin-invites", component: () => import("./admin/InvitesTab.vue") },
+        { path: "audit", name: "admin-audit", component: () => import("./admin/AuditTab.vue") },
+      ],
+    },
     { path: "/:rest(.*)", redirect: "/" },
   ],
   // The gallery itself goes back to the picture that one comes from.
@@ -98,6 +112,20 @@ router.beforeEach((to) => {
     return { name: "account", query: { loginCode, error }, hash: "#openid" };
   }
   if (to.meta.forGuests && isLoggedIn) return { name: "create" };
+});
+
+// A screen that did not load: there is no network, or the service has newer files than this page,
+// which is then loaded anew; but not again and again.
+const RELOAD_MILLISECONDS = 10_000;
+router.onError((_, to) => {
+  const key = "reloaded";
+  const last = Number(sessionStorage.getItem(key));
+  if (!navigator.onLine || Date.now() - last < RELOAD_MILLISECONDS) {
+    tell(i18n.global.t("errors.offline"), { isError: true });
+    return;
+  }
+  sessionStorage.setItem(key, String(Date.now()));
+  location.assign(router.resolve(to).href);
 });
 
 /** The screen before this one. */

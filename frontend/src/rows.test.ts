@@ -20,6 +20,11 @@ test("whole rows stay when more pictures come", () => {
   expect(more[0].height).toBe(some[0].height);
 });
 
+test("what does not fill a row waits while there is more", () => {
+  const count = (hasMore: boolean, ...ratios: number[]) => layOut(pictures(...ratios), 800, 200, 8, hasMore).length;
+  expect([count(true, 2, 2, 1), count(false, 2, 2, 1), count(true, 1)]).toEqual([1, 2, 1]);
+});
+
 test("only what is near is shown", () => {
   const rows = layOut(pictures(...Array<number>(3000).fill(1)), 800, 200, 8);
   expect(visible(rows, 10_000, 11_000).length).toBeLessThan(9);

@@ -1,4 +1,4 @@
-// Pictures in rows of equal height, as wide as the page: whole rows never change when more come.
+// Pictures in rows of equal height, as wide as the page: what is shown never moves when more come.
 
 import type { Generation } from "./api";
 
@@ -8,7 +8,8 @@ export interface Row {
   items: { record: Generation; left: number; width: number }[];
 }
 
-export function layOut(records: Generation[], width: number, height: number, gap: number): Row[] {
+/** With `hasMore`, what does not fill a row waits for the pictures that will. */
+export function layOut(records: Generation[], width: number, height: number, gap: number, hasMore = false): Row[] {
   const rows: Row[] = [];
   let items: Generation[] = [];
   let ratios = 0;
@@ -34,7 +35,7 @@ export function layOut(records: Generation[], width: number, height: number, gap
     if (fitting <= height) close(fitting);
   }
   // The last row is not stretched.
-  if (items.length) close(height);
+  if (items.length && !(hasMore && rows.length)) close(height);
   return rows;
 }
 

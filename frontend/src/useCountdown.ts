@@ -1,21 +1,24 @@
 import { onScopeDispose, ref, watch } from "vue";
 
-/** Seconds that are left, counted down from what `seconds` says each time that it changes. */
-export function useCountdown(seconds: () => number | null | undefined, onEnd?: () => void) {
+/** Count the seconds down that something says, anew with each other thing that comes. */
+export function useCountdown<T>(thing: () => T, seconds: (thing: T) => number | null | undefined, onEnd?: () => void) {
   const left = ref(0);
+  let end = 0;
   let timer: ReturnType<typeof setInterval> | undefined;
 
   function tick(): void {
-    left.value = Math.max(0, left.value - 1);
+    // By the clock: a machine that slept has waited, too.
+    left.value = Math.max(0, Math.ceil((end - Date.now()) / 1000));
     if (left.value) return;
     clearInterval(timer);
     onEnd?.();
   }
   watch(
-    seconds,
-    (whole) => {
+    thing,
+    (now) => {
       clearInterval(timer);
-      left.value = whole ?? 0;
+      left.value = seconds(now) ?? 0;
+      end = Date.now() + left.value * 1000;
       if (left.value) timer = setInterval(tick, 1000);
     },
     { immediate: true },

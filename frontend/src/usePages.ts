@@ -13,24 +13,24 @@ export interface Page<Row> {
 const TYPING_MILLISECONDS = 250;
 
 export function usePages<Row extends { id: number }>(
-  ask: (cursor?: string) => Promise<Page<Row>>,
+  ask: (cursor?: number) => Promise<Page<Row>>,
   filters?: WatchSource<unknown> | object,
 ) {
   const rows = shallowRef<Row[]>([]);
-  const cursor = ref<string | null>(null);
+  const cursor = ref<number | null>(null);
   const error = shallowRef<ApiError | null>(null);
   const isLoading = ref(true);
   let asked = 0;
   let timer: ReturnType<typeof setTimeout> | undefined;
 
-  async function fetchPage(after?: string): Promise<void> {
+  async function fetchPage(after?: number): Promise<void> {
     const number = ++asked;
     isLoading.value = true;
     try {
       const page = await ask(after);
       if (number !== asked) return;
       rows.value = after ? [...rows.value, ...page.rows] : page.rows;
-      cursor.value = page.nextCursor;
+      cursor.value = page.nextCursor ? Number(page.nextCursor) : null;
       error.value = null;
     } catch (problem) {
       if (number === asked) error.value = asError(problem);

@@ -130,10 +130,11 @@ export function createClient(options: ClientOptions) {
     const headers: Record<string, string> = { ...commonHeaders(), ...wanted.headers };
     // A form brings its own Content-Type, with the boundary that only the browser knows.
     if (body !== undefined) headers["Content-Type"] = "application/json";
+    const target = address(path, wanted.path, wanted.query);
     let response: Response;
     let text: string;
     try {
-      response = await fetch(address(path, wanted.path, wanted.query), {
+      response = await fetch(target, {
         method: method.toUpperCase(),
         headers,
         body: body === undefined ? undefined : JSON.stringify(body),

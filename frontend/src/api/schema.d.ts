@@ -1769,7 +1769,8 @@ export interface components {
             moderation?: string | null;
             /**
              * @description Whether an image is to hold its prompt and parameters, as text of a PNG or as the EXIF
-             *     comment of others; with false, it is freed of them. Null is as the server's setting `EMBED_METADATA` says.
+             *     comment of others; with false, it is freed of them. Null is as the server's setting
+             *     `EMBED_METADATA` says.
              */
             embed_metadata?: boolean | null;
             /**
@@ -3891,7 +3892,10 @@ export interface components {
                 };
             };
         };
-        /** @description The body has more than 64 KB (more with a longer `promptMax`); one with an avatar, 8 MB. */
+        /**
+         * @description The body has more than 64 KB, or more with a longer `promptMax`; a multipart form with an
+         *     avatar, more than 8 MB.
+         */
         PayloadTooLarge: {
             headers: {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -7338,7 +7342,7 @@ export interface operations {
                  * @description As the page names it.
                  * @example gallery
                  */
-                screen: "login" | "register" | "create" | "gallery" | "trash" | "shares" | "account" | "reset-password" | "confirm-email";
+                screen: "login" | "register" | "create" | "gallery" | "trash" | "shares" | "account" | "reset-password" | "confirm-email" | "admin";
             };
             cookie?: never;
         };

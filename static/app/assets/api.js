@@ -145,10 +145,11 @@ function createClient(options) {
 			...wanted.headers
 		};
 		if (body !== void 0) headers["Content-Type"] = "application/json";
+		const target = address(path, wanted.path, wanted.query);
 		let response;
 		let text;
 		try {
-			response = await fetch(address(path, wanted.path, wanted.query), {
+			response = await fetch(target, {
 				method: method.toUpperCase(),
 				headers,
 				body: body === void 0 ? void 0 : JSON.stringify(body),
