@@ -208,7 +208,7 @@ def public_record(
     status = shown_status(generation)
     image_url = shown_text(generation["image_url"])
     thumbnail_url = shown_text(generation["thumbnail_url"])
-    made_from = inputs.inputs_of(generation)
+    made_from = inputs.inputs_of(generation) if generation["inputs_json"] else []
     return {
         "id": generation["id"],
         "prompt": shown_text(generation["prompt_text"]) or "",
@@ -229,7 +229,7 @@ def public_record(
         "favorite": bool(generation["favorite"]),
         "tags": tags.read(generation["tags"]),
         "inputs": [public_input(one, sign) for one in made_from],
-        "parentId": inputs.parent_of(made_from),
+        "parentId": inputs.parent_of(made_from) if made_from else None,
         "startedAt": iso_time(generation["started_at"]),
         "finishedAt": iso_time(generation["finished_at"]),
         "expiresAt": iso_seconds(retention.expires_at(generation)),
