@@ -397,14 +397,14 @@ def test_a_favorite_of_the_last_moment_stays(alice, settings, monkeypatch):
     settings.IMAGE_DAYS = 30
     number = made(alice)["id"]
     age(31, number)
-    list_expired_of = trash.list_expired_of
+    list_expired_of = retention.list_expired_of
 
     def list_and_mark(*arguments):
         ids = list_expired_of(*arguments)
         alice.open("PATCH", f"/api/v1/images/{number}", json={"favorite": True})
         return ids
 
-    monkeypatch.setattr(trash, "list_expired_of", list_and_mark)
+    monkeypatch.setattr(retention, "list_expired_of", list_and_mark)
     jobs.sweep()
 
     assert alice.get(f"/api/v1/images/{number}").status_code == 200
