@@ -1,5 +1,6 @@
 #!/bin/sh
-# Lint, then the whole suite on SQLite and on a private MariaDB, then the container. Arguments go to pytest.
+# Lint, then the whole suite on SQLite and on a private MariaDB, once more on the MySQL server that TEST_MYSQL
+# names, if it does, then the container. Arguments go to pytest.
 set -eu
 # Nothing outside this folder is run: Flask would also take .env and .flaskenv of the folders above.
 unset CDPATH PYTHONPATH PYTHONHOME FLASK_APP
@@ -17,14 +18,15 @@ if ! { contents; cat requirements-test.lock; } | cmp -s - "$stamp"; then
     { contents; cat requirements-test.lock; } > "$stamp"
 fi
 
-# What the tests drive beside Python: a private MariaDB, RabbitMQ and Redis, nginx with the site file of
-# deploy/, a client in TypeScript, the documentation page in a browser, and a container.
+# What the tests drive beside Python: a private MariaDB and a Galera cluster, RabbitMQ and Redis, nginx with the
+# site file of deploy/, a client in TypeScript, the documentation page in a browser, and a container.
 PATH=$PATH:/usr/sbin
 missing=
-for pair in mariadbd:mariadb-server nginx:nginx openssl:openssl node:nodejs npm:npm chromium:chromium \
+for pair in mariadbd:mariadb-server rsync:rsync nginx:nginx openssl:openssl node:nodejs npm:npm chromium:chromium \
     rabbitmqctl:rabbitmq-server redis-server:redis-server buildah:buildah debootstrap:debootstrap; do
     command -v "${pair%:*}" >/dev/null || missing="$missing ${pair#*:}"
 done
+[ -e /usr/lib/galera/libgalera_smm.so ] || missing="$missing galera-4"
 if [ -n "$missing" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     echo "Installing$missing ..."
     # shellcheck disable=SC2086
@@ -34,5 +36,9 @@ fi
 
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
+given=${TEST_MYSQL:-}
+unset TEST_MYSQL
 .venv/bin/python -m pytest "$@"
+# A server of the tests' own, such as mysql://root:password@127.0.0.1:3307.
+[ -z "$given" ] || TEST_MYSQL=$given .venv/bin/python -m pytest -k mariadb "$@"
 [ $# -gt 0 ] || exec tests/container.sh

@@ -42,6 +42,10 @@ from images.queue import Job
 LEASE_SECONDS = 30
 MAX_ATTEMPTS = 3
 BACKOFF_SECONDS = (5, 30)
+# Of many workers that ask at the same moment, so often each looks for a job that no other one is
+# about to claim, and at so many beside the one whose turn it is.
+TRIES = 5
+OTHERS = 3
 MAX_BACKOFF_SECONDS = queue.MAX_WAIT_SECONDS
 # While a store elsewhere is away: so long a worker keeps a result that it can make again, and a job
 # then waits. One that may be charged is kept until so long before its deadline.
@@ -61,28 +65,31 @@ class ClaimLost(Exception):
 def acquire(models: list[str]) -> Job | None:
     """Claim the job whose turn it is among these models; None if there is none."""
     is_counted = False
+    tries = 0
     while models and (waits := waiting.find_any(models)):
-        ids = waiting.next_ids(models)
-        if not ids:
+        paused = queue.list_paused()
+        models = [] if "" in paused else [name for name in models if name not in paused]
+        ids = waiting.next_ids(models) if models else []
+        # Other workers may be faster; then look anew whose turn it is.
+        if job := _claim_one_of(ids, may_wait=tries >= TRIES):
+            return job
+        if models and not ids:
             if is_counted:
                 break
             waiting.recount(waits["user_id"])  # it came from a process of the release before
             is_counted = True
-        random.shuffle(others := ids[1:])
-        for generation_id in ids[:1] + others:
-            if job := claim(generation_id, may_wait=False):
-                return job
-            # Another worker was faster, or the model is paused.
-            left = _unpaused(models)
-            if left != models:
-                break
-        models = _unpaused(models)
+        tries += 1
     return None
 
 
-def _unpaused(models: list[str]) -> list[str]:
-    paused = queue.list_paused()
-    return [] if "" in paused else [name for name in models if name not in paused]
+def _claim_one_of(ids: list[int], may_wait: bool) -> Job | None:
+    """Claim the first one, or any other that nobody else is about to claim."""
+    others = ids[1:]
+    random.shuffle(others)
+    for generation_id in ids[:1] + others[:OTHERS]:
+        if job := claim(generation_id, may_wait):
+            return job
+    return None
 
 
 def claim(generation_id: int, may_wait: bool = True) -> Job | None:

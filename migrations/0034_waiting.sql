@@ -7,7 +7,7 @@ CREATE TABLE IF NOT EXISTS waiting (
     number INT NOT NULL,
     first_id INT NOT NULL,
     last_id INT NOT NULL,
-    served_at DOUBLE NOT NULL,
+    served_at DOUBLE NOT NULL DEFAULT 0,
     PRIMARY KEY (user_id, model)
 ) {TABLE};
 CREATE INDEX waiting_turn ON waiting (model, served_at, first_id);
@@ -24,3 +24,7 @@ CREATE TABLE IF NOT EXISTS queue_checks (
     checked_at BIGINT NOT NULL
 ) {TABLE};
 INSERT INTO queue_checks (id, checked_at) VALUES (1, 0);
+
+-- A cluster wants a primary key in each table.
+{MYSQL} ALTER TABLE paused_models ADD COLUMN id INT AUTO_INCREMENT PRIMARY KEY;
+{MYSQL} ALTER TABLE trashed_files ADD COLUMN id INT AUTO_INCREMENT PRIMARY KEY;

@@ -7,12 +7,15 @@ import copy
 import os
 import secrets
 import shutil
+import sqlite3
+import subprocess
 import tempfile
 from pathlib import Path
 
 import pytest
 
 from tests.servers import (
+    Database,
     MariaDB,
     ObjectStore,
     Service,
@@ -21,7 +24,7 @@ from tests.servers import (
     find_program,
     find_weed,
     wait_until,
-)  # fmt: skip
+)
 
 # Before app.py is imported: it must not read the settings of whoever runs the tests.
 os.environ.update(clean_environment(DATA_DIR=tempfile.mkdtemp(prefix="image-generator-tests-")))
@@ -34,20 +37,43 @@ from images import queue_status, quota
 from pool import pool
 
 DATABASES = ["sqlite", "mariadb"]
+# mysql://user:password@host:port: a server in place of MariaDB, whose databases the tests replace.
+GIVEN_SERVER = os.environ.get("TEST_MYSQL", "")
 MEMORY = Path("/dev/shm")
 NEEDED_BYTES = 2 * 1024**3
 
 
+def pytest_report_header() -> str:
+    """Say what the tests are run on."""
+    if GIVEN_SERVER:
+        [[server]] = Database(GIVEN_SERVER).run("SELECT VERSION()")
+        server = f"MySQL {server} of TEST_MYSQL"
+    elif program := find_program("mariadbd"):
+        server = subprocess.run([program, "--version"], capture_output=True, text=True).stdout
+        server = f"MariaDB {server.partition('Ver ')[2].partition(' ')[0]}"
+    else:
+        server = "no MariaDB"
+    return f"databases: SQLite {sqlite3.sqlite_version}, {server}"
+
+
+def need(program: str, package: str) -> None:
+    """Leave a test out, but not in CI, if a program is not installed."""
+    if not find_program(program) and not Path(program).exists():
+        if os.environ.get("CI"):
+            pytest.fail(f"{package} is not installed, and CI must not skip its tests")
+        pytest.skip(f"{package} is not installed: the tests that need it are left out")
+
+
 @pytest.fixture(scope="session")
 def mariadb(tmp_path_factory):
-    """A MariaDB server shared by all tests, in memory if there is room.
+    """The server of TEST_MYSQL, or a MariaDB shared by all tests, in memory if there is room.
 
     On a disk that others use too, its many changes of tables take ten times as long.
     """
-    if not find_program("mariadbd"):
-        if os.environ.get("CI"):
-            pytest.fail("mariadb-server is not installed, and CI must not skip half of the tests")
-        pytest.skip("mariadb-server is not installed: the tests on MariaDB are left out")
+    if GIVEN_SERVER:
+        yield Database(GIVEN_SERVER)
+        return
+    need("mariadbd", "mariadb-server")
     folder = tmp_path_factory.mktemp("mariadb")
     if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > NEEDED_BYTES:
         folder = Path(tempfile.mkdtemp(prefix="image-generator-tests-", dir=MEMORY))
@@ -58,8 +84,9 @@ def mariadb(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def own_server(tmp_path_factory, mariadb):
+def own_server(tmp_path_factory):
     """A MariaDB that a test may kill."""
+    need("mariadbd", "mariadb-server")
     server = MariaDB(tmp_path_factory.mktemp("own"), "--innodb-flush-log-at-trx-commit=1")
     yield server
     server.kill()
@@ -257,6 +284,7 @@ def start_worker(settings, tmp_path):
 
     def start(*program: str, **changes: str) -> Worker:
         names = ("DATA_DIR", "MODELS_FILE", "MYSQL_HOST", "MYSQL_PORT", "MYSQL_USER", "MYSQL_DB")
+        names += ("MYSQL_PASSWORD",)
         chosen = {name: str(getattr(settings, name)) for name in names}
         log = tmp_path / f"worker-{len(started)}.log"
         started.append(Worker(log, clean_environment(**{**chosen, **changes}), *program))

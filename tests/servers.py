@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pymysql
 import requests
@@ -39,13 +40,50 @@ def find_program(name: str) -> str | None:
     return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
 
 
-class MariaDB:
+class Database:
+    """A server that speaks the protocol of MySQL, such as TEST_MYSQL names: the tests own it."""
+
+    def __init__(self, url: str):
+        parts = urlsplit(url)
+        self.host, self.port = parts.hostname, parts.port or 3306
+        self.user, self.password = unquote(parts.username or "root"), unquote(parts.password or "")
+
+    def connect(self, database: str | None = None) -> pymysql.Connection:
+        return pymysql.connect(
+            host=self.host,
+            port=self.port,
+            user=self.user,
+            password=self.password,
+            database=database,
+            charset="utf8mb4",
+            autocommit=True,
+            ssl_disabled=True,
+        )
+
+    def run(self, *statements: str, database: str | None = None) -> list[tuple]:
+        """Run statements as root and return the rows of the last one."""
+        with self.connect(database) as connection, connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+            return list(cursor.fetchall())
+
+    def settings(self, database: str) -> dict[str, str]:
+        return {
+            "MYSQL_HOST": self.host,
+            "MYSQL_PORT": str(self.port),
+            "MYSQL_USER": self.user,
+            "MYSQL_PASSWORD": self.password,
+            "MYSQL_DB": database,
+        }
+
+
+class MariaDB(Database):
     """A MariaDB of our own that can be killed and started again."""
 
     def __init__(self, folder: Path, *options: str):
+        super().__init__(f"mysql://root@127.0.0.1:{free_port()}")
         self.folder = folder
         self.options = options
-        self.port = free_port()
         # A tmpdir of its own: a mariadbd that starts empties it of everyone's temporary tables.
         (folder / "tmp").mkdir(parents=True)
         self.common = [
@@ -88,36 +126,81 @@ class MariaDB:
             return False
         return True
 
-    def connect(self, database: str | None = None) -> pymysql.Connection:
-        return pymysql.connect(
-            host="127.0.0.1",
-            port=self.port,
-            user="root",
-            database=database,
-            charset="utf8mb4",
-            autocommit=True,
-            ssl_disabled=True,
-        )
-
-    def run(self, *statements: str, database: str | None = None) -> list[tuple]:
-        """Run statements as root and return the rows of the last one."""
-        with self.connect(database) as connection, connection.cursor() as cursor:
-            for statement in statements:
-                cursor.execute(statement)
-            return list(cursor.fetchall())
-
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
         self.log.close()
 
-    def settings(self, database: str) -> dict[str, str]:
-        return {
-            "MYSQL_HOST": "127.0.0.1",
-            "MYSQL_PORT": str(self.port),
-            "MYSQL_USER": "root",
-            "MYSQL_DB": database,
-        }
+
+GALERA = "/usr/lib/galera/libgalera_smm.so"
+
+
+class GaleraNode(Database):
+    """A node of a cluster of MariaDB servers, each of which takes writes; the first one begins it.
+
+    Started as root it becomes the user mysql: the rsync that copies the data refuses root.
+    """
+
+    def __init__(self, folder: Path, first: "GaleraNode | None" = None):
+        super().__init__(f"mysql://root@127.0.0.1:{free_port()}")
+        self.folder = folder
+        self.group_port = free_port()
+        (folder / "tmp").mkdir(parents=True)
+        environment = {**os.environ, "HOME": str(folder), "TMPDIR": f"{folder}/tmp"}
+        self.options = {"env": environment, "cwd": folder}
+        if os.geteuid() == 0:
+            subprocess.run(["chown", "-R", "mysql:", folder], check=True)
+            self.options |= {"user": "mysql", "group": "mysql", "extra_groups": []}
+        self.common = ["--no-defaults", f"--datadir={folder}/data"]
+        install = [find_program("mariadb-install-db"), *self.common, "--skip-test-db"]
+        install.append("--auth-root-authentication-method=normal")
+        subprocess.run(install, check=True, stdout=subprocess.DEVNULL, **self.options)
+        self.start(first)
+
+    def start(self, first: "GaleraNode | None") -> None:
+        address = f"127.0.0.1:{self.group_port}"
+        # The first one has two votes, so that it goes on alone.
+        provider = [f"gmcast.listen_addr=tcp://{address}", f"pc.weight={1 if first else 2}"]
+        provider += [f"ist.recv_addr=127.0.0.1:{free_port()}", "gcache.size=16M"]
+        command = [
+            find_program("mariadbd"),
+            *self.common,
+            f"--tmpdir={self.folder}/tmp",
+            f"--socket={self.folder}/s",
+            f"--port={self.port}",
+            "--bind-address=127.0.0.1",
+            "--binlog-format=ROW",
+            "--innodb-autoinc-lock-mode=2",
+            "--innodb-flush-log-at-trx-commit=0",
+            "--innodb-buffer-pool-size=64M",
+            "--innodb-log-file-size=16M",
+            "--wsrep-on=ON",
+            f"--wsrep-provider={GALERA}",
+            f"--wsrep-cluster-address=gcomm://{f'127.0.0.1:{first.group_port}' if first else ''}",
+            f"--wsrep-node-name=node{self.port}",
+            f"--wsrep-node-address={address}",
+            "--wsrep-sst-method=rsync",
+            f"--wsrep-sst-receive-address=127.0.0.1:{free_port()}",
+            f"--wsrep-provider-options={';'.join(provider)}",
+        ]
+        self.log = open(self.folder / "log", "ab")  # noqa: SIM115
+        output = {"stdout": self.log, "stderr": self.log}
+        self.process = subprocess.Popen(command, **output, **self.options)
+        wait_until(self.is_ready, 120, "a node of the cluster")
+
+    def is_ready(self) -> bool:
+        if self.process.poll() is not None:
+            raise RuntimeError((self.folder / "log").read_text()[-3000:])
+        try:
+            [[_, ready]] = self.run("SHOW STATUS LIKE 'wsrep_ready'")
+        except pymysql.MySQLError:
+            return False
+        return ready == "ON"
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+        self.log.close()
 
 
 class ObjectStore:

@@ -240,12 +240,13 @@ GOOD = {
 
 @pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(
-    ("size", "language", "lang"), [("laptop", "en", "en"), ("phone", "zh", "zh-CN")]
+    ("size", "language", "lang", "prefix"),
+    [("laptop", "en", "en", ""), ("phone", "zh", "zh-CN", ""), ("laptop", "en", "en", "/imagegen")],
 )
 def test_a_life_from_registration_to_the_end_of_the_account(
-    live, start_worker, node, tmp_path, size, language, lang
+    live, start_worker, node, tmp_path, size, language, lang, prefix
 ):
-    url = live(TRASH_DAYS="7").url
+    url = live(TRASH_DAYS="7", URL_PREFIX=prefix).url + prefix
     start_worker("worker.py")
 
     said = use(node, tmp_path, url, str(tmp_path), size, language)

@@ -1,3 +1,4 @@
+import { shallowRef } from "vue";
 import { createRouter, createWebHistory } from "vue-router";
 import { api } from "./service";
 import { i18n } from "./i18n";
@@ -10,6 +11,8 @@ declare module "vue-router" {
     title?: string;
     needsLogin?: boolean;
     forGuests?: boolean;
+    /** The screen of the main places that it belongs to. */
+    within?: string;
   }
 }
 
@@ -58,7 +61,19 @@ export const router = createRouter({
       path: "/images/:id(\\d+)",
       name: "image",
       component: () => import("./views/ImageView.vue"),
-      meta: { title: "image.title", needsLogin: true },
+      meta: { title: "image.title", needsLogin: true, within: "gallery" },
+    },
+    {
+      path: "/trash",
+      name: "trash",
+      component: () => import("./views/TrashView.vue"),
+      meta: { title: "trash.title", needsLogin: true, within: "gallery" },
+    },
+    {
+      path: "/shares",
+      name: "shares",
+      component: () => import("./views/SharesView.vue"),
+      meta: { title: "shares.title", needsLogin: true, within: "gallery" },
     },
     {
       path: "/account",
@@ -81,7 +96,11 @@ export const router = createRouter({
     },
     { path: "/:rest(.*)", redirect: "/" },
   ],
-  scrollBehavior: (to, from, saved) => (to.name === from.name ? undefined : (saved ?? { top: 0 })),
+  // The gallery itself goes back to the picture that one comes from.
+  scrollBehavior(to, from, saved) {
+    if (to.name === from.name || (to.name === "gallery" && from.name === "image")) return undefined;
+    return saved ?? { top: 0 };
+  },
 });
 
 router.beforeEach((to) => {
@@ -109,7 +128,11 @@ router.onError((_, to) => {
   location.assign(router.resolve(to).href);
 });
 
-router.afterEach((to) => {
+/** The screen before this one. */
+export const cameFrom = shallowRef<unknown>();
+
+router.afterEach((to, from) => {
+  if (to.name !== from.name) cameFrom.value = from.name;
   const title = to.meta.title ? `${i18n.global.t(to.meta.title)} · ` : "";
   document.title = title + i18n.global.t("name");
 });

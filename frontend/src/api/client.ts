@@ -74,8 +74,9 @@ export type Client = ReturnType<typeof createClient>;
 
 export function createClient(options: ClientOptions) {
   const base = options.base.replace(/\/+$/, "");
-  // Paths in answers and in the document begin with "/api" and lie below the address of the service.
+  // Paths in the document begin with "/api" and lie below the address of the service.
   const service = base.replace(/\/api$/, "");
+  const [, host = "", folder = ""] = /^(\w+:\/\/[^/]+)?(.*)$/.exec(service) ?? [];
   const session = new Session(base, options.store ?? localStorage);
   let refreshing: Promise<void> | null = null;
 
@@ -129,10 +130,11 @@ export function createClient(options: ClientOptions) {
     const headers: Record<string, string> = { ...commonHeaders(), ...wanted.headers };
     // A form brings its own Content-Type, with the boundary that only the browser knows.
     if (body !== undefined) headers["Content-Type"] = "application/json";
+    const target = address(path, wanted.path, wanted.query);
     let response: Response;
     let text: string;
     try {
-      response = await fetch(address(path, wanted.path, wanted.query), {
+      response = await fetch(target, {
         method: method.toUpperCase(),
         headers,
         body: body === undefined ? undefined : JSON.stringify(body),
@@ -168,7 +170,7 @@ export function createClient(options: ClientOptions) {
     const filled = path.replace(/\{(\w+)\}/g, (_, name) => encodeURIComponent(parts[name]));
     const search = new URLSearchParams();
     for (const [name, value] of Object.entries(query ?? {})) {
-      if (name === "tag") for (const tag of value) search.append(name, tag);
+      if (Array.isArray(value) && name === "tag") for (const tag of value) search.append(name, tag);
       else if (value !== undefined && value !== null && value !== "") search.append(name, String(value));
     }
     return service + filled + (search.size ? `?${search}` : "");
@@ -222,16 +224,21 @@ export function createClient(options: ClientOptions) {
     });
   }
 
+  /** The whole address of what an answer names. With URL_PREFIX it begins with the folder of the service. */
+  function asset(path: string): string {
+    return (path.startsWith(`${folder}/api/`) ? host : service) + path;
+  }
+
   return {
     base,
     session,
     call,
     file,
     upload,
-    /** The whole address of what an answer names, for an `<img>` or a link. */
-    asset: (path: string) => service + path,
+    /** For an `<img>` or a link. */
+    asset,
     /** The same, so that the browser saves the file under a readable name. */
-    download: (path: string) => `${service}${path}${path.includes("?") ? "&" : "?"}download=1`,
+    download: (path: string) => `${asset(path)}${path.includes("?") ? "&" : "?"}download=1`,
   };
 }
 
