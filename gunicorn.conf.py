@@ -101,6 +101,13 @@ def when_ready(server) -> None:
         print(f"Ready: {url}/api/health  (documentation: /api/docs)", flush=True)
 
 
+def post_worker_init(worker) -> None:
+    """Look for the broker now, if there is one: the first submit need not wait for its imports."""
+    from images import broker  # not above, as below
+
+    broker.is_up()
+
+
 ERROR_CODES = {
     408: "request_timeout",
     500: "internal_error",

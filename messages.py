@@ -48,6 +48,22 @@ FIELDS = {
     "not_offered": ("该模型不支持此参数", "is not offered by this model"),
     "out_of_range": ("必须在 {low:g} 到 {high:g} 之间", "must be from {low:g} to {high:g}"),
     "not_multiple": ("必须是 {step} 的倍数", "must be a multiple of {step}"),
+    "too_many_marks": (
+        "连续的组合符号不能超过 {most} 个",
+        "must not have more than {most} combining marks in a row",
+    ),
+    "size_twice": (
+        "不能与宽度和高度同时使用",
+        "cannot be used together with width and height",
+    ),
+    "pixels": (
+        "与高度相乘须在 {low} 到 {high} 像素之间",
+        "and height must make from {low} to {high} pixels",
+    ),
+    "ratio": (
+        "与高度之比不能超过 {most:g}",
+        "and height must not differ by more than {most:g} to 1",
+    ),
     "size_not_offered": ("与高度须为以下尺寸之一：{sizes}", "and height must be one of {sizes}"),
     "blocked": ("包含禁用词“{word}”", 'contains the blocked word "{word}"'),
     "marker": (

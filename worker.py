@@ -17,6 +17,7 @@ import json
 import logging
 import logging.config
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -43,6 +44,8 @@ RETRY_SECONDS = 1
 # With a broker, a worker is idle that got no ticket for so long. It then sweeps more seldom.
 IDLE_AFTER_SECONDS = 60
 IDLE_SWEEP_SECONDS = 30
+# While nothing is to be done, it sweeps only so often, and otherwise asks whether that is so.
+QUIET_SWEEP_SECONDS = 600
 # After so long a ticket is answered, and the jobs go on with another: RabbitMQ waits half an hour.
 TICKET_SECONDS = 300
 # How long a worker keeps a ticket that it can do nothing for, before it passes it on.
@@ -134,6 +137,7 @@ class Worker:
         # With a broker:
         self.taking = threading.Lock()
         self.awake_at = time.monotonic()
+        self.swept_at = 0.0
         self.mail_wanted = threading.Event()
 
     @property
@@ -245,8 +249,12 @@ class Worker:
 
     def sweep(self) -> bool:
         """Repair what dead processes left. Tells if there was time for all of it."""
-        all_done = jobs.sweep()
         self.mail_wanted.set()
+        is_late = time.monotonic() - self.swept_at > QUIET_SWEEP_SECONDS
+        if not self.is_awake() and not is_late and not tickets.is_anything_due():
+            return True
+        all_done = jobs.sweep()
+        self.swept_at = time.monotonic()
         if tickets.send_missing():
             # Nobody is woken now: whoever sweeps takes the jobs, and others do so at their turns.
             threading.Thread(target=self.take_all, daemon=True).start()
@@ -372,7 +380,8 @@ class CeleryWorker:
         signals.worker_shutting_down.connect(lambda **_: self.worker.on_signal(), weak=False)
         signals.task_received.connect(self.pass_on)
         celery = app.Worker(
-            hostname=f"worker-{os.getpid()}@{socket.gethostname()}",
+            # Containers may have the same process ids, and the same host name.
+            hostname=f"worker-{os.getpid()}-{secrets.token_hex(3)}@{socket.gethostname()}",
             pool="prefork",
             concurrency=1,
             quiet=True,

@@ -126,9 +126,10 @@ def link_signer(session: Session) -> Callable[[str | None], str | None]:
     """Return a function that adds a signature to a URL of the account; None stays None.
 
     A link is good for one to two hours, the same string for an hour, so that browsers can cache
-    what is behind it, and void once the session has ended.
+    what is behind it, and void once the session has ended. URL_PREFIX is put before it and is not
+    signed, so that links outlive its change.
     """
-    secret = settings.SECRET_KEY
+    secret, prefix = settings.SECRET_KEY, settings.URL_PREFIX
     this_hour = int(time.time()) // 3600
     expires = (this_hour + 2) * 3600
 
@@ -137,7 +138,8 @@ def link_signer(session: Session) -> Callable[[str | None], str | None]:
             return None
         signature = session.session_id + _signature(secret, url, expires, session)
         mark = "&" if "?" in url else "?"
-        return f"{url}{mark}expires={expires}&sig={signature}"
+        folder = prefix if url.startswith("/") else ""
+        return f"{folder}{url}{mark}expires={expires}&sig={signature}"
 
     return sign
 

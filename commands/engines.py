@@ -81,14 +81,26 @@ class Trial:
 
 def trial_request(model: catalog.Model) -> engines.ImageRequest:
     """Return the smallest request worth looking at."""
-    wanted = GenerateInput(prompt=TRIAL_PROMPT, model=model.name)
-    if not model.sizes:
+    least = model.images.min if model.images else 0
+    sources = [{"upload": "trial"}] * least
+    wanted = GenerateInput(prompt=TRIAL_PROMPT, model=model.name, images=sources)
+    if not model.sizes and not model.pixels:
         wanted.width = closest(model.width, TRIAL_SIDE)
         wanted.height = closest(model.height, TRIAL_SIDE)
     if model.steps:
         wanted.steps = int(model.steps.min)
     [row] = parameters.new_rows(parameters.fill(wanted), extra={})
-    return parameters.image_request(row, parameters.params_of(row))
+    pictures = (trial_picture(),) * least
+    return parameters.image_request(row, parameters.params_of(row), images=pictures)
+
+
+def trial_picture() -> engines.InputImage:
+    from PIL import Image  # late, as masks, which imports it
+
+    from engines import masks
+
+    image = masks.png(Image.new("RGB", (TRIAL_SIDE, TRIAL_SIDE), "white"))
+    return engines.InputImage(image, "png", TRIAL_SIDE, TRIAL_SIDE)
 
 
 def closest(limits: catalog.Range, wanted: int) -> int:

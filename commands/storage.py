@@ -95,13 +95,13 @@ def _show(outcomes: moving.Outcomes) -> int:
     shown_at = time.monotonic()
     for key, outcome in outcomes:
         counts[outcome] += 1
-        if outcome in (moving.DIFFERENT, moving.FAILED):
+        if outcome in moving.PROBLEMS:
             click.echo(f"{outcome:10} {key}")
         if time.monotonic() > shown_at + SHOW_SECONDS:
             shown_at = time.monotonic()
             click.echo(_line(counts))
     click.echo(_line(counts))
-    return counts[moving.DIFFERENT] + counts[moving.FAILED]
+    return sum(counts[outcome] for outcome in moving.PROBLEMS)
 
 
 def _line(counts: Counter[str]) -> str:

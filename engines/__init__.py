@@ -85,6 +85,13 @@ class ImageRequest:
     quality: str = ""
     style: str = ""
     sampler: str = ""
+    # Another way to say the size; `auto` is any ratio that suits.
+    aspect_ratio: str = ""
+    resolution: str = ""
+    background: str = ""
+    output_format: str = ""
+    output_compression: int | None = None
+    moderation: str = ""
     images: tuple[InputImage, ...] = ()
     mask: InputImage | None = None
     strength: float | None = None

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AliasChoices,
     BaseModel,
     ConfigDict,
     Field,
@@ -16,11 +17,17 @@ from pydantic import (
 
 import engines
 from config import SettingError, read_text, settings
+from engines import sizes
 from engines.options import MAX_INPUTS, OF_ENGINE, Options
 
 # Parameters that have a range of numbers, and those that have a list of choices.
-RANGES = ("width", "height", "steps", "guidance")
-CHOICES = ("quality", "style", "sampler")
+RANGES = ("width", "height", "steps", "guidance", "output_compression")
+CHOICES = ("quality", "style", "sampler", "background", "output_format", "moderation")
+# Another way to say width and height.
+SHAPES = ("aspect_ratio", "resolution")
+USUAL_PROMPT = 2000
+MAX_PROMPT = 32_000
+MAX_IMAGES = 10  # of one request
 FRACTIONS = ("guidance", "strength")
 INPUT_FORMATS = ("png", "jpg", "webp")
 InputFormat = Literal[INPUT_FORMATS]
@@ -56,6 +63,15 @@ def as_number(name: str, value: float) -> float | int:
     return value if name in FRACTIONS else int(value)
 
 
+class Pixels(BaseModel):
+    """How many pixels an image may have, however they are spread."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    min: int = Field(1, ge=1)
+    max: int = Field(ge=1)
+
+
 class Images(BaseModel):
     """What a model takes beside the prompt; `min = 1` marks one that only changes pictures."""
 
@@ -79,6 +95,7 @@ class Images(BaseModel):
 
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w.-]+$")]
 Size = Annotated[str, Field(pattern=r"^[1-9][0-9]{1,4}x[1-9][0-9]{1,4}$")]
+Ratio = Annotated[str, Field(pattern=r"^([1-9][0-9]?:[1-9][0-9]?|auto)$")]
 Choice = Annotated[str, Field(min_length=1, max_length=64)]
 Choices = Annotated[list[Choice], Field(min_length=1)]
 
@@ -96,15 +113,28 @@ class Model(BaseModel):
     deadline_seconds: int = Field(600, ge=1, le=86400)
     negative_prompt: bool = False
     seed: bool | None = None  # whether it takes a seed; if not said, as the engine usually does
-    max_seed: int = Field(MAX_SEED, ge=1, le=MAX_SEED)  # of explicit seeds, if the engine has less
+    # Of explicit seeds, if the engine has less. `max_seed` is its name of old.
+    max_seed: int = Field(
+        MAX_SEED, ge=1, le=MAX_SEED, validation_alias=AliasChoices("seed_max", "max_seed")
+    )
+    prompt_max: int = Field(USUAL_PROMPT, ge=1, le=MAX_PROMPT)
+    n_max: int = Field(4, ge=1, le=MAX_IMAGES)
     width: Range | None = None
     height: Range | None = None
     sizes: list[Size] = []  # the only sizes there are, such as 1024x1536; the first is the default
+    aspect_ratio: Annotated[list[Ratio], Field(min_length=1)] | None = None
+    resolution: Annotated[list[Literal["1K", "2K", "4K"]], Field(min_length=1)] | None = None
+    pixels: Pixels | None = None
+    ratio_max: float | None = Field(None, ge=1)  # of the longer side to the shorter one
     steps: Range | None = None
     guidance: Range | None = None
     quality: Choices | None = None  # of each list of choices, the first is the default
     style: Choices | None = None
     sampler: Choices | None = None
+    background: Choices | None = None
+    output_format: Choices | None = None
+    output_compression: Range | None = None
+    moderation: Choices | None = None
     images: Images | None = None
     options: SerializeAsAny[Options] = Options()
 
@@ -123,15 +153,18 @@ class Model(BaseModel):
 
     @model_validator(mode="after")
     def check_size(self) -> "Model":
+        if self.aspect_ratio and not (self.sizes or self.width or self.height):
+            self.sizes = sizes.derived(self.aspect_ratio, self.resolution or ["1K"])
         if self.sizes:
             if self.width or self.height:
                 raise ValueError("has sizes, so width and height must be left out")
-            pairs = [read_size(size) for size in self.sizes]
+            pairs = [sizes.read_size(size) for size in self.sizes]
             self.width = range_of([width for width, _ in pairs])
             self.height = range_of([height for _, height in pairs])
         if not self.width or not self.height:
             raise ValueError("needs width and height, or sizes")
         self.check_pixels()
+        self.check_shapes()
         return self
 
     @model_validator(mode="after")
@@ -151,12 +184,36 @@ class Model(BaseModel):
         """Refuse a size whose result would be refused, after it was made and perhaps paid for."""
         largest = self.width.max * self.height.max
         if self.sizes:
-            largest = max(width * height for width, height in map(read_size, self.sizes))
+            pairs = map(sizes.read_size, self.sizes)
+            largest = max(width * height for width, height in pairs)
+        elif self.pixels:
+            largest = min(largest, self.pixels.max)
         if largest > settings.MAX_RESULT_PIXELS:
             raise ValueError(
                 f"allows images of {largest:.0f} pixels,"
                 f" more than MAX_RESULT_PIXELS ({settings.MAX_RESULT_PIXELS})"
             )
+
+    def check_shapes(self) -> None:
+        """Refuse rules that the default, or what a ratio stands for, does not keep."""
+        shapes = [sizes.default_size(self)]
+        for ratio in self.aspect_ratio or [""]:
+            for resolution in self.resolution or [""]:
+                size = sizes.shaped(self, ratio, resolution)
+                shapes.append(size)
+                if ratio in ("", sizes.AUTO):
+                    continue
+                if sizes.off(size, sizes.read_ratio(ratio)) > sizes.TOLERANCE:
+                    raise ValueError(f"aspect_ratio: has no size for {ratio}")
+        for width, height in shapes:
+            if self.breaks_pixels(width, height) or self.breaks_ratio(width, height):
+                raise ValueError(f"pixels and ratio_max must allow {width}x{height}")
+
+    def breaks_pixels(self, width: int, height: int) -> bool:
+        return bool(self.pixels) and not self.pixels.min <= width * height <= self.pixels.max
+
+    def breaks_ratio(self, width: int, height: int) -> bool:
+        return bool(self.ratio_max) and max(width, height) > self.ratio_max * min(width, height)
 
     @property
     def takes_seed(self) -> bool:
@@ -175,11 +232,6 @@ TEST_MODEL = Model(
     height=Range(min=64, max=1024, default=512),
     steps=Range(min=1, max=150, default=20),
 )
-
-
-def read_size(text: str) -> tuple[int, int]:
-    width, _, height = text.partition("x")
-    return int(width), int(height)
 
 
 def range_of(values: list[int]) -> Range:

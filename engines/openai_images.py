@@ -31,6 +31,7 @@ from engines.answers import Picture
 from engines.options import OpenAIImages
 from engines.provider_errors import ProviderError
 from engines.remote import RemoteResponse, ReportProgress, as_dict, as_list
+from engines.sizes import AUTO
 
 # The API does not report progress, so it is estimated: 50 % after this time.
 TYPICAL_SECONDS = 30
@@ -47,8 +48,14 @@ PARAMETERS = (
     "negative_prompt",
     "width",
     "height",
+    "resolution",
+    "background",
+    "output_format",
+    "moderation",
     "strength",
 )
+# These have no quality to choose.
+LOSSLESS = ("", "png")
 
 
 def make(
@@ -147,6 +154,12 @@ def request_body(request: ImageRequest, names: dict[str, str]) -> dict[str, Any]
         "n": 1,
         "size": f"{request.width}x{request.height}",
     }
+    if request.aspect_ratio == AUTO:
+        values["size"] = AUTO
+    else:
+        values["aspect_ratio"] = request.aspect_ratio
+    if request.output_format not in LOSSLESS:
+        values["output_compression"] = request.output_compression
     for name in PARAMETERS:
         values[name] = getattr(request, name)
     body = {

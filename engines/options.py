@@ -21,7 +21,7 @@ URL_PATH = r"^(/[A-Za-z0-9_.~%:@!$&()*+,;=/-]*)?$"
 SECRET_NAME = re.compile(r"key|token|secret|auth|password|cookie|signature|^sig$", re.IGNORECASE)
 OWN_HEADERS = ("host", "connection", "content-length", "content-type", "transfer-encoding")
 # stable-diffusion.cpp's server reads options of any size from such a mark in the prompt.
-SD_CPP_ARGUMENTS = r"<\W*sd[\W_]*cpp[\W_]*extra[\W_]*args"
+SD_CPP_ARGUMENTS = r"<[^\w<]*sd[\W_]*cpp[\W_]*extra[\W_]*args"
 VARIANT = r"^[A-Za-z0-9_-]*$"
 MAX_INPUTS = 16  # pictures that an image is made from: as many as any provider takes
 

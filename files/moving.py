@@ -22,9 +22,10 @@ BATCH = 200
 PATIENCE_SECONDS = 300
 RETRY_SECONDS = 2
 
-COPIED, PRESENT, DELETED, GONE, DIFFERENT, FAILED = (
-    "copied", "present", "deleted", "gone", "different", "failed",
-)  # fmt: skip
+COPIED, PRESENT, DELETED, GONE = "copied", "present", "deleted", "gone"
+DIFFERENT, MISSING, FAILED = "different", "missing", "failed"
+# What somebody must look at; MISSING is what came to the old store after all was copied.
+PROBLEMS = (DIFFERENT, MISSING, FAILED)
 
 Outcomes = Iterator[tuple[str, str]]
 
@@ -43,15 +44,14 @@ def _copy(source: Store, target: Store, key: str) -> str:
     data = source.read(key)
     if data is None:  # deleted meanwhile
         return GONE
-    if _holds(target, key, data):
-        return PRESENT
-    if target.find(key):
-        return DIFFERENT
+    state = _compare(target, key, data)
+    if state != MISSING:
+        return state
     target.put(key, data)
     if not source.find(key):
         target.delete(key)
         return GONE
-    if _holds(target, key, data):
+    if _compare(target, key, data) == PRESENT:
         return COPIED
     return FAILED if source.find(key) else GONE
 
@@ -60,20 +60,22 @@ def _delete_copied(source: Store, target: Store, key: str) -> str:
     data = source.read(key)
     if data is None:
         return GONE
-    if not _holds(target, key, data):
-        return DIFFERENT if target.find(key) else FAILED
+    state = _compare(target, key, data)
+    if state != PRESENT:
+        return state
     source.delete(key)
     return DELETED
 
 
-def _holds(store: Store, key: str, data: bytes) -> bool:
+def _compare(store: Store, key: str, data: bytes) -> str:
     """Tell if a store has exactly these bytes; where its ETag is their hash, without reading."""
     found = store.find(key)
-    if not found or found.size != len(data):
-        return False
-    return found.etag == hashlib.md5(data, usedforsecurity=False).hexdigest() or (
-        store.read(key) == data
-    )
+    if not found:
+        return MISSING
+    if found.size != len(data):
+        return DIFFERENT
+    is_hash = found.etag == hashlib.md5(data, usedforsecurity=False).hexdigest()
+    return PRESENT if is_hash or store.read(key) == data else DIFFERENT
 
 
 def _each(source: Store, handle: Callable[[str], str]) -> Outcomes:

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path, PurePosixPath
+from os.path import splitext
+from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from errors import ApiError
@@ -41,10 +42,6 @@ class Stored(NamedTuple):
     etag: str = ""
     link: Callable[[str, int], str] | None = None
 
-    @property
-    def suffix(self) -> str:
-        return suffix(self.name)
-
 
 class Store(Protocol):
     """What a store can do; `disk` says what each function does."""
@@ -60,7 +57,7 @@ class Store(Protocol):
 
 
 def suffix(name: str) -> str:
-    return PurePosixPath(name).suffix
+    return splitext(name)[1]
 
 
 def type_of(name: str) -> str | None:

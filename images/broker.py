@@ -114,21 +114,22 @@ class Sender:
                 # A broker closes connections that are idle, and a proxy or a restart does.
                 error = self.try_to_send(tickets)
             self.seen_at = time.monotonic()
-            metrics.note_tickets("dropped" if error else "sent", tickets.number)
             self.note_state(error)
             if error:
+                metrics.note_tickets("dropped", tickets.number)
                 time.sleep(AWAY_SECONDS)
                 self.drop_all()
 
     def try_to_send(self, tickets: Tickets) -> Exception | None:
         try:
-            self.send(tickets)
+            metrics.note_tickets("sent", self.send(tickets))
         except Exception as error:
             self.close()
             return error
         return None
 
-    def send(self, tickets: Tickets) -> None:
+    def send(self, tickets: Tickets) -> int:
+        """Send tickets, and return how many that were."""
         app = make_app()
         if not self.connection:
             # A heartbeat would have to be kept up, and ends connections that nobody uses.
@@ -140,7 +141,7 @@ class Sender:
         target = queue_of(tickets.name)
         number = tickets.number
         if tickets.only_missing:
-            number -= target(channel).queue_declare().message_count
+            number = max(0, number - target(channel).queue_declare().message_count)
         producer = app.amqp.Producer(channel, auto_declare=False)
         arguments = [tickets.name, tickets.passes]
         for _ in range(number):
@@ -152,6 +153,7 @@ class Sender:
                 retry=False,
                 confirm_timeout=TIMEOUT_SECONDS,
             )
+        return number
 
     def close(self) -> None:
         with suppress(Exception):

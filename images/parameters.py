@@ -3,16 +3,18 @@
 What a model allows and its defaults stand in `engines/catalog.py`; here a request is held to that.
 """
 
+import itertools
 import json
 import math
 import secrets
+import unicodedata
 from collections.abc import Callable
 from typing import Any
 
 import db
 import engines
-from engines import catalog
-from engines.catalog import CHOICES, RANGES, Model, Range
+from engines import catalog, sizes
+from engines.catalog import CHOICES, RANGES, SHAPES, Model, Range
 from images import blocklist, search
 from images.history import Generation
 from images.queue import Job
@@ -20,7 +22,7 @@ from images.schemas import GenerateInput, depth
 from validation import InvalidInput
 
 # What of a request is kept in the record's params if it was said.
-KEPT = ("steps", "guidance", "negative_prompt", *CHOICES)
+KEPT = ("steps", "guidance", "negative_prompt", "output_compression", *CHOICES, *SHAPES)
 # A key of messages.FIELDS, and the values in that sentence.
 Problem = tuple[str, dict[str, Any]]
 NOT_OFFERED: Problem = ("not_offered", {})
@@ -28,6 +30,8 @@ RANDOM_SEED = (None, -1)
 MAX_DRAWN_SEED = 2**31 - 1
 # Of a marker, as it is shown.
 MAX_MARKER_LENGTH = 40
+# Of combining marks in a row, as Unicode has it for texts that are safe in a stream.
+MAX_MARKS = 30
 
 to_json = json.JSONEncoder(ensure_ascii=False).encode
 
@@ -62,15 +66,36 @@ def fill(wanted: GenerateInput, model: Model | None = None) -> GenerateInput:
     Raises InvalidInput naming every field that the model does not take, or not at that value.
     """
     model = model or choose_model(wanted.model)
-    values = {"model": model.name}
+    values = {"model": model.name, **size_values(wanted, model)}
     for name in (*RANGES, *CHOICES):
-        if getattr(wanted, name) is None:
+        if getattr(wanted, name) is None and name not in values:
             values[name] = default_of(name, getattr(model, name))
     filled = wanted.model_copy(update=values)
     wrong = wrong_fields(filled, model)
     if wrong:
         raise InvalidInput(fields=wrong)
     return filled
+
+
+def size_values(wanted: GenerateInput, model: Model) -> dict[str, int | str | None]:
+    """Return the size of a request said in both ways. Raises InvalidInput."""
+    said = {name: getattr(wanted, name) for name in SHAPES if getattr(wanted, name) is not None}
+    wrong = {name: problem_with(getattr(model, name), value) for name, value in said.items()}
+    in_pixels = wanted.width is not None or wanted.height is not None
+    if in_pixels and said:
+        wrong = dict.fromkeys(said, ("size_twice", {}))
+    if wrong := {name: problem for name, problem in wrong.items() if problem}:
+        raise InvalidInput(fields=wrong)
+    if not model.aspect_ratio and not model.resolution:
+        return {}
+    if in_pixels:
+        usual = sizes.default_size(model)
+        size = (wanted.width or usual[0], wanted.height or usual[1])
+        ratio, resolution = sizes.shape_of(model, size)
+        return {"aspect_ratio": ratio or None, "resolution": resolution or None}
+    shape = {name: said.get(name) or default_of(name, getattr(model, name)) for name in SHAPES}
+    width, height = sizes.shaped(model, *(value or "" for value in shape.values()))
+    return {"width": width, "height": height, **shape}
 
 
 def wrong_fields(filled: GenerateInput, model: Model) -> dict[str, Problem]:
@@ -80,18 +105,58 @@ def wrong_fields(filled: GenerateInput, model: Model) -> dict[str, Problem]:
         value = getattr(filled, name)
         if value is not None:
             found[name] = problem_with(getattr(model, name), value)
+    found["prompt"] = problem_with_length(filled.prompt, model)
     for name in ("prompt", "negative_prompt"):
+        if found.get(name):  # it may be long, and searching it takes its time
+            continue
         if marker := find_marker(getattr(filled, name), model):
             found[name] = ("marker", {"marker": marker})
     if filled.negative_prompt and not model.negative_prompt:
         found["negative_prompt"] = NOT_OFFERED
+    if filled.n > model.n_max:
+        found["n"] = ("less_than_equal", {"le": model.n_max})
     found["seed"] = problem_with_seed(filled.seed, model)
     found |= problems_with_inputs(filled, model)
+    if not filled.prompt and not (model.images and model.images.min):
+        found["prompt"] = ("missing", {})
     wrong = {name: problem for name, problem in found.items() if problem}
     size = f"{filled.width}x{filled.height}"
     if model.sizes and not wrong and size not in model.sizes:
         wrong["width"] = ("size_not_offered", {"sizes": ", ".join(model.sizes)})
-    return wrong
+    return wrong or problem_with_shape(filled, model)
+
+
+def problem_with_shape(filled: GenerateInput, model: Model) -> dict[str, Problem]:
+    """Return what is wrong with width and height together."""
+    if model.breaks_pixels(filled.width, filled.height):
+        return {"width": ("pixels", {"low": model.pixels.min, "high": model.pixels.max})}
+    if model.breaks_ratio(filled.width, filled.height):
+        return {"width": ("ratio", {"most": model.ratio_max})}
+    return {}
+
+
+def is_too_long(wanted: GenerateInput) -> bool:
+    """Tell whether fill() will refuse the prompt of a request for its length, or its model."""
+    models = catalog.models()
+    model = models.get(wanted.model or next(iter(models)))
+    if not model:
+        return len(wanted.prompt) > catalog.USUAL_PROMPT
+    return problem_with_length(wanted.prompt, model) is not None
+
+
+def problem_with_length(prompt: str, model: Model) -> Problem | None:
+    if len(prompt) > model.prompt_max:
+        return ("string_too_long", {"max_length": model.prompt_max})
+    # To bring a row of marks into order takes the square of its length: seconds of a long prompt.
+    if len(prompt) > catalog.USUAL_PROMPT and longest_marks(prompt) > MAX_MARKS:
+        return ("too_many_marks", {"most": MAX_MARKS})
+    return None
+
+
+def longest_marks(text: str) -> int:
+    """Return how many combining marks follow each other at most."""
+    rows = itertools.groupby(map(unicodedata.combining, text), bool)
+    return max((len(list(row)) for is_mark, row in rows if is_mark), default=0)
 
 
 def problems_with_inputs(filled: GenerateInput, model: Model) -> dict[str, Problem | None]:
@@ -233,22 +298,39 @@ def image_request(
     before_send: Callable[[], None] = engines.nothing,
 ) -> engines.ImageRequest:
     """Return what an engine is to make of a row with these params, and of these pictures."""
-    choices = {name: params.get(name, "") for name in CHOICES}
+    choices = {name: params.get(name, "") for name in (*CHOICES, *SHAPES)}
+    model = catalog.find_model(row["model"])
+    width, height = row["width"], row["height"]
+    if images and params.get("aspect_ratio") == sizes.AUTO:
+        width, height = sizes.like(model, images[0], (width, height))
     return engines.ImageRequest(
         prompt=row["prompt_text"],
         negative_prompt=params.get("negative_prompt", ""),
-        width=row["width"],
-        height=row["height"],
+        width=width,
+        height=height,
         steps=params.get("steps"),
         seed=params["seed"],
         guidance=params.get("guidance"),
-        images=images,
+        output_compression=params.get("output_compression"),
+        images=as_taken(images, model),
         mask=mask,
         strength=params.get("strength") if images else None,
-        options=catalog.find_model(row["model"]).options,
+        options=model.options,
         before_send=before_send,
         **choices,
     )
+
+
+def as_taken(
+    images: tuple[engines.InputImage, ...], model: Model
+) -> tuple[engines.InputImage, ...]:
+    """Return pictures in formats that the model takes."""
+    formats = model.images.formats if model.images else catalog.INPUT_FORMATS
+    if all(image.extension in formats for image in images):
+        return images
+    from engines import masks  # with Pillow, which web processes that only list do without
+
+    return tuple(masks.taken(image, formats) for image in images)
 
 
 def retry_body(generation: Generation, new_seed: bool, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -256,7 +338,9 @@ def retry_body(generation: Generation, new_seed: bool, inputs: dict[str, Any]) -
 
     Of the same pictures, whether it takes them or not: without them it were another image.
     """
-    body = {"prompt": generation["prompt_text"], "model": generation["model"], **inputs}
+    body = {"model": generation["model"], **inputs}
+    if generation["prompt_text"]:
+        body["prompt"] = generation["prompt_text"]
     params = params_of(generation)
     # The record has what the engine made of the request; the same is asked for again.
     if isinstance(params.get("requested"), dict):
@@ -266,7 +350,10 @@ def retry_body(generation: Generation, new_seed: bool, inputs: dict[str, Any]) -
     model = catalog.models().get(generation["model"] or "")
     if not model:
         return body
-    for name in ("negative_prompt", *RANGES, *CHOICES):
+    names = ("negative_prompt", *RANGES, *CHOICES, *SHAPES)
+    if any(getattr(model, name) and params.get(name) for name in SHAPES):
+        names = [name for name in names if name not in ("width", "height")]
+    for name in names:
         value = params.get(name)
         # Rows of older programs, and params of generate-test, may hold anything under these names.
         if getattr(model, name) and isinstance(value, int | float | str):

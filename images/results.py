@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import db
 from config import settings
-from engines import GeneratedImage, PermanentError, TransientError
+from engines import GeneratedImage, PermanentError, TransientError, catalog, sizes
 from files import cleanup, metadata, pictures, storage
 from images import parameters
 from images.queue import Job
@@ -51,7 +51,13 @@ def process(job: Job, params: dict[str, Any], generated: GeneratedImage) -> Resu
     except pictures.BadPicture as error:
         raise PermanentError("bad_picture", error.kind) from None
     size = {"width": picture.width, "height": picture.height}
-    params = with_facts(params, {**generated.params, **size})
+    if params.get("aspect_ratio") == sizes.AUTO:  # what was recorded was only a guess
+        params = {**params, **size}
+    facts = {**generated.params, **size}
+    seed = facts.get("seed")
+    if seed is not None and seed > catalog.find_model(job["model"]).max_seed:
+        facts["seed"] = None  # a request for it would be refused
+    params = with_facts(params, facts)
     try:
         image = with_metadata(job, params, picture.data)
     except ValueError:  # decoders forgive more than metadata does; written anew, the file is sound

@@ -13,13 +13,15 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationInfo,
     WithJsonSchema,
+    field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
 from config import settings
-from engines.catalog import MAX_INPUTS, MAX_SEED
+from engines.catalog import MAX_IMAGES, MAX_INPUTS, MAX_PROMPT, MAX_SEED
 from images import STATUSES
 from validation import (
     PROMPT,
@@ -37,14 +39,23 @@ from validation import (
 
 MAX_ID = 2**31 - 1  # what the column holds
 MAX_PER_PAGE = 50
-MAX_IMAGES = 4  # of one request
 MAX_TAGS = 20  # of one image
 # Of the params that a request for a test image may carry beside ours.
 MAX_EXTRA_BYTES = 4000
 MAX_EXTRA_DEPTH = 20
 
 # Fields of GenerateInput that the release before does not have.
-ADDED_FIELDS = ("images", "mask", "strength")
+ADDED_FIELDS = (
+    "images",
+    "mask",
+    "strength",
+    "aspect_ratio",
+    "resolution",
+    "background",
+    "output_format",
+    "output_compression",
+    "moderation",
+)
 
 # Like other image servers, take -1 for "any seed".
 Seed = Annotated[Whole | None, Field(ge=-1, le=MAX_SEED)]
@@ -83,26 +94,55 @@ class ImageSource(BaseModel):
         return self
 
 
+LEFT_OUT = object()
+
+
 class GenerateInput(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    prompt: Prompt = Field(min_length=1, max_length=2000, json_schema_extra={"pattern": PROMPT})
+    images: list[ImageSource] = Field([], max_length=MAX_INPUTS)
+    # After the images, which its validator looks at.
+    prompt: Prompt = Field(
+        default_factory=lambda: LEFT_OUT,
+        validate_default=True,
+        min_length=1,
+        max_length=MAX_PROMPT,
+        json_schema_extra={"pattern": PROMPT},
+    )
     negative_prompt: Prompt = Field("", max_length=2000)
     model: str | None = Field(None, max_length=64)
     width: Whole | None = None
     height: Whole | None = None
+    # Another way to say width and height.
+    aspect_ratio: str | None = Field(None, max_length=64)
+    resolution: str | None = Field(None, max_length=64)
     steps: Whole | None = None
     seed: Seed = None
     guidance: Real | None = None
     quality: str | None = Field(None, max_length=64)
     style: str | None = Field(None, max_length=64)
     sampler: str | None = Field(None, max_length=64)
+    background: str | None = Field(None, max_length=64)
+    output_format: str | None = Field(None, max_length=64)
+    output_compression: Whole | None = None
+    moderation: str | None = Field(None, max_length=64)
     # None: as EMBED_METADATA says.
     embed_metadata: StrictBool | None = None
-    images: list[ImageSource] = Field([], max_length=MAX_INPUTS)
     mask: MaskSource | None = None
     strength: Real | None = Field(None, ge=0, le=1)
     n: Whole = Field(1, ge=1, le=MAX_IMAGES)
+
+    @field_validator("prompt", mode="wrap")
+    @classmethod
+    def may_be_left_out(
+        cls, value: Any, handler: Callable[[Any], str], info: ValidationInfo
+    ) -> str:
+        """Take pictures without words; whether the model does is checked later."""
+        if value is not LEFT_OUT:
+            return handler(value)
+        if not info.data.get("images"):
+            raise PydanticCustomError("missing", "missing")
+        return ""
 
     def fingerprint(self) -> str:
         """Return what tells one request from another; the release before says the same of its own.

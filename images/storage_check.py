@@ -5,6 +5,7 @@ numbers that are wrong. Safe while the service runs: what changes meanwhile is n
 import re
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -13,15 +14,18 @@ import db
 import messages
 from accounts import users
 from files import cleanup, metadata, pictures, storage
-from images import history, quota, results, usage
+from images import history, quota, results, uploads, usage
 
 IMAGES = "generated_images/"
 AVATARS = "avatars/"
+INPUTS = "inputs/"
 # A file that is younger may still be on its way to its row.
 FRESH_SECONDS = 3600
 # Long enough for storing a thumbnail and noting that it is kept.
 THUMBNAIL_SECONDS = 60
 LOST = "image_lost"
+# Files that are asked for at a time.
+THREADS = 16
 # A folder of an account is named after its id.
 USER_FOLDER = re.compile("-?[0-9]{1,18}")
 
@@ -47,8 +51,13 @@ def check_folder() -> None:
 def findings() -> Iterator[Finding]:
     for table in usage.TABLES:
         for rows in usage.list_rows(table):
+            sizes = _sizes(rows)
             for row in rows:
-                yield from _wrong_row(table, row)
+                yield from _wrong_row(table, row, sizes)
+    for upload in uploads.list_present():
+        if uploads.is_lost(upload):
+            where = f"upload {upload['id']} of user {upload['user_id']}"
+            yield Finding("upload file missing", where, partial(uploads.delete_lost, upload))
     for row in quota.list_wrong_counters():
         yield Finding("wrong counter", f"user {row['id']}", partial(_recount, row["id"]))
     yield from _files_without_rows()
@@ -57,11 +66,17 @@ def findings() -> Iterator[Finding]:
 # -- Rows ---------------------------------------------------------------------------------------
 
 
-def _wrong_row(table: str, row: db.Row) -> Iterator[Finding]:
+def _sizes(rows: list[db.Row]) -> dict[str, int | None]:
+    """Ask for the sizes of all files of some rows: many at a time, as a bucket may be far away."""
+    keys = [key for row in rows if _is_plain(row["image_url"]) for key in _keys(row)]
+    with ThreadPoolExecutor(THREADS) as pool:
+        return dict(zip(keys, pool.map(storage.size, keys), strict=True))
+
+
+def _wrong_row(table: str, row: db.Row, known: dict[str, int | None]) -> Iterator[Finding]:
     if not _is_plain(row["image_url"]):
         return
-    image, *thumbnail = _keys(row)
-    sizes = [storage.size(key) for key in (image, *thumbnail)]
+    sizes = [known[key] for key in _keys(row)]
     is_whole = None not in sizes
     if is_whole and sum(sizes) == row["file_bytes"]:
         return
@@ -137,6 +152,13 @@ def _files_without_rows() -> Iterator[Finding]:
         owned = partial(_keys_of, user_id, folder) if user_id is not None else set
         for key in _orphans(partial(storage.list_files, folder, before), owned):
             if key.rpartition("/")[2] not in odd_names and not _is_leaving(folder, user_id):
+                yield Finding("file without a row", key, partial(_delete, key))
+    for name in storage.list_folders(INPUTS):
+        folder = f"{INPUTS}{name}/"
+        user_id = int(name) if USER_FOLDER.fullmatch(name) else None
+        owned = partial(uploads.list_keys_of, user_id) if user_id is not None else set
+        for key in _orphans(partial(storage.list_files, folder, before), owned):
+            if not _is_leaving(folder, user_id):
                 yield Finding("file without a row", key, partial(_delete, key))
     for key in _orphans(partial(storage.list_files, AVATARS, before), _avatars):
         yield Finding("file without a row", key, partial(_delete, key))

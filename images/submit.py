@@ -46,7 +46,8 @@ def submit(
     Raises InvalidInput, PromptBlocked, BadToken, KeyReused, inputs.Missing, ModelNotAllowed,
     QuotaSpent, TooManySubmits, TooManyActive, QueueFull.
     """
-    blocklist.check(wanted.prompt)
+    if not parameters.is_too_long(wanted):  # which fill() refuses, and comparing takes its time
+        blocklist.check(wanted.prompt)
     rows = parameters.new_rows(parameters.fill(wanted), extra={})
     used_key = UsedKey(key, request or wanted.fingerprint()) if key else None
     return submit_rows(session, rows, used_key, sources=inputs.sources_of(wanted))

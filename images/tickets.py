@@ -29,6 +29,20 @@ def note_worker(name: str, models_json: str, run_seconds: float, seconds: int) -
     return taken.count > 0
 
 
+def is_anything_due() -> bool:
+    """Tell if a sweep has anything to do that cannot wait for minutes."""
+    return bool(
+        db.value(
+            """
+            SELECT EXISTS (SELECT 1 FROM image_generations
+                            WHERE status IN ('pending', 'processing') AND model IS NOT NULL)
+                OR EXISTS (SELECT 1 FROM pending_deletions WHERE due_at <= UNIX_TIMESTAMP())
+                OR EXISTS (SELECT 1 FROM users WHERE deleted_at > 0)
+            """
+        )
+    )
+
+
 def list_waiting() -> list[db.Row]:
     """Count what a worker may take just now: rows of {model, number}."""
     return db.all(

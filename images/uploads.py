@@ -8,6 +8,7 @@ each finds the upload or not.
 import hashlib
 import re
 import secrets
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import TypedDict
 
@@ -29,6 +30,8 @@ TOMBSTONE_SECONDS = 30 * 86400
 STORE_SECONDS = 300
 # What one sweep does, beside the heartbeats.
 MAX_SWEPT = 100
+# So many rows are looked through at once.
+LOOK_ROWS = 1000
 ID = re.compile("[0-9a-f]{32}")
 
 
@@ -100,7 +103,10 @@ def add(session: Session, data: bytes) -> Upload:
         return same
     quota.refuse_full(session.user_id)
     rate_limits.uploads_of(session.user_id).hit()
-    picture = heavy.uploads.run(uploaded.make, data, owner=str(session.user_id))
+    try:
+        picture = heavy.uploads.run(uploaded.make, data, owner=str(session.user_id))
+    finally:
+        uploaded.give_back_memory()
     return _store(session, sha256, picture)
 
 
@@ -279,3 +285,45 @@ def sweep() -> None:
             db.execute(sql, LOOK_AGAIN_SECONDS, upload["id"])
         else:
             _delete(upload, f"{DUE} AND {UNUSED}")
+
+
+# -- What `flask storage check` asks and repairs ------------------------------------------------
+
+
+def list_present() -> Iterator[Upload]:
+    """List all uploads that are not deleted."""
+    last = ""
+    while rows := db.retry_while_unavailable(_list_after, last):
+        yield from rows
+        last = rows[-1]["id"]
+
+
+def _list_after(last: str) -> list[Upload]:
+    return db.all(
+        f"""
+          SELECT {COLUMNS}
+            FROM uploads AS u
+           WHERE u.id > %s AND u.deleted_at = 0
+        ORDER BY u.id
+           LIMIT {LOOK_ROWS}
+        """,
+        last,
+    )
+
+
+def is_lost(upload: Upload) -> bool:
+    """Tell if a file of an upload is missing that was not deleted meanwhile."""
+    if all(storage.size(key) is not None for key in keys_of(upload)):
+        return False
+    now = get(upload["user_id"], upload["id"])
+    return bool(now and not now["deleted_at"])
+
+
+def delete_lost(upload: Upload) -> bool:
+    return not is_lost(upload) or _delete(upload)
+
+
+def list_keys_of(user_id: int) -> set[str]:
+    """Return the keys of all files that uploads of the user have."""
+    sql = f"SELECT {COLUMNS} FROM uploads AS u WHERE u.user_id = %s AND u.deleted_at = 0"
+    return {key for upload in db.all(sql, user_id) for key in keys_of(upload)}

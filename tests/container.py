@@ -34,6 +34,8 @@ exec chroot --userspec="$user" --groups="${user#*:}" "$root" "$@"
 """
 LEFT_OUT = [".git", ".env", "tests", "docs", "instance", "uploads"]
 TOOLS = ["cc", "gcc", "make", "pip", "pip3", "curl"]
+# The whole suite of tests may keep the machine busy.
+START_SECONDS = 120
 # Of compose.yaml.
 GRACE_SECONDS = 50
 
@@ -55,7 +57,7 @@ class Container:
         command = [*namespaces, "sh", "-euc", RUN, self.root, self.data, self.user, *inside]
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
-        wait_until(self.is_healthy, what="the container")
+        wait_until(self.is_healthy, START_SECONDS, "the container")
 
     def first_process(self) -> int:
         """Return the id, on this machine, of what is process 1 in the container."""

@@ -43,7 +43,8 @@ fi
 # The certificates of this machine: a mirror may have one of a company's own.
 say "building"
 buildah bud --isolation chroot --pull-never --network host --format docker --volume /etc/ssl/certs:/etc/ssl/certs:ro \
-    ${PIP_INDEX_URL:+--build-arg "PIP_INDEX_URL=$PIP_INDEX_URL"} --tag image-generator-test . >"$work/log" 2>&1 ||
+    ${PIP_INDEX_URL:+--build-arg "PIP_INDEX_URL=$PIP_INDEX_URL"} ${EXTRAS:+--build-arg "EXTRAS=$EXTRAS"} \
+    --tag image-generator-test . >"$work/log" 2>&1 ||
     fail "the Dockerfile cannot be built"
 container=$(buildah from --pull-never image-generator-test)
 root=$(buildah mount "$container")

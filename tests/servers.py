@@ -435,6 +435,26 @@ class Worker:
         self.log.close()
 
 
+class Provider(Worker):
+    """An OpenID provider that leads back to these addresses; see `oidc_provider.py`."""
+
+    def __init__(self, folder: Path, callbacks: str):
+        folder.mkdir(exist_ok=True)
+        port = free_port()
+        program = ("-m", "tests.oidc_provider", str(port), str(folder), callbacks)
+        super().__init__(folder / "log", clean_environment(), *program)
+        self.url = f"http://127.0.0.1:{port}"
+        wait_until(self.answers, 120, "the provider")
+
+    def answers(self) -> bool:
+        assert self.process.poll() is None, self.said()
+        try:
+            found = requests.get(f"{self.url}/o/.well-known/openid-configuration", timeout=5)
+        except requests.RequestException:
+            return False
+        return found.ok
+
+
 def clean_environment(**settings: str) -> dict[str, str]:
     """Return this process's environment with these settings and no others, whatever .env says."""
     import dataclasses

@@ -12,6 +12,7 @@ import pytest
 
 import db
 import worker as program
+from files import cleanup
 from images import broker, jobs, queue, tickets
 from tests.conftest import MEMORY
 from tests.servers import ROOT, RabbitMQ, Redis, clean_environment, free_port, wait_until
@@ -475,6 +476,19 @@ def test_a_worker_is_idle_a_minute_after_its_last_ticket(settings):
 
     assert not worker.is_awake()
     assert worker.sweep_seconds() == program.IDLE_SWEEP_SECONDS
+
+
+def test_a_quiet_worker_asks_in_one_statement_whether_a_sweep_has_anything_to_do(alice):
+    assert not tickets.is_anything_due()
+
+    number = submit_one(alice)
+    assert tickets.is_anything_due()
+
+    queue.cancel(number, alice.id)
+    assert not tickets.is_anything_due()
+
+    cleanup.schedule_deletion(["generated_images/1/x.png"], 0)
+    assert tickets.is_anything_due()
 
 
 def test_a_ticket_that_this_worker_can_do_nothing_for_is_passed_on(monkeypatch):

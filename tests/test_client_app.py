@@ -139,13 +139,24 @@ def test_the_page_is_never_kept_and_its_files_are(visitor):
     assert module.mimetype.endswith("javascript")
 
 
-@pytest.mark.parametrize("path", ["/create", "/gallery", "/images/7", "/reset-password"])
+@pytest.mark.parametrize(
+    "path", ["/create", "/gallery", "/images/7", "/reset-password", "/admin", "/admin/users"]
+)
 def test_each_screen_has_an_address(visitor, path):
     assert visitor.get(path).text == visitor.get("/").text
 
 
 @pytest.mark.parametrize(
-    "path", ["/nothing", "/gallery/", "/images/x", "/assets/none.js", "/assets/../index.html"]
+    "path",
+    [
+        "/nothing",
+        "/gallery/",
+        "/images/x",
+        "/admin/",
+        "/admin/Users",
+        "/assets/none.js",
+        "/assets/../index.html",
+    ],
 )
 def test_other_addresses_are_unknown_as_ever(visitor, path):
     response = visitor.get(path)
@@ -229,12 +240,13 @@ GOOD = {
 
 @pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(
-    ("size", "language", "lang"), [("laptop", "en", "en"), ("phone", "zh", "zh-CN")]
+    ("size", "language", "lang", "prefix"),
+    [("laptop", "en", "en", ""), ("phone", "zh", "zh-CN", ""), ("laptop", "en", "en", "/imagegen")],
 )
 def test_a_life_from_registration_to_the_end_of_the_account(
-    live, start_worker, node, tmp_path, size, language, lang
+    live, start_worker, node, tmp_path, size, language, lang, prefix
 ):
-    url = live(TRASH_DAYS="7").url
+    url = live(TRASH_DAYS="7", URL_PREFIX=prefix).url + prefix
     start_worker("worker.py")
 
     said = use(node, tmp_path, url, str(tmp_path), size, language)

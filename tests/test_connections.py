@@ -184,9 +184,11 @@ def test_a_request_in_pieces_is_answered_once_it_is_whole(service, request_, siz
     assert [body["code"] for _, _, body in [first, *others]] == ["wrong_credentials"] * 3
 
 
-def test_a_client_that_waits_for_100_continue_gets_it_once(service):
+@pytest.mark.parametrize("is_last", [False, True])
+def test_a_client_that_waits_for_100_continue_gets_it_once(service, is_last):
+    headers = [b"Expect: 100-Continue\r\n", b"Content-Length: 2\r\n"]
     with connect(service) as connection, connection.makefile("rb") as stream:
-        connection.sendall(HEAD + b"Expect: 100-Continue\r\nContent-Length: 2\r\n\r\n")
+        connection.sendall(HEAD + b"".join(sorted(headers, reverse=not is_last)) + b"\r\n")
         interim = stream.readline(), stream.readline()
         connection.sendall(b"{}")
         status, _, _ = read_answer(stream)

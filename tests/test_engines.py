@@ -304,3 +304,16 @@ def test_engines_check_knows_the_models(declared, cli):
     done = cli("engines", "check", "nope")
 
     assert done.exit_code == 1 and "gpt, comfy, sd" in done.output
+
+
+def test_engines_check_tries_a_model_that_needs_a_picture(settings, cli, tmp_path):
+    settings.MODELS_FILE = tmp_path / "models.toml"
+    settings.MODELS_FILE.write_text(
+        '[edits]\nlabel = "E"\nengine = "painter"\nimages = { min = 1 }\n'
+        'sizes = ["512x512"]\npixels = { min = 262144, max = 262144 }\n'
+    )
+    catalog.load.cache_clear()
+
+    done = cli("engines", "check")
+
+    assert (done.exit_code, "made 512x512 png" in done.output) == (0, True)

@@ -62,7 +62,8 @@ def one_model(settings, tmp_path):
     """Offer one model, with these lines beside what every model has."""
 
     def offer(lines: str) -> None:
-        settings.MODELS_FILE = tmp_path / f"models{len(lines)}.toml"
+        number = len(list(tmp_path.glob("*.toml")))
+        settings.MODELS_FILE = tmp_path / f"models{number}.toml"
         settings.MODELS_FILE.write_text(f"""
             [test_model]
             label = "Painter"
@@ -149,6 +150,25 @@ def test_edit_only_model_needs_a_picture(alice, one_model):
 
     assert generate(alice).json["fields"].keys() == {"images"}
     assert generate(alice, images=[send_noise(alice)]).status_code == 202
+
+
+def test_only_what_changes_pictures_needs_no_words(alice, one_model):
+    size = {"width": 96, "height": 96}
+    for lines, status in (("images = { min = 1 }", 202), ("images = { min = 0 }", 400)):
+        one_model(lines)
+        answer = alice.post(GENERATE, json={"images": [send_noise(alice)], **size})
+
+        assert answer.status_code == status
+        empty = alice.post(GENERATE, json={"images": [send_noise(alice)], "prompt": "", **size})
+        assert list(empty.json["fields"]) == ["prompt"]
+    both = alice.post(GENERATE, json={"width": "x"}).json["fields"]
+    one_model("images = { min = 1 }")
+    run_all()
+    made = alice.history()["records"][0]
+
+    assert both.keys() == {"prompt", "width"}
+    assert (made["status"], made["prompt"]) == ("completed", "")
+    assert alice.post(f"/api/v1/images/{made['id']}/retry").status_code == 202
 
 
 # -- Refused before anything is queued ----------------------------------------------------------

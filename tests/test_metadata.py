@@ -542,7 +542,9 @@ def test_changes_of_a_parsed_file_are_those_of_separate_calls(kind):
     labelled = picture.to_bytes()
     picture.strip()
 
-    assert labelled == with_label(with_text(pictures()[kind], {"prompt": "a fox"}), LABEL)
+    written = parse(pictures()[kind])
+    written.put_texts({"prompt": "a fox"})
+    assert labelled == with_label(written.to_bytes(), LABEL)
     assert picture.label == LABEL
     assert picture.to_bytes() == stripped(labelled)
 
@@ -664,3 +666,87 @@ def test_hostile_file_is_read_in_linear_time(data):
         operation(data)
 
     assert time.monotonic() - started < 60
+
+
+# -- The comment of JPEG and WebP ---------------------------------------------------------------
+
+COMMENT = "一只狐狸 🦊 a fox\nSteps: 20, Seed: 7, Size: 41x31"
+
+
+def user_comment(data: bytes) -> str:
+    """Return the comment as AUTOMATIC1111's WebUI reads it, by Pillow."""
+    exif = Image.open(io.BytesIO(data)).getexif()
+    comment = exif.get_ifd(0x8769)[0x9286]
+    assert comment.startswith(b"UNICODE\0")
+    return comment[8:].decode("utf-16-le" if exif.endian == "<" else "utf-16-be")
+
+
+def commented(data: bytes, text: str = COMMENT) -> bytes:
+    picture = parse(data)
+    picture.put_texts({"parameters": text})
+    return picture.to_bytes()
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode"), [("JPEG", "RGB"), ("JPEG", "L"), ("WEBP", "RGB"), ("WEBP", "RGBA")]
+)
+def test_a_comment_is_written_and_read_again(kind, mode):
+    plain = made(kind, mode)
+
+    data = commented(plain)
+
+    assert user_comment(data) == COMMENT == parse(data).text("parameters")
+    assert Image.open(io.BytesIO(data)).tobytes() == Image.open(io.BytesIO(plain)).tobytes()
+    assert parse(plain).text("parameters") == ""
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+def test_a_comment_replaces_only_itself(kind):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x010F] = "a maker"
+
+    data = commented(commented(made(kind, exif=exif), "an older one"))
+
+    kept = Image.open(io.BytesIO(data)).getexif()
+    assert (kept[0x0112], kept[0x010F], user_comment(data)) == (6, "a maker", COMMENT)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+def test_a_comment_in_little_endian_data_is_read_back(kind):
+    exif = Image.Exif()
+    exif.endian = "<"
+    exif[0x0112] = 1
+
+    data = commented(made(kind, exif=exif.tobytes()))
+
+    assert user_comment(data) == COMMENT == parse(data).text("parameters")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+@pytest.mark.parametrize("exif", [b"nonsense", b"MM\0*\xff\xff\xff\xff", b"II*\0" + bytes(9)])
+def test_odd_exif_data_costs_no_picture(kind, exif):
+    data = commented(made(kind, exif=b"Exif\0\0" + exif))
+
+    Image.open(io.BytesIO(data)).load()
+    assert parse(data).text("parameters") in ("", COMMENT)
+
+
+@pytest.mark.parametrize("character", ["x", "长", "🦊"])
+def test_a_long_comment_keeps_its_last_line(character):
+    data = commented(made("JPEG"), character * 32000 + "\nSteps: 20, Seed: 7")
+
+    text = user_comment(data)
+    assert text.startswith(character * 1000) and text.endswith("\nSteps: 20, Seed: 7")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+def test_a_comment_is_stripped_and_a_label_stays(kind):
+    picture = parse(made(kind))
+    picture.put_texts({"parameters": COMMENT})
+    picture.add_label(LABEL)
+
+    data = stripped(picture.to_bytes())
+
+    assert label_of(data) == LABEL and parse(data).text("parameters") == ""
+    assert "fox".encode("utf-16-be") not in data

@@ -4,8 +4,9 @@ import pytest
 
 import config
 import db
-from engines import catalog
-from images import queue, queue_status
+from engines import InputImage, catalog, sizes
+from images import parameters, queue, queue_status
+from tests.inputs import plain
 
 GOOD = """
 [small]
@@ -346,3 +347,225 @@ def test_pictures_that_no_engine_takes_stop_the_start(declare, engine, images, p
 
     with pytest.raises(config.SettingError, match=problem):
         declare(table)
+
+
+# -- Parameters of today's models ---------------------------------------------------------------
+
+TODAY = """
+[today]
+label = "Today"
+engine = "painter"
+width = { min = 256, max = 4096, default = 1024, step = 16 }
+height = { min = 256, max = 4096, default = 1024, step = 16 }
+aspect_ratio = ["auto", "1:1", "16:9", "2:3"]
+resolution = ["1K", "2K"]
+pixels = { min = 655360, max = 8294400 }
+ratio_max = 3
+prompt_max = 32000
+n_max = 6
+seed_max = 100
+background = ["auto", "transparent"]
+output_format = ["png", "webp"]
+output_compression = { min = 0, max = 100, default = 90 }
+moderation = ["auto", "low"]
+"""
+
+
+def records_of(response):
+    assert response.status_code == 202, response.json
+    return response.json["data"]["records"]
+
+
+def test_todays_parameters_are_listed(declare, client):
+    declare(TODAY)
+
+    listed = client.get("/api/v1/models").json["data"]["models"][0]
+
+    assert {name: listed["capabilities"][name] for name in ("n", "promptMax", "seedMax")} == {
+        "n": 6,
+        "promptMax": 32000,
+        "seedMax": 100,
+    }
+    assert listed["capabilities"]["pixels"] == {"min": 655360, "max": 8294400}
+    assert listed["capabilities"]["ratioMax"] == 3
+    assert listed["parameters"]["aspect_ratio"]["default"] == "auto"
+    assert listed["parameters"]["resolution"] == {"choices": ["1K", "2K"], "default": "1K"}
+    assert listed["parameters"]["output_compression"] == {"min": 0, "max": 100, "default": 90}
+
+
+def test_without_them_limits_are_as_they_were(client):
+    offer = client.get("/api/v1/models").json["data"]["models"][0]["capabilities"]
+
+    assert (offer["n"], offer["promptMax"], offer["seedMax"]) == (4, 2000, 2**53 - 1)
+    assert (offer["pixels"], offer["ratioMax"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [
+        ({"aspect_ratio": "1:1"}, (1024, 1024)),
+        ({"aspect_ratio": "16:9"}, (1360, 768)),
+        ({"aspect_ratio": "16:9", "resolution": "2K"}, (2720, 1536)),
+        ({"aspect_ratio": "2:3", "resolution": "1K"}, (832, 1248)),
+        ({"resolution": "2K"}, (2048, 2048)),
+        ({"aspect_ratio": "auto"}, (1024, 1024)),
+        ({}, (1024, 1024)),
+    ],
+)
+def test_a_shape_is_another_way_to_say_the_size(declare, alice, shape, size):
+    declare(TODAY)
+
+    [record] = records_of(ask(alice, **shape))
+
+    assert (record["width"], record["height"]) == size
+    expected = {"aspect_ratio": "auto", "resolution": "1K", **shape}
+    assert {name: record["params"][name] for name in expected} == expected
+
+
+def test_a_size_in_pixels_is_known_by_its_shape(declare, alice):
+    declare(TODAY)
+
+    [record] = records_of(ask(alice, width=1360, height=768))
+    [other] = records_of(ask(alice, width=1024, height=1040))
+
+    assert (record["params"]["aspect_ratio"], record["params"]["resolution"]) == ("16:9", "1K")
+    assert "aspect_ratio" not in other["params"]
+
+
+@pytest.mark.parametrize(
+    ("body", "fields"),
+    [
+        ({"aspect_ratio": "16:9", "width": 512}, {"aspect_ratio"}),
+        (
+            {"aspect_ratio": "1:1", "resolution": "1K", "height": 512},
+            {"aspect_ratio", "resolution"},
+        ),
+        ({"aspect_ratio": "21:9"}, {"aspect_ratio"}),
+        ({"resolution": "4K"}, {"resolution"}),
+        ({"width": 256, "height": 256}, {"width"}),
+        ({"width": 4096, "height": 4096}, {"width"}),
+        ({"width": 4096, "height": 1024}, {"width"}),
+        ({"prompt": "x" * 32001}, {"prompt"}),
+        ({"n": 7}, {"n"}),
+        ({"n": 11}, {"n"}),
+        ({"seed": 101}, {"seed"}),
+        ({"background": "pink"}, {"background"}),
+        ({"output_format": "gif"}, {"output_format"}),
+        ({"output_compression": 101}, {"output_compression"}),
+        ({"moderation": ""}, {"moderation"}),
+    ],
+)
+def test_what_breaks_a_rule_is_refused_by_field(declare, alice, body, fields):
+    declare(TODAY)
+
+    refused = ask(alice, **body)
+
+    assert refused.status_code == 400 and set(refused.json["fields"]) == fields
+
+
+@pytest.mark.parametrize("field", ["aspect_ratio", "resolution", "background", "moderation"])
+def test_what_a_model_does_not_offer_is_refused_by_field(alice, field):
+    refused = ask(alice, **{field: "auto"})
+
+    assert refused.status_code == 400 and set(refused.json["fields"]) == {field}
+
+
+@pytest.mark.parametrize("body", [{"prompt": "x" * 2001}, {"n": 5}])
+def test_a_model_of_old_keeps_its_limits(alice, body):
+    refused = ask(alice, **body)
+
+    limit = "2000" if "prompt" in body else "4"
+    [sentence] = refused.json["fields"].values()
+    assert refused.status_code == 400 and limit in sentence
+
+
+@pytest.mark.parametrize("character", ["x", "长", "🦊"])
+def test_a_prompt_may_be_as_long_as_the_model_says(declare, alice, character):
+    declare(TODAY)
+    prompt = character * 32000
+
+    [record] = records_of(ask(alice, prompt=prompt))
+
+    assert alice.get(f"/api/v1/images/{record['id']}").json["data"]["prompt"] == prompt
+
+
+def test_a_long_prompt_that_takes_long_to_compare_is_refused(declare, alice):
+    declare(TODAY)
+
+    refused = ask(alice, prompt="a" + "\u0323\u0301" * 15000)
+    records = records_of(ask(alice, prompt="e\u0301" * 16000))
+
+    assert refused.status_code == 400 and set(refused.json["fields"]) == {"prompt"}
+    assert len(records) == 1
+
+
+def test_many_images_of_one_request(declare, alice):
+    declare(TODAY)
+
+    records = records_of(ask(alice, n=6, seed=98))
+
+    assert [record["params"]["seed"] for record in records] == [98, 99, 100, 0, 1, 2]
+
+
+def test_a_retry_says_the_size_once(declare, alice):
+    declare(TODAY)
+    [record] = records_of(ask(alice, aspect_ratio="16:9", background="transparent"))
+    db.execute("UPDATE image_generations SET status = 'failed' WHERE id = %s", record["id"])
+
+    [again] = records_of(alice.post(f"/api/v1/images/{record['id']}/retry"))
+
+    assert again["params"]["aspect_ratio"] == "16:9" and again["width"] == 1360
+    assert again["params"]["background"] == "transparent"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('aspect_ratio = ["1:1", "30:1"]\nsizes = ["512x512"]', "no size for 30:1"),
+        ('aspect_ratio = ["wide"]\nsizes = ["512x512"]', "aspect_ratio"),
+        ('sizes = ["512x512"]\npixels = { min = 300000, max = 400000 }', "must allow 512x512"),
+        ('sizes = ["512x128"]\nratio_max = 3', "must allow 512x128"),
+        ('sizes = ["512x512"]\nprompt_max = 32001', "prompt_max"),
+        ('sizes = ["512x512"]\nn_max = 11', "n_max"),
+    ],
+)
+def test_rules_that_contradict_each_other_stop_the_start(declare, text, problem):
+    with pytest.raises(config.SettingError, match=problem):
+        declare(f'[odd]\nlabel = "Odd"\nengine = "painter"\n{text}\n')
+
+
+def test_ratios_alone_make_the_sizes(declare, alice):
+    declare('[r]\nlabel = "R"\nengine = "painter"\naspect_ratio = ["1:1", "16:9"]\n')
+
+    [record] = records_of(ask(alice, aspect_ratio="16:9"))
+
+    assert (record["width"], record["height"]) == (1360, 768)
+    assert ask(alice, width=1000, height=1000).status_code == 400
+
+
+def test_pixels_allow_ranges_whose_corner_is_too_large(declare, settings):
+    settings.MAX_RESULT_PIXELS = 9_000_000
+
+    declare(TODAY)
+
+
+@pytest.mark.parametrize(
+    ("picture", "size"),
+    [((800, 400), (1440, 720)), ((100, 900), (576, 1728)), ((7, 7), (1024, 1024))],
+)
+def test_any_ratio_is_that_of_the_first_picture(declare, picture, size):
+    model = declare(TODAY)["today"]
+
+    assert sizes.like(model, InputImage(b"", "png", *picture), (1024, 1024)) == size
+
+
+def test_pictures_reach_an_engine_in_formats_that_the_model_takes(declare):
+    declare(INPUTS)
+    row = {"model": "edits", "prompt_text": "x", "width": 64, "height": 64}
+
+    asked = parameters.image_request(
+        row, {"seed": 7}, images=(plain("red", extension="webp"), plain("red"))
+    )
+
+    assert [image.extension for image in asked.images] == ["png", "png"]
+    assert asked.images[0].data.startswith(b"\x89PNG")

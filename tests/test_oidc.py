@@ -14,7 +14,7 @@ from accounts import identities, invites, oidc
 from accounts.schemas import InviteInput
 from tests.conftest import Person
 from tests.oidc_provider import CLIENT
-from tests.servers import Worker, clean_environment, free_port, wait_until
+from tests.servers import Provider, free_port
 from tests.test_openapi import check_documented
 from tests.test_second_factor import Phone
 from validation import parse
@@ -29,22 +29,9 @@ PASSWORD = {"password": "secret1"}
 @pytest.fixture(scope="session")
 def provider(tmp_path_factory):
     """The address of a provider that all tests share."""
-    folder = tmp_path_factory.mktemp("provider")
-    port = free_port()
-    callback = f"http://localhost{API}/callback https://api.example/studio{API}/callback"
-    command = ["-m", "tests.oidc_provider", str(port), str(folder), callback]
-    process = Worker(folder / "log", clean_environment(), *command)
-    address = f"http://127.0.0.1:{port}"
-
-    def answers() -> bool:
-        assert process.process.poll() is None, process.said()
-        try:
-            return requests.get(f"{address}/o/.well-known/openid-configuration", timeout=5).ok
-        except requests.RequestException:
-            return False
-
-    wait_until(answers, 120, "the provider")
-    yield address
+    callbacks = f"http://localhost{API}/callback https://api.example/studio{API}/callback"
+    process = Provider(tmp_path_factory.mktemp("provider"), callbacks)
+    yield process.url
     process.stop()
 
 

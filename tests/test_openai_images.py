@@ -885,6 +885,8 @@ def test_models_of_the_documentation_can_be_declared(page, tmp_path):
 
     assert {name: (model.options.is_paid, model.takes_seed) for name, model in offered.items()} == {
         "gpt-image-1": (True, False),
+        "gpt-image-2": (True, False),
+        "qwen-edit": (True, True),
         "home": (False, True),
         "kolors": (True, True),
         "azure": (True, False),
@@ -1028,3 +1030,46 @@ def test_a_break_after_pictures_were_sent_is_never_repeated(fake):
         openai_images.make(asked, no_progress)
 
     assert failure.value.code == "outcome_unknown" and len(fake.asked(EDITS)) == 1
+
+
+# -- Parameters of today's models ---------------------------------------------------------------
+
+
+def test_todays_parameters_are_sent_under_their_names(fake):
+    said = {"background": "transparent", "output_format": "webp", "moderation": "low"}
+
+    openai_images.make(request(fake, **said, output_compression=70), no_progress)
+
+    body = fake.asked(GENERATIONS)[0].body
+    assert {name: body[name] for name in said} == said and body["output_compression"] == 70
+
+
+@pytest.mark.parametrize("output_format", ["", "png"])
+def test_a_lossless_format_is_sent_without_compression(fake, output_format):
+    asked = request(fake, output_format=output_format, output_compression=70)
+
+    openai_images.make(asked, no_progress)
+
+    assert "output_compression" not in fake.asked(GENERATIONS)[0].body
+
+
+def test_any_ratio_is_the_size_auto(fake):
+    openai_images.make(request(fake, aspect_ratio="auto", resolution="2K"), no_progress)
+
+    body = fake.asked(GENERATIONS)[0].body
+    assert body["size"] == "auto" and "aspect_ratio" not in body and "resolution" not in body
+
+
+def test_a_server_may_have_fields_for_ratio_and_resolution(fake):
+    changes = {"fields": {"size": "", "aspect_ratio": "ratio", "resolution": "image_size"}}
+
+    openai_images.make(request(fake, changes, aspect_ratio="16:9", resolution="2K"), no_progress)
+
+    body = fake.asked(GENERATIONS)[0].body
+    assert (body["ratio"], body["image_size"]) == ("16:9", "2K") and "size" not in body
+
+
+def test_moderation_is_not_sent_with_pictures(fake):
+    openai_images.make(request(fake, moderation="low", images=(plain("red"),)), no_progress)
+
+    assert "moderation" not in fake.asked(EDITS)[0].body

@@ -725,6 +725,14 @@ guidance = { min = 0.5, max = 9.5, default = 7 }
 quality = ["low", "high"]
 style = ["vivid"]
 sampler = ["Euler a", "DDIM"]
+aspect_ratio = ["1:1", "2:3"]
+resolution = ["1K"]
+pixels = { min = 65536, max = 4194304 }
+ratio_max = 2
+background = ["auto", "transparent"]
+output_format = ["png", "webp"]
+output_compression = { min = 0, max = 100, default = 100 }
+moderation = ["auto", "low"]
 images = { max = 2, mask = true, strength = { min = 0, max = 1, default = 0.5 } }
 
 [plain]

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from engines import GeneratedImage, painter
+from files import metadata
 from images import results
 from tests.pictures import (
     animation,
@@ -24,6 +25,7 @@ from tests.pictures import (
     stripped,
     with_text,
 )
+from tests.servers import ROOT
 
 PROMPT = "一只狐狸 a fox"
 
@@ -412,3 +414,43 @@ def test_what_was_not_used_is_recorded_as_asked_for_alone():
         "steps": 4,
         "requested": {"model": "x", "sampler": "Euler", "steps": 20, "seed": 7},
     }
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+def test_other_formats_say_it_in_their_exif_data(made, kind):
+    given = picture(kind)
+
+    data, _ = made(given)
+
+    text = metadata.parse(data).text("parameters")
+    assert (
+        text.startswith(f"{PROMPT}\nSteps: 1, Seed: 7, Size: ") and "Model: test_model_v1" in text
+    )
+    assert opened(data).tobytes() == opened(given).tobytes()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+def test_other_formats_say_nothing_if_they_should_not(made, kind):
+    data, _ = made(picture(kind), embed_metadata=False)
+
+    assert metadata.parse(data).text("parameters") == ""
+
+
+def test_what_an_engine_wrote_into_exif_data_stays(made):
+    theirs = metadata.parse(picture("JPEG"))
+    theirs.put_texts({"parameters": "somebody else's words"})
+
+    data, _ = made(theirs.to_bytes())
+
+    assert metadata.parse(data).text("parameters") == "somebody else's words"
+
+
+def test_a_seed_that_would_be_refused_is_not_shown(made, settings, tmp_path):
+    settings.MODELS_FILE = tmp_path / "models.toml"
+    text = (ROOT / "models.toml").read_text()
+    settings.MODELS_FILE.write_text(text.replace("[test_model]", "[test_model]\nseed_max = 1000"))
+
+    _, record = made(picture(), params={"seed": 4000})
+
+    assert record["params"]["seed"] is None
+    assert record["params"]["requested"]["seed"] == 7

@@ -202,6 +202,18 @@ def test_an_archive_has_the_images_of_a_bucket(alice, bucket):
         assert names[1:] == ["manifest.json", "INCOMPLETE.txt"]
 
 
+def test_the_page_may_show_images_of_the_bucket_it_is_sent_to(client, bucket, settings):
+    settings.STORAGE_OTHER = config.location("s3://images?region=eu-west-1")
+
+    def sources() -> str:
+        policy = client.get("/login").headers["Content-Security-Policy"]
+        return next(part for part in policy.split("; ") if part.startswith("img-src"))
+
+    assert sources() == f"img-src 'self' blob: {bucket.endpoint} https://*.amazonaws.com"
+    settings.SERVE_FROM = "proxy"
+    assert sources() == "img-src 'self' blob:"
+
+
 # -- Writing and deleting ------------------------------------------------------------------------
 
 

@@ -104,8 +104,9 @@ class Connection(TConn):
             return False
         self.timeout = time.monotonic() + BODY_SECONDS
         if expected := EXPECT.search(self.received, 0, end + 2):
-            del self.received[slice(*expected.span())]
-            end -= len(expected[0])
+            first, past = expected.span()  # expected[0] would be cut from what is left
+            del self.received[first:past]
+            end -= past - first
         self.expects_continue = bool(expected)
         self.body_at = end + 4
         if found := CONTENT_LENGTH.search(self.received, 0, end + 2):

@@ -17,6 +17,8 @@ import metrics
 from accounts import rate_limits, sessions
 from accounts.tokens import Session
 from config import settings
+from engines import catalog
+from engines.catalog import USUAL_PROMPT
 from web import responses
 from web.inputs import Request, UnambiguousJSON, client_address
 from web.page import PageName
@@ -37,6 +39,9 @@ FORM_LIMITS = {
 # Room for 10,000 ids of ten digits, of the routes that take so many.
 MAX_IDS_BYTES = 128 * 1024
 LONG_LISTS = {"archive_images"}
+# The routes that take a prompt as long as a model allows, each character written as two \\uXXXX.
+PROMPTS = {"generate"}
+CHARACTER_BYTES = 12
 
 # Every answer has these, unless it says otherwise.
 DEFAULT_HEADERS = [
@@ -156,8 +161,18 @@ def begin() -> None:
     # A longer body is refused when somebody wants to read it, by its Content-Length if it has one.
     if request.endpoint in FORM_LIMITS and request.mimetype == FORM:
         request.max_content_length = FORM_LIMITS[request.endpoint]
-    elif request.endpoint in LONG_LISTS:
-        request.max_content_length = MAX_IDS_BYTES
+    elif request.endpoint in LONG_LISTS or request.endpoint in PROMPTS:
+        request.max_content_length = json_bytes(request.endpoint)
+
+
+def json_bytes(endpoint: str) -> int:
+    """Return how large a body of JSON may be."""
+    if endpoint in LONG_LISTS:
+        return MAX_IDS_BYTES
+    if endpoint in PROMPTS:
+        longer = max(model.prompt_max for model in catalog.models().values()) - USUAL_PROMPT
+        return MAX_BODY_BYTES + CHARACTER_BYTES * max(0, longer)
+    return MAX_BODY_BYTES
 
 
 def max_body_bytes(app: Flask, head: str) -> int:
@@ -167,10 +182,8 @@ def max_body_bytes(app: Flask, head: str) -> int:
         endpoint, _ = app.url_map.bind("").match(without_prefix(path), method)
     except HTTPException:
         return MAX_BODY_BYTES
-    if endpoint in LONG_LISTS:
-        return MAX_IDS_BYTES
-    is_form = FORM in head.lower()
-    return FORM_LIMITS.get(endpoint, MAX_BODY_BYTES) if is_form else MAX_BODY_BYTES
+    is_form = endpoint in FORM_LIMITS and FORM in head.lower()
+    return FORM_LIMITS[endpoint] if is_form else json_bytes(endpoint)
 
 
 def finish(response: Response) -> Response:

@@ -16,17 +16,24 @@ FOLDER = STATIC / "app"
 # As bundlers name what never changes under its name.
 HASHED = re.compile(r".+-[\w-]{8}\.\w+")
 HTTP_ORIGIN = re.compile(rf"https?://({HOST})(:[0-9]{{1,5}})?", re.ASCII)
+# Where AWS's buckets are.
+AWS = "https://*.amazonaws.com"
 # Scripts, styles and pictures are files of our own; what is written here alone is let in.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'{api};"
-    " img-src 'self' blob:{api}; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
+    " img-src 'self' blob:{api}{buckets}; base-uri 'self'; form-action 'self';"
+    " frame-ancestors 'none'"
 )
 
 
 class PageName(BaseConverter):
     """The addresses of the page's screens, which its own router tells apart."""
 
-    regex = "login|register|create|gallery|account|images/[0-9]{1,10}|reset-password|confirm-email"
+    regex = (
+        "login|register|create|gallery|trash|shares|images/[0-9]{1,10}|account"
+        "|reset-password|confirm-email"
+        "|admin|admin/[a-z]{1,20}"
+    )
     part_isolating = False
 
 
@@ -34,7 +41,7 @@ def app_page() -> Response:
     """Return the page, which finds its files and the API below the address of the service."""
     text = index().replace('<base href="/"', f'<base href="{service_path()}/"', 1)
     response = Response(text.replace("<html", f"<html {hints()}", 1), mimetype="text/html")
-    response.headers["Content-Security-Policy"] = POLICY.format(api=other_api())
+    response.headers["Content-Security-Policy"] = POLICY.format(api=other_api(), buckets=buckets())
     response.headers["Cache-Control"] = "no-cache"
     return response
 
@@ -52,12 +59,25 @@ def hints() -> str:
         f"data-mode={settings.FLASK_ENV} data-registration={settings.REGISTRATION}"
         f" data-password-max={settings.PASSWORD_MAX_LENGTH}"
         f" data-mail={str(bool(settings.SMTP_URL)).lower()}"
+        f" data-openid={str(bool(settings.OIDC_ISSUER)).lower()}"
     )
 
 
 @lru_cache(maxsize=1)
 def index() -> str:
     return (FOLDER / "index.html").read_text(encoding="utf-8")
+
+
+def buckets() -> str:
+    """Return the origins of the stores that pictures are had from, each with a blank before it."""
+    if settings.SERVE_FROM != "store":
+        return ""
+    places = [settings.STORAGE_URL, settings.STORAGE_OTHER]
+    endpoints = [
+        dict(place.options).get("endpoint", AWS) for place in places if place and place.bucket
+    ]
+    parts = [urlsplit(endpoint) for endpoint in endpoints]
+    return "".join(f" {one.scheme}://{one.netloc}" for one in parts)
 
 
 def other_api() -> str:

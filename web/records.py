@@ -13,7 +13,8 @@ import messages
 from accounts import limits, tokens
 from accounts.users import Account
 from config import settings
-from engines.catalog import CHOICES, RANGES, Model, read_size
+from engines.catalog import CHOICES, RANGES, SHAPES, Model
+from engines.sizes import read_size
 from files import storage
 from images import (
     COMPLETED,
@@ -29,7 +30,7 @@ from images import (
 )
 from images.history import Generation, Page
 from images.inputs import Input
-from images.schemas import MAX_IMAGES, HistoryQuery, TrashQuery, make_cursor
+from images.schemas import HistoryQuery, TrashQuery, make_cursor
 from images.uploads import Upload
 from web.inputs import service_path
 from web.responses import language, success, with_etag
@@ -233,10 +234,9 @@ def public_record(
         "finishedAt": iso_time(generation["finished_at"]),
         "expiresAt": iso_seconds(retention.expires_at(generation)),
         "purgesAt": None,
-        # What is signed is without URL_PREFIX: links outlive its change.
-        "signedImageUrl": located(sign(image_url)),
-        "signedThumbnailUrl": located(sign(thumbnail_url)),
-        "signedStrippedUrl": located(sign(image_url and image_url + STRIPPED)),
+        "signedImageUrl": sign(image_url),
+        "signedThumbnailUrl": sign(thumbnail_url),
+        "signedStrippedUrl": sign(image_url and image_url + STRIPPED),
     }
 
 
@@ -389,7 +389,11 @@ def public_model(model: Model) -> dict[str, Any]:
         "capabilities": {
             "negativePrompt": model.negative_prompt,
             "seed": model.takes_seed,
-            "n": MAX_IMAGES,
+            "seedMax": model.max_seed if model.takes_seed else None,
+            "n": model.n_max,
+            "promptMax": model.prompt_max,
+            "pixels": model.pixels.model_dump() if model.pixels else None,
+            "ratioMax": model.ratio_max,
             "images": public_inputs(model),
         },
         "parameters": public_parameters(model),
@@ -402,7 +406,7 @@ def public_parameters(model: Model) -> dict[str, Any]:
     for name in RANGES:
         if limits := getattr(model, name):
             shown[name] = limits.to_json(name)
-    for name in CHOICES:
+    for name in (*CHOICES, *SHAPES):
         if choices := getattr(model, name):
             shown[name] = {"choices": choices, "default": choices[0]}
     return shown

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
 from typing import NamedTuple
 
+from files.metadata import exif
 from files.metadata.label import Texts, XmpPacket, format_description, format_packet, parse_label
 
 # Compressed texts, and XMP, are not read any further.
 MAX_TEXT_BYTES = 1024 * 1024
 # Far more than encoders write; a file of small chunks takes a microsecond and more for each.
 MAX_CHUNKS = 120_000
+# For what else EXIF data may hold, in characters of two bytes.
+EXIF_ROOM = 500
 # Some generators write the label into the user comment of the EXIF data.
 EXIF_LABEL = re.compile(rb'\{\s*"AIGC"\s*:')
 # An allow-list, because an unknown chunk may hold a prompt too.
@@ -72,6 +76,7 @@ class PictureFile:
     """
 
     max_xmp_bytes = 2**31 - 1
+    max_exif_bytes = 2**31 - 1
 
     def __init__(self, data: bytes):
         self.original = data
@@ -98,14 +103,36 @@ class PictureFile:
         return None
 
     def text(self, keyword: str) -> str:
-        """Return the text of that keyword in a PNG file; "" if there is none."""
-        return ""
+        """Return the text of that keyword in a PNG file, or the one of others; "" for none."""
+        return exif.read_comment(self.find_text("exif"))
 
     def put_texts(self, values: Texts) -> None:
         """Write texts into a PNG file, and replace those with the same keywords.
 
-        Other formats have no such texts and are left as they are.
+        Other formats have one text without a keyword, a comment in their EXIF data. They are left
+        as they are if what is there cannot be read.
         """
+        [text] = values.values()
+        with suppress(ValueError):
+            self.put_exif(exif.put_comment(self.find_text("exif"), self.shortened(text)))
+
+    def shortened(self, text: str) -> str:
+        """Return the text as long as the format allows; its last line stays."""
+        most = self.max_exif_bytes // 2 - EXIF_ROOM
+        if len(text.encode("utf-16-be", "replace")) // 2 <= most:
+            return text
+        head, _, last = text.rpartition("\n")
+        # A character may take two units.
+        return f"{head[: max(0, most - len(last)) // 2]}\n{last}"
+
+    def put_exif(self, data: bytes) -> None:
+        """Insert EXIF data in place of the first ones. Raises ValueError if they are too long."""
+        if len(data) > self.max_exif_bytes:
+            raise ValueError("The EXIF data is too long for this kind of file")
+        old = self.find("exif")
+        index = self.exif_index() if old is None else old
+        self.chunks[index : index + (old is not None)] = [self.exif_chunk(data)]
+        self.mark_changed()
 
     def drop_unreadable(self) -> None:
         """Leave out what some readers refuse a whole file for, such as a text of many MB."""
@@ -159,6 +186,13 @@ class PictureFile:
     def text_of(self, chunk: Chunk) -> bytes:
         """Return the text in a chunk, without keyword or header."""
         return bytes(chunk.body)
+
+    def exif_index(self) -> int:
+        """Return the index at which a chunk with EXIF data is to be inserted."""
+        raise NotImplementedError
+
+    def exif_chunk(self, data: bytes) -> Chunk:
+        raise NotImplementedError
 
     def xmp_index(self) -> int:
         """Return the index at which a chunk with XMP is to be inserted."""
@@ -219,9 +253,9 @@ class PictureFile:
         yield from self.xmp.labels
         text = self.find_text("label")
         yield text.decode("utf-8", "replace")
-        exif = self.find_text("exif")
-        match = EXIF_LABEL.search(exif)
+        data = self.find_text("exif")
+        match = EXIF_LABEL.search(data)
         if match:
             start = match.start()
-            text = exif[start:]
+            text = data[start:]
             yield text.decode("utf-8", "replace")

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from files.metadata.chunks import Chunk, PictureFile, read_int, read_kind, without_body
 
 SIGNATURE = b"\xff\xd8\xff"
+EXIF_HEADER = b"Exif\0\0"
 XMP_HEADER = b"http://ns.adobe.com/xap/1.0/\0"
 EOI = b"\xd9"
 SOS = b"\xda"
@@ -38,6 +39,7 @@ class JpegFile(PictureFile):
     """
 
     max_xmp_bytes = MAX_SEGMENT_BYTES - len(XMP_HEADER)
+    max_exif_bytes = MAX_SEGMENT_BYTES - len(EXIF_HEADER)
 
     @classmethod
     def split(cls, view: memoryview) -> Iterator[Chunk]:
@@ -76,7 +78,14 @@ class JpegFile(PictureFile):
 
     def text_of(self, chunk: Chunk) -> bytes:
         text = bytes(chunk.body)
-        return text.removeprefix(XMP_HEADER)
+        return text.removeprefix(XMP_HEADER).removeprefix(EXIF_HEADER)
+
+    def exif_index(self) -> int:
+        """Return the index after JFIF, which stands first."""
+        return 2 if self.chunks[1].kind == b"\xe0" else 1
+
+    def exif_chunk(self, data: bytes) -> Chunk:
+        return application_segment("exif", EXIF_HEADER + data)
 
     def xmp_index(self) -> int:
         """Return the index after JFIF and EXIF, which some readers expect at the start."""
@@ -86,15 +95,13 @@ class JpegFile(PictureFile):
         return index
 
     def xmp_chunk(self, packet: bytes) -> Chunk:
-        body = XMP_HEADER + packet
-        length = len(body) + 2
-        parts = (
-            b"\xff\xe1",
-            length.to_bytes(2),
-            body,
-        )
-        raw = b"".join(parts)
-        return Chunk("xmp", b"\xe1", memoryview(body), raw)
+        return application_segment("xmp", XMP_HEADER + packet)
+
+
+def application_segment(role: str, body: bytes) -> Chunk:
+    length = len(body) + 2
+    raw = b"".join((b"\xff\xe1", length.to_bytes(2), body))
+    return Chunk(role, b"\xe1", memoryview(body), raw)
 
 
 # The data of a scan may stop within the marker of the end.

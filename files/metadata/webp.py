@@ -81,6 +81,17 @@ class WebpFile(PictureFile):
         body = vp8x_body(first, flags)
         return [new_chunk(b"VP8X", body), *self.chunks]
 
+    def text_of(self, chunk: Chunk) -> bytes:
+        # Some writers have the header of a JPEG file there.
+        return bytes(chunk.body).removeprefix(b"Exif\0\0")
+
+    def exif_index(self) -> int:
+        """Return the index after the picture."""
+        return 1 + max(n for n, chunk in enumerate(self.chunks) if chunk.role == "picture")
+
+    def exif_chunk(self, data: bytes) -> Chunk:
+        return new_chunk(b"EXIF", data)
+
     def xmp_index(self) -> int:
         """Return the index after the picture and the EXIF data."""
         last = 0

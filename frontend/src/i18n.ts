@@ -47,6 +47,26 @@ export function formatTime(time: string | null): string {
   return new Intl.DateTimeFormat(language(), style).format(new Date(time));
 }
 
+/** The day alone. */
+export function formatDate(time: string | null): string {
+  if (!time) return "";
+  return new Intl.DateTimeFormat(language(), { dateStyle: "medium" }).format(new Date(time));
+}
+
+/** How long ago that was, such as "3 hours ago". */
+export function formatAgo(time: string | null, now = Date.now()): string {
+  if (!time) return "";
+  const seconds = Math.max(0, (now - Date.parse(time)) / 1000);
+  const steps = [["minute", 60], ["hour", 3600], ["day", 86400]] as const;
+  const [unit, size] = steps[seconds < 3600 ? 0 : seconds < 86400 ? 1 : 2];
+  const style = { numeric: "auto" } as const;
+  return new Intl.RelativeTimeFormat(language(), style).format(-Math.floor(seconds / size), unit);
+}
+
+export function formatNumber(number: number): string {
+  return new Intl.NumberFormat(language()).format(number);
+}
+
 export function formatBytes(bytes: number): string {
   const units = ["byte", "kilobyte", "megabyte", "gigabyte"] as const;
   const step = Math.min(3, bytes < 1 ? 0 : Math.floor(Math.log(bytes) / Math.log(1024)));

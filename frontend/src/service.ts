@@ -2,7 +2,7 @@
 // can be reached, what it waits for.
 
 import { reactive, shallowRef } from "vue";
-import { type Answer, ApiError, createClient, type Waiting } from "./api";
+import { type Answer, ApiError, createClient, newKey, type Waiting } from "./api";
 import { language } from "./i18n";
 import { forget, remember, remembered } from "./memory";
 
@@ -11,12 +11,13 @@ export type Model = Answer<"/api/v1/models", "get">["data"]["models"][number];
 export type Quota = Answer<"/api/v1/images/quota", "get">["data"];
 
 // What the service tells its own page; all is missing where the files lie on another server.
-const { mode, passwordMax, registration, mail } = document.documentElement.dataset;
+const { mode, passwordMax, registration, mail, openid } = document.documentElement.dataset;
 export const hints = {
   isDevelopment: mode === "development",
   passwordMax: Number(passwordMax ?? 20),
   registration: registration ?? "open",
   hasMail: mail !== undefined && mail !== "false",
+  mayHaveOpenId: openid !== "false",
 };
 
 const OWN = new URL("api", document.baseURI).href;
@@ -79,7 +80,12 @@ export async function logIn(username: string, password: string, code?: string): 
   const { data } = await api.call("post", "/api/auth/login", {
     body: code ? { username, password, code } : { username, password },
   });
-  api.session.token = data.token;
+  await enter(data.token);
+}
+
+/** Go on with the token of a log-in. */
+export async function enter(token: string): Promise<void> {
+  api.session.token = token;
   status.hasEnded = false;
   const before = user.value?.username;
   await loadUser();
@@ -94,7 +100,7 @@ export function leave(): void {
 
 /** A new account for somebody who only wants to look; its password stays in this browser. */
 export async function tryWithoutRegistering(): Promise<void> {
-  const letters = crypto.randomUUID().replaceAll("-", "");
+  const letters = newKey();
   const account = { username: `guest-${letters.slice(0, 8)}`, password: letters.slice(8, 24) };
   const form = new FormData();
   form.append("username", account.username);

@@ -1,7 +1,7 @@
 // What every form does: show the wrong fields at their places, focus the first, and say what else
 // went wrong. Give each input the `name` that the API calls it by.
 
-import { nextTick, ref, shallowRef, type ShallowRef } from "vue";
+import { nextTick, ref, shallowRef, watch, type ShallowRef } from "vue";
 import { ApiError } from "./api";
 import { asError } from "./service";
 
@@ -10,10 +10,23 @@ export function useForm(form: Readonly<ShallowRef<HTMLFormElement | null>>) {
   const wrong = ref<Record<string, string>>({});
   const error = shallowRef<ApiError | null>(null);
 
+  let lastCheck = (): Record<string, string> => ({});
+
+  // What was found wrong is judged again while it is mended.
+  function judge({ target }: Event): void {
+    const { name } = target as HTMLInputElement;
+    if (!wrong.value[name]) return;
+    const found = lastCheck()[name];
+    if (found) wrong.value[name] = found;
+    else delete wrong.value[name];
+  }
+  watch(form, (element) => element?.addEventListener("input", judge));
+
   /** Check first, then send. Returns whether all went well. */
   async function submit(check: () => Record<string, string>, send: () => Promise<void>): Promise<boolean> {
     if (isBusy.value) return false;
     error.value = null;
+    lastCheck = check;
     wrong.value = check();
     if (Object.keys(wrong.value).length) {
       await focusFirst();

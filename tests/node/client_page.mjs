@@ -44,8 +44,8 @@ page.on("console", (message) => {
 });
 page.on("pageerror", (error) => complaints.push(String(error)));
 page.on("request", (request) => {
-  const { protocol, origin } = new URL(request.url());
-  if (protocol.startsWith("http") && ![url, service].includes(origin)) strangers.push(request.url());
+  const isOwn = [url, service].some((own) => request.url().startsWith(own));
+  if (request.url().startsWith("http") && !isOwn) strangers.push(request.url());
 });
 
 const faults = [];

@@ -56,6 +56,16 @@ describe("errors", () => {
   });
 });
 
+test.each([
+  ["https://a.example/api", "/api/uploads/a.png", "https://a.example/api/uploads/a.png"],
+  ["https://a.example/studio/api", "/studio/api/uploads/a.png", "https://a.example/studio/api/uploads/a.png"],
+  ["https://a.example/studio/api", "/api/uploads/a.png", "https://a.example/studio/api/uploads/a.png"],
+  ["/api", "/api/s/x", "/api/s/x"],
+])("below %s, %s is at %s", (base, path, whole) => {
+  const client = createClient({ base, store: memory() });
+  expect([client.asset(path), client.download(path)]).toEqual([whole, `${whole}?download=1`]);
+});
+
 describe("session", () => {
   test("claims of a token", () => {
     expect(readClaims(token(1, 2))).toEqual({ iat: 1, exp: 2 });

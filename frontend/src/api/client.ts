@@ -74,8 +74,9 @@ export type Client = ReturnType<typeof createClient>;
 
 export function createClient(options: ClientOptions) {
   const base = options.base.replace(/\/+$/, "");
-  // Paths in answers and in the document begin with "/api" and lie below the address of the service.
+  // Paths in the document begin with "/api" and lie below the address of the service.
   const service = base.replace(/\/api$/, "");
+  const [, host = "", folder = ""] = /^(\w+:\/\/[^/]+)?(.*)$/.exec(service) ?? [];
   const session = new Session(base, options.store ?? localStorage);
   let refreshing: Promise<void> | null = null;
 
@@ -90,10 +91,7 @@ export function createClient(options: ClientOptions) {
         return await once(method, path, wanted);
       } catch (error) {
         if (!(error instanceof ApiError)) throw error;
-        if (error.endsSession && session.token) {
-          session.token = null;
-          options.onSessionEnd?.(error);
-        }
+        noteEnd(error);
         if (waits >= MOST_WAITS || !mayRepeat(method, wanted.headers, error)) throw error;
         const seconds = Math.max(1, error.retryAfter ?? 1);
         options.onWaiting?.({ seconds, error });
@@ -106,6 +104,23 @@ export function createClient(options: ClientOptions) {
     }
   }
 
+  /** Fetch what is a file, such as an export; it is not JSON. */
+  async function file<P extends Path<"get">>(path: P, wanted: Options<P, "get"> = {}): Promise<Blob> {
+    if (session.isAging()) await (refreshing ??= refresh());
+    const request = { headers: commonHeaders(), signal: wanted.signal };
+    let response: Response;
+    try {
+      response = await fetch(address(path, wanted.path, wanted.query), request);
+    } catch (error) {
+      if (wanted.signal?.aborted) throw error;
+      throw new ApiError("offline", "No answer came");
+    }
+    if (response.ok) return response.blob();
+    const error = errorOf(response.status, await response.text(), response.headers);
+    noteEnd(error);
+    throw error;
+  }
+
   async function once<M extends Method, P extends Path<M>>(
     method: M,
     path: P,
@@ -115,10 +130,11 @@ export function createClient(options: ClientOptions) {
     const headers: Record<string, string> = { ...commonHeaders(), ...wanted.headers };
     // A form brings its own Content-Type, with the boundary that only the browser knows.
     if (body !== undefined) headers["Content-Type"] = "application/json";
+    const target = address(path, wanted.path, wanted.query);
     let response: Response;
     let text: string;
     try {
-      response = await fetch(address(path, wanted.path, wanted.query), {
+      response = await fetch(target, {
         method: method.toUpperCase(),
         headers,
         body: body === undefined ? undefined : JSON.stringify(body),
@@ -137,6 +153,12 @@ export function createClient(options: ClientOptions) {
     return { ...answer, status: response.status, headers: response.headers };
   }
 
+  function noteEnd(error: ApiError): void {
+    if (!error.endsSession || !session.token) return;
+    session.token = null;
+    options.onSessionEnd?.(error);
+  }
+
   function commonHeaders(): Record<string, string> {
     const headers: Record<string, string> = {};
     if (options.language) headers["Accept-Language"] = options.language();
@@ -148,7 +170,7 @@ export function createClient(options: ClientOptions) {
     const filled = path.replace(/\{(\w+)\}/g, (_, name) => encodeURIComponent(parts[name]));
     const search = new URLSearchParams();
     for (const [name, value] of Object.entries(query ?? {})) {
-      if (name === "tag") for (const tag of value) search.append(name, tag);
+      if (Array.isArray(value) && name === "tag") for (const tag of value) search.append(name, tag);
       else if (value !== undefined && value !== null && value !== "") search.append(name, String(value));
     }
     return service + filled + (search.size ? `?${search}` : "");
@@ -194,10 +216,7 @@ export function createClient(options: ClientOptions) {
         if (status >= 200 && status < 300) resolve({ ...JSON.parse(responseText), status, headers });
         else {
           const error = errorOf(status, responseText, headers);
-          if (error.endsSession && session.token) {
-            session.token = null;
-            options.onSessionEnd?.(error);
-          }
+          noteEnd(error);
           reject(error);
         }
       };
@@ -205,15 +224,21 @@ export function createClient(options: ClientOptions) {
     });
   }
 
+  /** The whole address of what an answer names. With URL_PREFIX it begins with the folder of the service. */
+  function asset(path: string): string {
+    return (path.startsWith(`${folder}/api/`) ? host : service) + path;
+  }
+
   return {
     base,
     session,
     call,
+    file,
     upload,
-    /** The whole address of what an answer names, for an `<img>` or a link. */
-    asset: (path: string) => service + path,
+    /** For an `<img>` or a link. */
+    asset,
     /** The same, so that the browser saves the file under a readable name. */
-    download: (path: string) => `${service}${path}${path.includes("?") ? "&" : "?"}download=1`,
+    download: (path: string) => `${asset(path)}${path.includes("?") ? "&" : "?"}download=1`,
   };
 }
 
@@ -226,6 +251,12 @@ export function mayRepeat(
   const isSafe = method === "get" || Boolean(headers?.["Idempotency-Key"]);
   const isPassing = error.status === 429 || error.status === 502 || error.status === 503;
   return isSafe && isPassing && (error.retryAfter ?? 1) <= LONGEST_WAIT;
+}
+
+/** A new `Idempotency-Key`. `crypto.randomUUID()` would do, but is there with HTTPS alone. */
+export function newKey(): string {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 export function sleep(milliseconds: number, signal?: AbortSignal): Promise<void> {

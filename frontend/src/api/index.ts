@@ -1,6 +1,6 @@
 // Copy this folder into a project of your own, or take it as a module from a running service:
 // `import { createClient } from "https://host/assets/api.js"`.
 export { ApiError, readRetryAfter } from "./errors";
-export { createClient, type Answer, type Client, type ClientOptions, type Waiting } from "./client";
+export { createClient, newKey, type Answer, type Client, type ClientOptions, type Waiting } from "./client";
 export { createWatcher, isFinished, type Generation } from "./watch";
 export { readClaims, Session } from "./session";

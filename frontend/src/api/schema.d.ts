@@ -108,7 +108,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Queue one to four images; workers make them later
+         * Queue one or a few images; workers make them later
          * @description Answers at once with one record for each image. Watch them with `GET /api/v1/images?ids=`
          *     until their `status` is `completed`, `failed` or `canceled`.
          *
@@ -288,9 +288,9 @@ export interface paths {
          *
          *     Anyone else gets 403, whether the file exists or not.
          *
-         *     Images are PNG, JPEG or WebP, as the model gave them, and thumbnails WebP. A PNG that its
-         *     provider has not signed holds its prompt and parameters in a text `parameters`, if the
-         *     request's `embed_metadata` or else the server's setting `EMBED_METADATA` says so.
+         *     Images are PNG, JPEG or WebP, as the model gave them, and thumbnails WebP. One that its
+         *     provider has not signed holds its prompt and parameters, a PNG in a text `parameters` and
+         *     others in their EXIF comment, if the request's `embed_metadata` or else the server's setting `EMBED_METADATA` says so.
          *
          *     Takes `Range`, `If-None-Match` and, without `metadata`, `If-Modified-Since`.
          */
@@ -1684,11 +1684,13 @@ export interface components {
          */
         GenerateInput: {
             /**
-             * @description What to draw. Blanks around it are removed before it is measured. As in `generate-test`.
+             * @description What to draw. Blanks around it are removed before it is measured. As in `generate-test`,
+             *     but of `promptMax` characters. It may be left out for a model that only
+             *     changes pictures (`capabilities.images.min`).
              * @example A beautiful sunset
              * @example 日落时的海边
              */
-            prompt: string;
+            prompt?: string;
             /**
              * @description What not to draw, if the model takes that.
              * @example bird
@@ -1709,6 +1711,16 @@ export interface components {
              * @example 512
              */
             height?: number | null;
+            /**
+             * @description Another way to say the size, without `width` and `height`; `auto`: any.
+             * @example 16:9
+             */
+            aspect_ratio?: string | null;
+            /**
+             * @description How large, with or without `aspect_ratio`.
+             * @example 2K
+             */
+            resolution?: string | null;
             /**
              * @description How much work to put into it.
              * @example 20
@@ -1739,8 +1751,26 @@ export interface components {
              */
             sampler?: string | null;
             /**
-             * @description Whether a PNG is to hold its prompt and parameters as text; with false, an image of any
-             *     format is freed of them. Null is as the server's setting `EMBED_METADATA` says.
+             * @description One of the model's choices.
+             * @example transparent
+             */
+            background?: string | null;
+            /**
+             * @description One of the model's choices.
+             * @example webp
+             */
+            output_format?: string | null;
+            /** @description Quality in percent, of a format that loses some. */
+            output_compression?: number | null;
+            /**
+             * @description One of the model's choices.
+             * @example low
+             */
+            moderation?: string | null;
+            /**
+             * @description Whether an image is to hold its prompt and parameters, as text of a PNG or as the EXIF
+             *     comment of others; with false, it is freed of them. Null is as the server's setting
+             *     `EMBED_METADATA` says.
              */
             embed_metadata?: boolean | null;
             /**
@@ -1841,6 +1871,19 @@ export interface components {
                 /** @description Whether it takes `seed`. */
                 seed: boolean;
                 /**
+                 * @description The largest `seed` it takes.
+                 * @example 9007199254740991
+                 */
+                seedMax: number | null;
+                /**
+                 * @description Characters of `prompt`.
+                 * @example 2000
+                 */
+                promptMax: number;
+                pixels: components["schemas"]["PixelsRule"] | null;
+                /** @description How many times the shorter side the longer one may be; null for any. */
+                ratioMax: number | null;
+                /**
                  * @description How many images one request may ask for.
                  * @example 4
                  */
@@ -1848,8 +1891,8 @@ export interface components {
                 images: components["schemas"]["ImagesOffer"] | null;
             };
             /**
-             * @description What the model takes beside that. A request may hold `steps`, `guidance`, `quality`,
-             *     `style` and `sampler` only if they are here.
+             * @description What the model takes beside that. A request may hold any but `width` and `height` only
+             *     if it is here.
              */
             parameters: {
                 width: components["schemas"]["Range"];
@@ -1859,6 +1902,12 @@ export interface components {
                 quality?: components["schemas"]["Choices"];
                 style?: components["schemas"]["Choices"];
                 sampler?: components["schemas"]["Choices"];
+                aspect_ratio?: components["schemas"]["Choices"];
+                resolution?: components["schemas"]["Choices"];
+                background?: components["schemas"]["Choices"];
+                output_format?: components["schemas"]["Choices"];
+                output_compression?: components["schemas"]["Range"];
+                moderation?: components["schemas"]["Choices"];
             };
             /** @description The only sizes there are, the default first; empty if any size in the ranges will do. */
             sizes: {
@@ -3276,6 +3325,13 @@ export interface components {
              */
             maxBytes: number;
         };
+        /** @description How many pixels width times height may make; `null` in its place means any. */
+        PixelsRule: {
+            /** @example 655360 */
+            min: number;
+            /** @example 8294400 */
+            max: number;
+        };
         /**
          * @example {
          *       "email": "test@example.com"
@@ -3836,7 +3892,10 @@ export interface components {
                 };
             };
         };
-        /** @description The body has more than 64 KB; a multipart form with an avatar, more than 8 MB. */
+        /**
+         * @description The body has more than 64 KB, or more with a longer `promptMax`; a multipart form with an
+         *     avatar, more than 8 MB.
+         */
         PayloadTooLarge: {
             headers: {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -4869,7 +4928,7 @@ export interface components {
         /**
          * @description These limits: `q` times in `w` seconds. `login`: failed log-ins on the account from this
          *     address; `register`, `taken` and `upload`: accounts opened, tries with a taken name or
-         *     email, and avatars; `submit`: images of the account, of which one call may ask for four;
+         *     email, and avatars; `submit`: images of the account, of which one call may ask for a few;
          *     `mail` and `code`: codes that were asked for, and tried.
          * @example "submit";q=120;w=60
          */
@@ -7216,7 +7275,7 @@ export interface operations {
             };
             400: components["responses"]["BadBody"];
             401: components["responses"]["UnauthorizedOrWrongLoginCode"];
-            403: components["responses"]["WrongPassword"];
+            403: components["responses"]["PasswordWrong"];
             404: components["responses"]["NoProvider"];
             409: components["responses"]["IdentityTaken"];
             413: components["responses"]["PayloadTooLarge"];
@@ -7255,7 +7314,7 @@ export interface operations {
             };
             400: components["responses"]["BadBody"];
             401: components["responses"]["Unauthorized"];
-            403: components["responses"]["WrongPassword"];
+            403: components["responses"]["PasswordWrong"];
             413: components["responses"]["PayloadTooLarge"];
             429: components["responses"]["TooManyAttempts"];
             500: components["responses"]["InternalError"];
@@ -7283,7 +7342,7 @@ export interface operations {
                  * @description As the page names it.
                  * @example gallery
                  */
-                screen: "login" | "register" | "create" | "gallery" | "account" | "reset-password" | "confirm-email";
+                screen: "login" | "register" | "create" | "gallery" | "trash" | "shares" | "account" | "reset-password" | "confirm-email" | "admin";
             };
             cookie?: never;
         };

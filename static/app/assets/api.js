@@ -96,6 +96,7 @@ var MOST_WAITS = 3;
 function createClient(options) {
 	const base = options.base.replace(/\/+$/, "");
 	const service = base.replace(/\/api$/, "");
+	const [, host = "", folder = ""] = /^(\w+:\/\/[^/]+)?(.*)$/.exec(service) ?? [];
 	const session = new Session(base, options.store ?? localStorage);
 	let refreshing = null;
 	async function call(method, path, wanted = {}) {
@@ -104,10 +105,7 @@ function createClient(options) {
 			return await once(method, path, wanted);
 		} catch (error) {
 			if (!(error instanceof ApiError)) throw error;
-			if (error.endsSession && session.token) {
-				session.token = null;
-				options.onSessionEnd?.(error);
-			}
+			noteEnd(error);
 			if (waits >= MOST_WAITS || !mayRepeat(method, wanted.headers, error)) throw error;
 			const seconds = Math.max(1, error.retryAfter ?? 1);
 			options.onWaiting?.({
@@ -121,6 +119,25 @@ function createClient(options) {
 			}
 		}
 	}
+	/** Fetch what is a file, such as an export; it is not JSON. */
+	async function file(path, wanted = {}) {
+		if (session.isAging()) await (refreshing ??= refresh());
+		const request = {
+			headers: commonHeaders(),
+			signal: wanted.signal
+		};
+		let response;
+		try {
+			response = await fetch(address(path, wanted.path, wanted.query), request);
+		} catch (error) {
+			if (wanted.signal?.aborted) throw error;
+			throw new ApiError("offline", "No answer came");
+		}
+		if (response.ok) return response.blob();
+		const error = errorOf(response.status, await response.text(), response.headers);
+		noteEnd(error);
+		throw error;
+	}
 	async function once(method, path, wanted) {
 		const { body, signal } = wanted;
 		const headers = {
@@ -128,10 +145,11 @@ function createClient(options) {
 			...wanted.headers
 		};
 		if (body !== void 0) headers["Content-Type"] = "application/json";
+		const target = address(path, wanted.path, wanted.query);
 		let response;
 		let text;
 		try {
-			response = await fetch(address(path, wanted.path, wanted.query), {
+			response = await fetch(target, {
 				method: method.toUpperCase(),
 				headers,
 				body: body === void 0 ? void 0 : JSON.stringify(body),
@@ -150,6 +168,11 @@ function createClient(options) {
 			headers: response.headers
 		};
 	}
+	function noteEnd(error) {
+		if (!error.endsSession || !session.token) return;
+		session.token = null;
+		options.onSessionEnd?.(error);
+	}
 	function commonHeaders() {
 		const headers = {};
 		if (options.language) headers["Accept-Language"] = options.language();
@@ -159,7 +182,7 @@ function createClient(options) {
 	function address(path, parts = {}, query = {}) {
 		const filled = path.replace(/\{(\w+)\}/g, (_, name) => encodeURIComponent(parts[name]));
 		const search = new URLSearchParams();
-		for (const [name, value] of Object.entries(query ?? {})) if (name === "tag") for (const tag of value) search.append(name, tag);
+		for (const [name, value] of Object.entries(query ?? {})) if (Array.isArray(value) && name === "tag") for (const tag of value) search.append(name, tag);
 		else if (value !== void 0 && value !== null && value !== "") search.append(name, String(value));
 		return service + filled + (search.size ? `?${search}` : "");
 	}
@@ -198,25 +221,27 @@ function createClient(options) {
 				});
 				else {
 					const error = errorOf(status, responseText, headers);
-					if (error.endsSession && session.token) {
-						session.token = null;
-						options.onSessionEnd?.(error);
-					}
+					noteEnd(error);
 					reject(error);
 				}
 			};
 			request.send(form);
 		});
 	}
+	/** The whole address of what an answer names. With URL_PREFIX it begins with the folder of the service. */
+	function asset(path) {
+		return (path.startsWith(`${folder}/api/`) ? host : service) + path;
+	}
 	return {
 		base,
 		session,
 		call,
+		file,
 		upload,
-		/** The whole address of what an answer names, for an `<img>` or a link. */
-		asset: (path) => service + path,
+		/** For an `<img>` or a link. */
+		asset,
 		/** The same, so that the browser saves the file under a readable name. */
-		download: (path) => `${service}${path}${path.includes("?") ? "&" : "?"}download=1`
+		download: (path) => `${asset(path)}${path.includes("?") ? "&" : "?"}download=1`
 	};
 }
 /** Only what is done at most once may be sent again: a GET, or what has an Idempotency-Key. */
@@ -224,6 +249,11 @@ function mayRepeat(method, headers, error) {
 	const isSafe = method === "get" || Boolean(headers?.["Idempotency-Key"]);
 	const isPassing = error.status === 429 || error.status === 502 || error.status === 503;
 	return isSafe && isPassing && (error.retryAfter ?? 1) <= LONGEST_WAIT;
+}
+/** A new `Idempotency-Key`. `crypto.randomUUID()` would do, but is there with HTTPS alone. */
+function newKey() {
+	const bytes = crypto.getRandomValues(/* @__PURE__ */ new Uint8Array(16));
+	return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 function sleep(milliseconds, signal) {
 	return new Promise((resolve, reject) => {
@@ -306,4 +336,4 @@ function createWatcher(api, events) {
 		}
 	};
 }
-export { ApiError, Session, createClient, createWatcher, isFinished, readClaims, readRetryAfter };
+export { ApiError, Session, createClient, createWatcher, isFinished, newKey, readClaims, readRetryAfter };

@@ -1,0 +1,102 @@
+// What the scripts that use the reference client in a real browser share.
+import AxeBuilder from "@axe-core/playwright";
+import { chromium } from "playwright-core";
+
+const SIZES = {
+  phone: { viewport: { width: 390, height: 844 }, hasTouch: true },
+  laptop: { viewport: { width: 1280, height: 800 } },
+  wide: { viewport: { width: 1920, height: 1080 } },
+};
+// What the page is refused on purpose.
+const EXPECTED = /Failed to load resource.*(400|401|403|404|409|503)/;
+
+/** Open a page, and return it with what looks at it and what it complained of. */
+export async function open({ executablePath, folder, size, language }) {
+  const args = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"];
+  args.push("--disable-background-networking", "--disable-component-update", "--disable-sync");
+  const browser = await chromium.launch({ executablePath, args });
+  const context = await browser.newContext({
+    ...SIZES[size],
+    locale: language === "zh" ? "zh-CN" : "en-GB",
+    reducedMotion: "reduce",
+  });
+  const page = await context.newPage();
+  page.setDefaultTimeout(20_000);
+  const said = { seen: {}, screens: [], faults: [], complaints: [] };
+  page.on("console", (message) => {
+    const isBad = ["error", "warning"].includes(message.type());
+    if (isBad && !EXPECTED.test(message.text())) said.complaints.push(message.text());
+  });
+  page.on("pageerror", (error) => said.complaints.push(String(error)));
+
+  /** Look at a screen in both themes: with the eyes of axe, and with a camera. */
+  async function look(name) {
+    said.screens.push(name);
+    // What a toast says is gone again soon.
+    await page.evaluate(() => document.querySelectorAll(".toasts .close").forEach((one) => one.click()));
+    for (const colorScheme of ["light", "dark"]) {
+      await page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
+      const isFull = !(await page.locator("dialog[open]").count());
+      if (isFull) await page.evaluate(() => scrollTo(0, 0));
+      const path = `${folder}/${size}-${language}-${colorScheme}-${name}.png`;
+      await page.screenshot({ path, fullPage: isFull });
+      const { violations } = await new AxeBuilder({ page }).setLegacyMode(true).analyze();
+      for (const { id, nodes } of violations) {
+        const [{ html, failureSummary }] = nodes;
+        said.faults.push(`${name}, ${colorScheme}: ${id}: ${html.slice(0, 300)} ${failureSummary}`);
+      }
+    }
+    await page.emulateMedia({ colorScheme: "light", reducedMotion: "reduce" });
+    const isTooWide = await page.evaluate(() => document.documentElement.scrollWidth > innerWidth);
+    if (isTooWide) said.faults.push(`${name} is wider than the window`);
+  }
+
+  /** Run the steps, close the browser, and print what was seen. */
+  async function run(steps) {
+    try {
+      await steps(said.seen);
+      said.seen.end = "reached";
+    } catch (error) {
+      said.seen.error = String(error.stack ?? error);
+      await page.screenshot({ path: `${folder}/${size}-${language}-broken.png` });
+    } finally {
+      await browser.close();
+    }
+    console.log(JSON.stringify(said));
+  }
+
+  return { page, look, run };
+}
+
+/** The API as another program calls it. */
+export function caller(url) {
+  return async function call(method, path, body, token) {
+    const headers = { "Content-Type": "application/json" };
+    if (token) headers.Authorization = `Bearer ${token}`;
+    const answer = await fetch(`${url}/api${path}`, { method, headers, body: body && JSON.stringify(body) });
+    return { ...(await answer.json()), status: answer.status };
+  };
+}
+
+export async function register(url, username) {
+  const form = new FormData();
+  const account = { username, password: "secret1", email: `${username}@example.com` };
+  for (const [name, value] of Object.entries(account)) form.append(name, value);
+  const answer = await fetch(`${url}/api/auth/register`, { method: "POST", body: form });
+  if (!answer.ok) throw new Error(await answer.text());
+  return account;
+}
+
+/** Log in by the page, and go on to an address. */
+export async function logIn(page, url, account, next) {
+  await page.goto(`${url}/login?next=${encodeURIComponent(next)}`);
+  await page.locator('main [name="username"]').fill(account.username);
+  await page.locator('main [name="password"]').fill(account.password);
+  await page.locator("main form .btn-primary").click();
+  await page.waitForURL(`**${next}`);
+}
+
+export const PNG = Buffer.from(
+  "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==",
+  "base64",
+);
