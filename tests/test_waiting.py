@@ -11,7 +11,7 @@ from accounts import registration, users
 from images import jobs, positions, queue, queue_status, trash, waiting
 from tests.conftest import Person
 from tests.test_effort import add_generations
-from tests.test_queue import submit, submit_one
+from tests.test_queue import next_generation, submit, submit_one
 
 MODELS = ["one", "two", "three"]
 # The choice as it was made before there was the table.
@@ -87,7 +87,7 @@ def test_the_turn_is_that_of_a_look_at_all_jobs(database, monkeypatch, seed, bus
     served_at, number = 2000, 0
     while number < 40:
         models = chance.sample(MODELS, chance.randint(1, 3))
-        chosen = queue.next_generation(models)
+        chosen = next_generation(models)
         assert chosen == by_all_jobs(models)
         if chosen is None:
             break
