@@ -828,6 +828,7 @@ def test_workers_are_shown(root):
 
 
 def test_the_queue_is_paused_by_commands_too(flask, alice):
+    assert flask("queue", "status").output == "Nothing waits or runs\n"
     submit_one(alice)
     flask("queue", "pause", "test_model")
     queue.note_worker("w1", '{"test_model": ""}', 1.0)
