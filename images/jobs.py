@@ -246,6 +246,7 @@ def sweep() -> bool:
         else:
             queue.release(job)
     all_done = registration.finish_deletions()
+    uploads.sweep()
     all_done &= cleanup.delete_expired()
     submit.delete_expired_keys()
     queue.delete_old_workers()
@@ -253,7 +254,6 @@ def sweep() -> bool:
     sessions.delete_expired()
     shares.delete_expired()
     archive_links.delete_expired()
-    uploads.sweep()
     retention.sweep()
     identities.delete_expired()
     codes.delete_expired()

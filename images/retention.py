@@ -53,7 +53,8 @@ def sweep() -> None:
     for row in list_due(now - settings.TRASH_DAYS * DAY_SECONDS, MAX_PURGED):
         ids_of.setdefault(row["user_id"], []).append(row["id"])
     for user_id, ids in ids_of.items():
-        trash.delete_files(trash.purge(user_id, ids))
+        if not trash.delete_files(trash.purge(user_id, ids)):
+            return  # a store that is away would keep the heartbeats waiting, too
 
 
 def _delete_expired(before: int) -> None:
@@ -69,8 +70,8 @@ def _delete_expired(before: int) -> None:
     for user_id in users[:MAX_USERS]:
         ids = list_expired_of(user_id, values, MAX_IMAGES)
         deleted = trash.take_out(user_id, ids, into_trash, EXPIRED, **values) if ids else []
-        if not into_trash:
-            trash.delete_files(deleted)
+        if not into_trash and not trash.delete_files(deleted):
+            return
 
 
 def list_due(before: int, limit: int) -> list[db.Row]:

@@ -114,6 +114,7 @@ def insert(
     return [new_record(row, now, result.new_id) for row, result in zip(rows, results[inserts])]
 
 
+@db.retried
 def run_with_inputs(
     session: Session,
     sources: Sequence[inputs.Source],

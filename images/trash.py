@@ -46,11 +46,15 @@ def file_keys(generation: db.Row) -> list[str]:
     return sorted(storage.key_of(str(url)) for url in urls if url)
 
 
-def delete_files(generations: list[db.Row]) -> None:
-    """Delete at once those files of what was deleted for good whose deletion is scheduled."""
+def delete_files(generations: list[db.Row]) -> bool:
+    """Delete at once those files of what was deleted for good whose deletion is scheduled.
+
+    False means that there is no use in more of it for now.
+    """
     keys = [key for generation in generations for key in file_keys(generation)]
     with suppress(db.Unavailable):  # a sweep does it
-        cleanup.delete_files(sorted(cleanup.list_pending(keys)))
+        return cleanup.delete_files(sorted(cleanup.list_pending(keys)))
+    return False
 
 
 def _free_keys(user_id: int, row: db.Row, *tables: str) -> list[str]:

@@ -551,3 +551,29 @@ def test_what_was_restored_lately_hides_nobody_else_who_has_expired_images(alice
 
     kept = [row["id"] for row in db.all("SELECT id FROM image_generations")]
     assert (kept, trash.was_deleted(bob.id, expired)) == (restored, True)
+
+
+@pytest.mark.parametrize("trash_days", [0, 7])
+def test_sweep_does_not_wait_for_a_store_that_is_away(
+    alice, bob, settings, monkeypatch, trash_days
+):
+    settings.IMAGE_DAYS, settings.TRASH_DAYS = 30, trash_days
+    for person in (alice, bob):
+        if trash_days:
+            delete(person, made(person)["id"])
+        else:
+            age(31, made(person)["id"])
+    db.execute("UPDATE trashed_generations SET trashed_at = 1")
+    tried = []
+
+    def away(key):
+        tried.append(key)
+        raise storage.Unavailable
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "delete", away)
+        retention.sweep()
+    assert len(tried) == 1
+
+    jobs.sweep()
+    assert (files_of(alice), files_of(bob)) == ([], [])
