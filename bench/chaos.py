@@ -9,6 +9,7 @@ memory, in a mount namespace of our own. Linux only.
 
 import argparse
 import contextlib
+import io
 import os
 import random
 import shutil
@@ -21,6 +22,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM
+from typing import Any
 
 import pymysql
 import requests
@@ -32,7 +34,7 @@ import config
 import db
 import migrations
 from accounts.tokens import Session
-from images import history, trash
+from images import history, trash, uploads
 from pool import connect
 from tests.servers import ROOT, MariaDB, clean_environment, free_port
 
@@ -252,10 +254,24 @@ UNKEYED = "a drawing"
 LONG = " and a star" * 170
 
 
+def drawn(colour: int) -> bytes:
+    """Return a small picture."""
+    file = io.BytesIO()
+    Image.new("RGB", (96, 96), colour).save(file, "png")
+    return file.getvalue()
+
+
 def is_wrong(response: requests.Response) -> bool:
     """Tell if it is an error of ours that does not say when to try again."""
     is_passing = response.status_code == 503 and "Retry-After" in response.headers
     return response.status_code >= 500 and not is_passing
+
+
+def outcome(response: requests.Response) -> int | str:
+    """Return what is counted of an answer: its status, and of a refusal its code."""
+    if response.status_code < 500:
+        return response.status_code
+    return f"{response.status_code} {response.json().get('code')}"
 
 
 class User(threading.Thread):
@@ -279,18 +295,23 @@ class User(threading.Thread):
         self.call("/api/auth/register", form)
         _, body = self.call("/api/auth/login", form)
         self.http.headers["Authorization"] = f"Bearer {body['data']['token']}"
-        actions = [self.submit, self.submit_without_key, self.draw, self.cancel, self.delete]
+        actions = [self.submit, self.submit_without_key, self.draw, self.change]
+        actions += [self.cancel, self.delete]
         while not calm.wait(self.random.expovariate(2)):
-            [action] = self.random.choices(actions, [5, 4, 2, 4, 3])
+            [action] = self.random.choices(actions, [5, 4, 2, 2, 4, 3])
             action()
 
     def call(self, path: str, body: dict | None = None, **headers: str) -> tuple[int, dict]:
+        return self.send(path, json=body, headers=headers)
+
+    def send(self, path: str, method: str = "POST", **options: Any) -> tuple[int, dict]:
+        """Send a request until it is answered, and not with an error of the service."""
         while not over.is_set():
             try:
-                response = self.http.post(self.url + path, json=body, headers=headers, timeout=30)
-                self.answers[response.status_code] += 1
+                response = self.http.request(method, self.url + path, timeout=30, **options)
                 if is_wrong(response):
                     self.wrong.append(f"{response.status_code} to {path}: {response.text}")
+                self.answers[outcome(response)] += 1
                 if response.status_code < 500:
                     return response.status_code, response.json()
             except (requests.RequestException, ValueError) as error:
@@ -305,6 +326,25 @@ class User(threading.Thread):
             status, answer = self.call("/api/v1/images/generate", body, **{"Idempotency-Key": key})
             if status == 202:
                 self.note(key, number, {row["id"] for row in answer["data"]["records"]})
+
+    def change(self) -> None:
+        """Upload one of a few pictures and have it changed; perhaps, delete the upload at once."""
+        files = {"file": drawn(self.random.randrange(4))}
+        status, answer = self.send("/api/v1/uploads", files=files)
+        if status != 201:
+            self.wrong.append(f"{status} to an upload: {answer}")
+            return
+        key = f"{self.random.getrandbits(64):x}"
+        body, number = self.body(f"a fox {key}")
+        upload_id = answer["data"]["id"]
+        body["images"] = [{"upload": upload_id}]
+        status, answer = self.call("/api/v1/images/generate", body, **{"Idempotency-Key": key})
+        if status == 202:
+            self.note(key, number, {row["id"] for row in answer["data"]["records"]})
+        else:
+            self.wrong.append(f"{status} to a picture that was just uploaded: {answer}")
+        if self.random.random() < 0.3:
+            self.send(f"/api/v1/uploads/{upload_id}", method="DELETE")
 
     def submit_without_key(self) -> None:
         """Submit what may be made twice, or without our knowing, if an answer is lost."""
@@ -430,7 +470,7 @@ def findings(users: list[User], rows: list[dict]) -> Iterator[Finding]:
     yield "no wrong answer", [text for user in users for text in user.wrong]
 
 
-def file_findings(rows: list[dict], uploads: Path) -> Iterator[Finding]:
+def file_findings(rows: list[dict], folder: Path) -> Iterator[Finding]:
     """Yield each invariant of the stored files with what breaks it."""
     owned = {}
     wrong = []
@@ -439,8 +479,10 @@ def file_findings(rows: list[dict], uploads: Path) -> Iterator[Finding]:
         owned |= dict.fromkeys(keys, row)
         if len(keys) != (2 if row["status"] == "completed" else 0):
             wrong.append(row)
-    there = {str(path.relative_to(uploads)) for path in uploads.rglob("*") if path.is_file()}
-    broken = [key for key in owned.keys() & there if not is_whole(uploads / key, owned[key])]
+    for upload in uploads.list_present():
+        owned |= dict.fromkeys(uploads.keys_of(upload), upload)
+    there = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    broken = [key for key in owned.keys() & there if not is_whole(folder / key, owned[key])]
     yield "a completed one has two files, others none", wrong
     yield "no file is missing", sorted(owned.keys() - there)
     yield "no file is without its row", sorted(there - owned.keys())

@@ -1,14 +1,16 @@
 """Many machines on one: a chaos test of a fleet, how it scales, and what its broker costs.
 
     .venv/bin/python bench/fleet.py chaos --seconds 180 --users 10 --seed 1
+    .venv/bin/python bench/fleet.py outages --database galera
     .venv/bin/python bench/fleet.py scale
     .venv/bin/python bench/fleet.py submit
     .venv/bin/python bench/fleet.py idle
 
-A machine is a serve.py with a DATA_DIR of its own. All share a private MariaDB, a RabbitMQ, and
-for files an S3 store if there is one (`--store s3`), else one folder (`--store folder`). In the
-chaos test each of them and each process is killed, frozen and started again at random; nothing
-may be lost, doubled or left, as in bench/chaos.py. Linux only.
+A machine is a serve.py with a DATA_DIR of its own. All share a private MariaDB, or two nodes of
+it (`--database galera`), a RabbitMQ, and for files an S3 store if there is one (`--store s3`),
+else one folder (`--store folder`). In the chaos test each of them and each process is killed,
+frozen and started again at random; in `outages`, one server after the other is away for a minute.
+Nothing may be lost, doubled or left, as in bench/chaos.py. Linux only.
 """
 
 import argparse
@@ -37,8 +39,18 @@ import db
 import migrations
 from bench import chaos
 from bench.chaos import calm, over, say
+from images import storage_check
 from tests import servers
-from tests.servers import ROOT, MariaDB, RabbitMQ, Service, Worker, clean_environment, free_port
+from tests.servers import (
+    ROOT,
+    GaleraNode,
+    MariaDB,
+    RabbitMQ,
+    Service,
+    Worker,
+    clean_environment,
+    free_port,
+)
 
 SECRET_KEY = "7f1c09e2b85d4a36c0e9f47a1d2b6835"
 WEB_MACHINES = 2
@@ -57,9 +69,13 @@ TROUBLES = [
     (1, "send", "serve", SIGTERM),
     (2, "restart", "broker"),
     (1, "suspend", "broker"),
+    (1, "suspend", "database"),
     (1, "restart", "database"),
+    (1, "suspend", "store"),
     (1, "restart", "store"),
 ]
+# Between two outages: how long everything is there.
+PAUSE_SECONDS = 20
 # A worker whose images take a second of no work at all.
 SLEEPER = """
 import time
@@ -137,12 +153,39 @@ class AnyOf:
         return random.choice(self.urls) + path
 
 
+class Cluster:
+    """Two nodes, both written to; the second one comes and goes, as the first goes on alone."""
+
+    def __init__(self, folder: Path):
+        self.first = GaleraNode(folder / "1")
+        self.second = GaleraNode(folder / "2", first=self.first)
+        self.run = self.first.run
+        self.kill, self.send = self.second.kill, self.second.send
+
+    def settings(self, name: str) -> dict[str, str]:
+        hosts = [f"127.0.0.1:{node.port}" for node in (self.first, self.second)]
+        return {**self.first.settings(name), "MYSQL_HOST": ",".join(hosts)}
+
+    def start(self) -> None:
+        self.second.start(first=self.first)
+
+
+def start_database(kind: str, folder: Path, stack: ExitStack) -> MariaDB | Cluster:
+    if kind == "mariadb":
+        database = MariaDB(folder / "mariadb", "--innodb-flush-log-at-trx-commit=1")
+    else:
+        folder.chmod(0o755)  # its nodes run as the user mysql
+        database = Cluster(folder)
+        stack.callback(database.first.kill)
+    stack.callback(database.kill)
+    return database
+
+
 @contextmanager
-def shared_servers(folder: Path, store: str) -> Iterator[dict]:
+def shared_servers(folder: Path, store: str, kind: str = "mariadb") -> Iterator[dict]:
     """Start what all machines share; yields the servers, and `environ` that leads to them."""
     with ExitStack() as stack:
-        database = MariaDB(folder / "mariadb", "--innodb-flush-log-at-trx-commit=1")
-        stack.callback(database.kill)
+        database = start_database(kind, folder, stack)
         database.run("CREATE DATABASE fleet CHARACTER SET utf8mb4")
         broker = RabbitMQ(folder / "rabbitmq")
         stack.callback(broker.stop)
@@ -183,8 +226,11 @@ class Fleet(threading.Thread):
         self.machines = []
         for kind, number in (("web", WEB_MACHINES), ("worker", WORKER_MACHINES)):
             for count in range(1, number + 1):
-                machine = Machine(f"{kind}{count}", kind, folder, shared["environ"])
-                self.machines.append(machine)
+                # Of the nodes of a cluster half of the machines prefer one, half the other.
+                hosts = shared["environ"]["MYSQL_HOST"].split(",")
+                hosts = ",".join(reversed(hosts) if count % 2 else hosts)
+                environ = {**shared["environ"], "MYSQL_HOST": hosts}
+                self.machines.append(Machine(f"{kind}{count}", kind, folder, environ))
         self.frozen: dict[int, float] = {}  # process id: when it is to be thawed
 
     def url(self) -> AnyOf:
@@ -235,38 +281,58 @@ class Fleet(threading.Thread):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, SIGSTOP)
 
-    def restart(self, name: str) -> None:
+    def restart(self, name: str, seconds: float | None = None) -> None:
         """Kill a server, and start it again after a while; other trouble waits meanwhile."""
         if server := self.shared.get(name):
-            seconds = random.uniform(0, OUTAGE_SECONDS)
+            seconds = seconds or random.uniform(0, OUTAGE_SECONDS)
             say(name, f"is away for {seconds:.0f} s")
             server.kill()
             calm.wait(seconds)
             server.start()
 
-    def suspend(self, name: str) -> None:
+    def suspend(self, name: str, seconds: float | None = None) -> None:
         """Let a server accept connections and answer nothing."""
-        seconds = random.uniform(0, OUTAGE_SECONDS)
-        say(name, f"is frozen for {seconds:.0f} s")
-        self.shared[name].send(SIGSTOP)
-        calm.wait(seconds)
-        self.shared[name].send(SIGCONT)
+        if server := self.shared.get(name):
+            seconds = seconds or random.uniform(0, OUTAGE_SECONDS)
+            say(name, f"is frozen for {seconds:.0f} s")
+            server.send(SIGSTOP)
+            calm.wait(seconds)
+            server.send(SIGCONT)
+
+    def make_outages(self, users: list[chaos.User]) -> None:
+        """Let one server after the other be away and frozen, and say what users noticed."""
+        calm.wait(PAUSE_SECONDS)
+        for name in ("broker", "store", "database"):
+            for method in (self.restart, self.suspend):
+                before = answers(users)
+                method(name, OUTAGE_SECONDS)
+                say("answers", dict(answers(users) - before))
+                calm.wait(PAUSE_SECONDS)
+        calm.set()
+
+
+def answers(users: list[chaos.User]) -> Counter:
+    return sum((Counter(user.answers) for user in users), Counter())
 
 
 def run_chaos(options: argparse.Namespace, folder: Path) -> bool:
     """Let users work and things break; return whether every invariant holds afterwards."""
     random.seed(options.seed)
     chaos.STUCK_SECONDS += OUTAGE_SECONDS  # nobody can end it while the database is away
-    with shared_servers(folder, options.store) as shared:
+    with shared_servers(folder, options.store, options.database) as shared:
         db.execute(chaos.DELETED_TABLE)
         db.execute(f"{chaos.TRIGGER} {chaos.RECORD_DELETED}")
         fleet = Fleet(folder, shared)
         watch = chaos.Watch()
         users = [chaos.User(number, fleet.url(), options.seed) for number in range(options.users)]
-        for thread in (fleet, watch, *users, threading.Timer(options.seconds, calm.set)):
+        for thread in (fleet, watch, *users):
             thread.start()
         try:
-            fleet.make_trouble()
+            if options.part == "outages":
+                fleet.make_outages(users)
+            else:
+                threading.Timer(options.seconds, calm.set).start()
+                fleet.make_trouble()
             found = check(fleet, watch, users, folder)
         finally:
             calm.set()
@@ -284,8 +350,7 @@ def check(fleet: Fleet, watch: chaos.Watch, users: list, folder: Path) -> list[c
         lambda: not fleet.frozen and not any(map(chaos.User.is_alive, users)), QUIET_SECONDS
     )
     seconds = chaos.wait_for(chaos.is_quiet, QUIET_SECONDS)
-    answers = sum((user.answers for user in users), Counter())
-    say("quiet", seconds, "s later; answers", answers)
+    say("quiet", seconds, "s later; answers", answers(users))
     rows = db.all("SELECT * FROM image_generations")
     say("now", Counter((row["status"], row["error_code"]) for row in rows))
     found = [
@@ -293,18 +358,16 @@ def check(fleet: Fleet, watch: chaos.Watch, users: list, folder: Path) -> list[c
         *chaos.account_findings(rows, db.all("SELECT * FROM chaos_deleted")),
         watch.finding(),
     ]
-    if "store" in fleet.shared:
-        found.append(("files and rows agree", storage_check(fleet.shared["environ"])))
-    else:
+    found.append(("files and rows agree", storage_findings()))
+    if "store" not in fleet.shared:
         found += chaos.file_findings(rows, folder / "uploads")
     return found
 
 
-def storage_check(environ: dict[str, str]) -> list[str]:
-    """Return what `flask storage check` finds wrong."""
-    command = [sys.executable, "-m", "flask", "storage", "check"]
-    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True)
-    return [done.stdout + done.stderr] if done.returncode else []
+def storage_findings() -> list[str]:
+    """Return what `flask storage check` would find wrong, however fresh the files are."""
+    storage_check.FRESH_SECONDS = 0
+    return [f"{found.kind}: {found.where}" for found in storage_check.findings()]
 
 
 # -- How it scales -------------------------------------------------------------------------------
@@ -478,6 +541,7 @@ def questions(database: MariaDB) -> int:
 
 PARTS: dict[str, Callable[[argparse.Namespace, Path], bool]] = {
     "chaos": run_chaos,
+    "outages": run_chaos,
     "scale": run_scale,
     "submit": run_submit,
     "idle": run_idle,
@@ -492,6 +556,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     store = "s3" if hasattr(servers, "ObjectStore") else "folder"
     parser.add_argument("--store", choices=["s3", "folder"], default=store)
+    parser.add_argument("--database", choices=["mariadb", "galera"], default="mariadb")
     options = parser.parse_args()
     signal(SIGTERM, lambda *_: sys.exit(1))  # by which all that was started is ended
     memory = Path("/dev/shm")

@@ -30,6 +30,10 @@ BACKOFF = {
     "max_backoff": timedelta(seconds=1),
     "base": 2,
 }
+# A store that let somebody wait for so long in vain is left alone for a while, and then asked by
+# one at a time until it answers: else all threads of this process might wait for it.
+SLOW_SECONDS = 3
+AWAY_SECONDS = 2
 # An answer that was lost is asked for by writing again.
 PUT_TRIES = 2
 # So much of a file is in memory at once.
@@ -63,6 +67,7 @@ class S3:
         self._store = make(client_options=_client_options(SECONDS, is_plain))
         self._writer = make(client_options=_client_options(PUT_SECONDS, is_plain))
         self._mode = "create"
+        self._asked = Asked()
 
     def put(self, key: str, data: bytes) -> None:
         for left in reversed(range(PUT_TRIES)):
@@ -79,11 +84,11 @@ class S3:
             "Cache-Control": CACHE_CONTROL,
         }
         put = partial(obstore.put, self._writer, key, data, attributes=attributes)
-        with _errors():
+        with self._asked.once():
             try:
                 put(mode=self._mode, use_multipart=False)
             except AlreadyExistsError:
-                if self.read(key) != data:  # else the answer to the first try was lost
+                if self._get(key) != data:  # else the answer to the first try was lost
                     raise
             except BaseError as error:
                 if self._mode == "overwrite" or not _is_unknown(error):
@@ -94,7 +99,7 @@ class S3:
     def find(self, key: str) -> Stored | None:
         if not _is_name(key):
             return None
-        with _errors():
+        with self._asked.once():
             try:
                 found = obstore.head(self._store, key)
             except (FileNotFoundError, ValueError):
@@ -110,29 +115,32 @@ class S3:
 
     def _open(self, key: str, size: int) -> "Reader":
         reader = obstore.open_reader(self._store, key, buffer_size=BUFFER_BYTES, size=size)
-        return Reader(reader)
+        return Reader(reader, self._asked)
 
     def _link(self, key: str, method: str, seconds: int) -> str:
         """Return a link by which anybody may send this one request for some seconds."""
-        with _errors():
+        with _errors():  # nobody is asked
             return obstore.sign(self._store, method, key, timedelta(seconds=seconds))
 
     def read(self, key: str) -> bytes | None:
         if not _is_name(key):
             return None
-        with _errors():
-            try:
-                return bytes(obstore.get(self._store, key).bytes())
-            except (FileNotFoundError, ValueError):
-                return None
+        with self._asked.once():
+            return self._get(key)
+
+    def _get(self, key: str) -> bytes | None:
+        try:
+            return bytes(obstore.get(self._store, key).bytes())
+        except (FileNotFoundError, ValueError):
+            return None
 
     def list_folders(self, folder: str) -> list[str]:
-        with _errors():
+        with self._asked.once():
             found = obstore.list_with_delimiter(self._store, folder)
         return [path.rpartition("/")[2] for path in found["common_prefixes"]]
 
     def list_files(self, folder: str, before: float) -> list[str]:
-        with _errors():
+        with self._asked.once():
             found = obstore.list_with_delimiter(self._store, folder)["objects"]
         # No file is empty; some stores show folders so.
         files = [each for each in found if each["size"]]
@@ -140,10 +148,11 @@ class S3:
 
     def delete(self, key: str) -> None:
         if _is_name(key):
-            self._delete(key)
+            with self._asked.once():
+                self._delete(key)
 
     def _delete(self, keys: str | list[str]) -> None:
-        with _errors(), suppress(FileNotFoundError, ValueError):
+        with suppress(FileNotFoundError, ValueError):
             obstore.delete(self._store, keys)
 
     def delete_folder(self, key: str, seconds: float = math.inf) -> bool:
@@ -151,7 +160,7 @@ class S3:
         if not _is_name(folder):
             return True
         give_up_at = time.monotonic() + seconds
-        with _errors():
+        with self._asked.once():
             for some in obstore.list(self._store, folder, chunk_size=LISTED):
                 if time.monotonic() > give_up_at:
                     return False
@@ -160,18 +169,44 @@ class S3:
 
     def check(self) -> None:
         """Ask for what is not there: keys and bucket are then right. Raises Unavailable."""
-        with _errors():
+        with self._asked.once():
             obstore.list_with_delimiter(self._store, ".check")
+
+
+class Asked:
+    """Lets few wait for a store that does not answer; to the others it is away at once."""
+
+    def __init__(self):
+        self._away_until = 0.0
+
+    @contextmanager
+    def once(self) -> Iterator[None]:
+        """Ask the store for something. Raises Unavailable."""
+        started = time.monotonic()
+        if self._away_until:
+            if started < self._away_until:
+                raise Unavailable from OSError("the store did not answer lately")
+            self._away_until = started + SECONDS
+        is_slow = False
+        try:
+            with _errors():
+                yield
+        except Unavailable:
+            is_slow = time.monotonic() - started > SLOW_SECONDS
+            raise
+        finally:
+            self._away_until = time.monotonic() + AWAY_SECONDS if is_slow else 0.0
 
 
 class Reader:
     """An object as a file, of which a piece at a time is asked for."""
 
-    def __init__(self, file: Any):
+    def __init__(self, file: Any, asked: Asked):
         self._file = file
+        self._asked = asked
 
     def read(self, size: int = -1) -> bytes:
-        with _errors():
+        with self._asked.once():
             return bytes(self._file.read(None if size < 0 else size))
 
     def seekable(self) -> bool:

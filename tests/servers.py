@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import IO
 from urllib.parse import unquote, urlsplit
 
 import pymysql
@@ -38,6 +39,21 @@ def wait_until(is_true, seconds: float = 30, what: str = "the server"):
 
 def find_program(name: str) -> str | None:
     return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+
+
+class Program:
+    """A server of our own, which can be killed and started again; it writes a log."""
+
+    process: subprocess.Popen
+    log: IO
+
+    def send(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        self.send(signal.SIGKILL)
+        self.process.wait()
+        self.log.close()
 
 
 class Database:
@@ -77,8 +93,8 @@ class Database:
         }
 
 
-class MariaDB(Database):
-    """A MariaDB of our own that can be killed and started again."""
+class MariaDB(Program, Database):
+    """A MariaDB of our own."""
 
     def __init__(self, folder: Path, *options: str):
         super().__init__(f"mysql://root@127.0.0.1:{free_port()}")
@@ -126,16 +142,11 @@ class MariaDB(Database):
             return False
         return True
 
-    def kill(self) -> None:
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-        self.log.close()
-
 
 GALERA = "/usr/lib/galera/libgalera_smm.so"
 
 
-class GaleraNode(Database):
+class GaleraNode(Program, Database):
     """A node of a cluster of MariaDB servers, each of which takes writes; the first one begins it.
 
     Started as root it becomes the user mysql: the rsync that copies the data refuses root.
@@ -197,14 +208,9 @@ class GaleraNode(Database):
             return False
         return ready == "ON"
 
-    def kill(self) -> None:
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-        self.log.close()
 
-
-class ObjectStore:
-    """An S3-compatible store of our own (SeaweedFS), which can be killed and started again."""
+class ObjectStore(Program):
+    """An S3-compatible store of our own (SeaweedFS)."""
 
     KEYS = {"AWS_ACCESS_KEY_ID": "testkey", "AWS_SECRET_ACCESS_KEY": "testsecret"}
     PORTS = ["s3.port", "s3.port.grpc", "master.port", "master.port.grpc"]
@@ -253,14 +259,9 @@ class ObjectStore:
     def settings(self, prefix: str) -> dict[str, str]:
         return {"STORAGE_URL": self.url(prefix), **self.KEYS}
 
-    def kill(self) -> None:
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-        self.log.close()
 
-
-class RabbitMQ:
-    """A RabbitMQ of our own, with a port mapper of its own; it can be killed and started again."""
+class RabbitMQ(Program):
+    """A RabbitMQ of our own, with a port mapper of its own."""
 
     PROGRAM = "/usr/lib/rabbitmq/bin/rabbitmq-server"
 
@@ -322,11 +323,6 @@ class RabbitMQ:
     def send(self, number: int) -> None:
         """Send a signal to the server and all that it started."""
         os.killpg(self.process.pid, number)
-
-    def kill(self) -> None:
-        self.send(signal.SIGKILL)
-        self.process.wait()
-        self.log.close()
 
     def stop(self) -> None:
         self.kill()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import pytest
@@ -314,6 +315,44 @@ def test_files_of_a_deleted_image_go_when_the_store_is_back(alice, bucket, setti
     cleanup.delete_expired()
 
     assert keys() == []
+
+
+def test_only_one_waits_for_a_store_that_does_not_answer(monkeypatch):
+    from files import s3
+
+    now = [1.0]
+    monkeypatch.setattr(s3, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    asked = s3.Asked()
+    answered = []
+
+    def ask(seconds: float = 0, error: Exception | None = None) -> None:
+        with asked.once():
+            answered.append(seconds)
+            now[0] += seconds
+            if error:
+                raise error
+
+    with pytest.raises(Unavailable):
+        ask(s3.SECONDS, OSError("timed out"))
+    with pytest.raises(Unavailable):
+        ask()
+    now[0] += s3.AWAY_SECONDS
+    with asked.once(), pytest.raises(Unavailable):  # others still need not wait for the next one
+        ask()
+    ask()
+
+    assert answered == [s3.SECONDS, 0]
+
+
+def test_a_store_that_refuses_at_once_is_asked_again():
+    from files.s3 import Asked
+
+    asked = Asked()
+    with pytest.raises(Unavailable), asked.once():
+        raise OSError("refused")
+
+    with asked.once():
+        pass
 
 
 @pytest.mark.parametrize("secret", ["wrong", ""])
