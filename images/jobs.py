@@ -66,6 +66,7 @@ def acquire(models: list[str]) -> Job | None:
     """Claim the job whose turn it is among these models; None if there is none."""
     is_counted = False
     tries = 0
+    waiting.count_new()
     while models and (waits := waiting.find_any(models)):
         paused = queue.list_paused()
         models = [] if "" in paused else [name for name in models if name not in paused]

@@ -10,9 +10,11 @@ import pytest
 import requests
 import yaml
 
+import config
 import serve
 from tests.servers import ROOT, find_program, free_port
 from tests.test_architecture import WINGS
+from tests.test_config import GOOD_KEY
 from tests.test_deploy import MAIN, Nginx, replaced
 from web import hooks
 
@@ -89,6 +91,22 @@ def test_compose_file_has_no_secret():
         for value in re.findall(rf"{name}: (.*)", text):
             assert re.fullmatch(r'\$\{\w+:-\}|"1"', value), value
     assert "amqp://service:${BROKER_PASSWORD:-}@" in text
+
+
+@pytest.mark.parametrize("name", ["web", "worker"])
+def test_settings_of_the_fleet_are_right(settings, tmp_path, name):
+    given = {"BROKER_PASSWORD": "x", "AWS_SECRET_ACCESS_KEY": "y", "SECRET_KEY": GOOD_KEY}
+    environ = {**given, "FLASK_ENV": "production"}
+    for setting, text in COMPOSE["services"][name]["environment"].items():
+        environ[setting] = re.sub(
+            r"\$\{(\w+):-([^}]*)\}", lambda found: given.get(found[1], found[2]), text
+        )
+
+    loaded = config.load({**environ, "DATA_DIR": str(tmp_path)})
+
+    assert (loaded.MYSQL_HOST, loaded.STORAGE_URL.bucket) == ("db", "images")
+    assert loaded.BROKER_URL == "amqp://service:x@broker:5672//"
+    assert "AWS_SECRET_ACCESS_KEY" in COMPOSE["services"]["store"]["environment"]
 
 
 class ContainerNginx(Nginx):

@@ -12,6 +12,7 @@ from config import settings as current
 from files import storage
 from images import jobs, queue, retention, trash
 from tests.conftest import Person
+from tests.test_queue import next_generation
 from tests.test_tags import add, found, listed, tag, tags_of
 
 DAY = 86400
@@ -201,7 +202,7 @@ def test_what_is_made_for_the_trash_is_canceled_and_refunded(alice, bin_of_a_wee
     assert restore(alice, first, second) == [first, second]
     states = {record["status"] for record in alice.history()["records"]}
     assert states == {"canceled"}
-    assert queue.next_generation([job["model"]]) is None
+    assert next_generation([job["model"]]) is None
 
 
 def test_the_trash_moves_every_column(database):

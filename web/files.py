@@ -84,7 +84,7 @@ def stored_file(key: str, cache_control: str, is_download: bool = False) -> Resp
     else:
         response = conditional(partial(send_stored, stored))
     if is_download:
-        offer(response, stored.name, prompt_in(key))
+        offer(response, stored.name, prompt_in(stored))
     response.headers["Cache-Control"] = cache_control
     return response
 
@@ -205,12 +205,13 @@ def offer(response: Response, name: str, prompt: str = "") -> None:
     )
 
 
-def prompt_in(key: str) -> str:
+def prompt_in(stored: Stored) -> str:
     """Return the prompt that a picture itself says it was made of, if it does."""
-    if suffix(key) != ".png":
+    if suffix(stored.name) != ".png":
         return ""
     try:
-        return metadata.parse(storage.read(key) or b"").text(PARAMETERS).partition("\n")[0]
+        with stored.open() as file:
+            return metadata.parse(file.read()).text(PARAMETERS).partition("\n")[0]
     except ValueError:
         return ""
 
