@@ -1,7 +1,5 @@
 """What users do with their own account: change email and avatar, make keys, delete it."""
 
-from contextlib import suppress
-
 import db
 import heavy
 from accounts import api_keys, login, rate_limits, recovery, registration, sessions, users
@@ -41,9 +39,8 @@ def change(
         avatar_key = registration.store_avatar(picture) if picture else None
         write(session, None if is_mailed else email, avatar_key, has_new_avatar=avatar is not None)
     except ApiError:
-        with suppress(db.Unavailable):
-            if avatar_key:
-                cleanup.delete_unkept(avatar_key)
+        if avatar_key:
+            cleanup.delete_unkept(avatar_key)
         raise
     return db.retry_while_unavailable(get_profile, session), is_mailed
 
