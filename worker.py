@@ -1,14 +1,13 @@
 """The process that makes images: acquires jobs one at a time, runs them, and renews their leases.
 
-Three kinds of threads:
+Its threads:
 - the main thread acquires and runs jobs; without a broker it looks for them four times a second,
-with one when a ticket comes;
+  with one when a ticket comes;
 - the heartbeat thread renews the lease each second, notices cancels, deadlines and signals, and
   sweeps. An engine hears of it the next time it reports progress;
-- one thread for each model probes its engine: the jobs of one that is unavailable wait in the
-queue;
-- with SMTP_URL, one thread sends mail, which a hanging server may keep for as long as it likes;
-- after an upgrade, one thread measures older images, and ends.
+- one for each model probes its engine: the jobs of one that is unavailable wait in the queue;
+- with SMTP_URL, one sends mail, which a hanging server may keep for as long as it likes;
+- after an upgrade, one measures older images, and ends.
 
 With BROKER_URL this process runs Celery's worker, and all of the above is in its one child.
 """

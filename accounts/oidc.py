@@ -265,9 +265,12 @@ def open_account(claims: dict[str, Any], invite_code: str, address: str) -> Acco
     }
     wanted = parse(RegisterInput, fields)
     registration.check_admission(wanted, address)
-    identity = (claims["issuer"], claims["subject"])
+
+    def link(user_id: int) -> None:
+        identities.add(user_id, claims["issuer"], claims["subject"])
+
     try:
-        return registration.register(wanted, address=address, identity=identity)
+        return registration.register(wanted, address=address, then=link)
     except registration.Taken:
         # Another request of the same person may have been first.
         account = get_account(claims)

@@ -9,7 +9,6 @@ from accounts.registration import Taken
 from accounts.schemas import KeyInput, ProfileInput
 from accounts.tokens import BadToken, Session
 from config import settings
-from errors import ApiError
 from files import cleanup, pictures, storage
 from validation import InvalidInput
 
@@ -34,14 +33,8 @@ def change(
         else:
             refuse_taken(session, email, address)
     picture = make_picture(session, avatar) if avatar else None
-    avatar_key = None
-    try:
-        avatar_key = registration.store_avatar(picture) if picture else None
+    with registration.stored_avatar(picture) as avatar_key:
         write(session, None if is_mailed else email, avatar_key, has_new_avatar=avatar is not None)
-    except ApiError:
-        if avatar_key:
-            cleanup.delete_unkept(avatar_key)
-        raise
     return db.retry_while_unavailable(get_profile, session), is_mailed
 
 

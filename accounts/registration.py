@@ -1,13 +1,12 @@
 """Accounts opened and deleted, with their avatars."""
 
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import db
 import heavy
-from accounts import audit, identities, invites, mails, passwords, rate_limits, users
-from accounts.audit import Actor, Target
+from accounts import identities, invites, mails, passwords, rate_limits, users
 from accounts.login import account_counter
 from accounts.names import email_key, identity_key
 from accounts.rate_limits import RateLimit, network
@@ -48,16 +47,14 @@ def register(
     avatar: bytes | None = None,
     address: str = "",
     language: str = "",
-    actor: Actor | None = None,
-    identity: tuple[str, str] | None = None,
+    then: Callable[[int], None] | None = None,
 ) -> Account:
-    """Add an account and return it; an actor is who opens it for somebody else.
+    """Add an account and return it; `then` gets its id, in the same transaction.
 
-    It can log in by `identity`, an issuer and subject. Its email counts as confirmed unless
-    REQUIRE_EMAIL is on: then a code is mailed in this language. The operator's command names none.
-    What is cheap to check comes first: no picture is decoded and no password hashed for an account
-    that cannot be. Raises Taken, BadPicture, storage.Unavailable, and ApiError when too many
-    accounts came from this address, or an invite cannot be used.
+    Its email counts as confirmed unless REQUIRE_EMAIL is on and there is a language: then a code is
+    mailed. What is cheap to check comes first: no picture is decoded and no password hashed for an
+    account that cannot be. Raises Taken, BadPicture, storage.Unavailable, and ApiError when too
+    many accounts came from this address, or an invite cannot be used.
     """
     here = network(address)
     limit = hourly_limit("register", here, settings.REGISTRATIONS_PER_ADDRESS)
@@ -69,16 +66,13 @@ def register(
     picture = make_avatar(avatar, address) if avatar else None
     password_hash = heavy.passwords.run(passwords.hash_password, wanted.password, owner=here)
     limit.hit()
-    avatar_key = None
+    mail_language = language if settings.REQUIRE_EMAIL else ""
     try:
-        avatar_key = store_avatar(picture) if picture else None
-        mail_language = language if settings.REQUIRE_EMAIL else ""
-        user_id = add_account(wanted, password_hash, avatar_key, mail_language, actor, identity)
+        with stored_avatar(picture) as avatar_key:
+            user_id = add_account(wanted, password_hash, avatar_key, mail_language, then)
     except ApiError:
         with suppress(db.Unavailable):
             limit.refund()
-            if avatar_key:
-                cleanup.delete_unkept(avatar_key)
         raise
     return db.retry_while_unavailable(users.get_user, user_id)
 
@@ -113,9 +107,8 @@ def add_account(
     wanted: RegisterInput,
     password_hash: str,
     avatar_key: str | None,
-    mail_language: str = "",
-    actor: Actor | None = None,
-    identity: tuple[str, str] | None = None,
+    mail_language: str,
+    then: Callable[[int], None] | None,
 ) -> int:
     """Add the account, which keeps its avatar and uses its invite, and return its id.
 
@@ -139,13 +132,23 @@ def add_account(
                 raise db.Unavailable  # this process slept so long that the file was deleted
             if wanted.invite_code:
                 invites.use(wanted.invite_code, user_id)
-            if actor:
-                audit.record(actor, "user.create", Target("user", user_id, wanted.username))
-            if identity:
-                identities.add(user_id, *identity)
+            if then:
+                then(user_id)
     except db.Duplicate as error:
         raise Taken("email" if "email" in error.key else "username") from None
     return user_id
+
+
+@contextmanager
+def stored_avatar(picture: pictures.Picture | None) -> Iterator[str | None]:
+    """Store an avatar, if there is one, for a block that keeps it; delete it if the block fails."""
+    key = store_avatar(picture) if picture else None
+    try:
+        yield key
+    except ApiError:
+        if key:
+            cleanup.delete_unkept(key)
+        raise
 
 
 def store_avatar(picture: pictures.Picture) -> str:

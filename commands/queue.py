@@ -28,8 +28,11 @@ def queue_show() -> None:
     for model in paused:
         if model:
             click.echo(f"{model:24} paused")
-    for row in queue.count_unfinished():
+    rows = queue.count_unfinished()
+    for row in rows:
         click.echo(f"{row['model']:24} {row['status']:12} {row['number']:>6}")
+    if not rows:
+        click.echo("Nothing waits or runs")
 
 
 @queue_group.command("pause")

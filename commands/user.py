@@ -41,7 +41,12 @@ password_option = click.option(
 def user_create(username: str, email: str, password: str) -> None:
     """Add an account."""
     wanted = parse(RegisterInput, {"username": username, "email": email, "password": password})
-    user = registration.register(wanted, actor=audit.command())
+
+    def note(user_id: int) -> None:
+        target = audit.Target("user", user_id, wanted.username)
+        audit.record(audit.command(), "user.create", target)
+
+    user = registration.register(wanted, then=note)
     click.echo(f"Created account {user['id']}: {username}")
 
 

@@ -46,7 +46,15 @@ def like(model: Any, picture: Any, size: Size) -> Size:
     ratio = picture.width / picture.height
     if model.ratio_max:
         ratio = min(max(ratio, 1 / model.ratio_max), model.ratio_max)
-    return of_ratio(model, ratio, math.sqrt(size[0] * size[1]))
+    width, height = of_ratio(model, ratio, math.sqrt(size[0] * size[1]))
+    if model.breaks_pixels(width, height) and not model.sizes:  # too thin, its length is limited
+        if width < height:
+            width = at_least(model.width, model.pixels.min / height)
+        else:
+            height = at_least(model.height, model.pixels.min / width)
+    if model.breaks_pixels(width, height) or model.breaks_ratio(width, height):
+        return size
+    return width, height
 
 
 def of_ratio(model: Any, ratio: float, side: float) -> Size:
@@ -74,6 +82,12 @@ def rounded(limits: Any, length: float) -> int:
     least = math.ceil(limits.min / step) * step
     most = max(math.floor(limits.max / step) * step, least)
     return int(min(max(math.floor(length / step + 0.01) * step, least), most))
+
+
+def at_least(limits: Any, length: float) -> int:
+    """Return a length as a multiple that a range takes, not smaller unless it must be."""
+    step = limits.step if limits.step > 1 else STEP
+    return rounded(limits, math.ceil(length / step) * step)
 
 
 def off(size: Size, ratio: float) -> float:

@@ -84,11 +84,16 @@ def delete_expired() -> bool:
     return all_done
 
 
-def delete_files(keys: list[str]) -> None:
-    """Delete files and folders on the list at once; a sweep does what cannot be done now."""
+def delete_files(keys: list[str]) -> bool:
+    """Delete files and folders on the list at once; a sweep does what cannot be done now.
+
+    False means that there is no use in more of it for now.
+    """
     with suppress(db.Unavailable, storage.Unavailable):
         for key in keys:
             _delete(key, TABLE)
+        return True
+    return False
 
 
 def delete_folder(key: str, seconds: float) -> bool:

@@ -84,7 +84,7 @@ def find(session: Session, sources: Sequence[Source], model: str) -> list[Input]
     offer = find_model(model).images
     found = [_look_up(session.user_id, source) for source in sources]
     for source, one in zip(sources, found, strict=True):
-        _check_file(source.field, one, offer)
+        _check_file(session.user_id, source, one, offer)
     if found and found[-1]["kind"] == MASK:
         _check_mask(session.user_id, found[-1], found[0])
     return found
@@ -135,16 +135,18 @@ def _own_image(user_id: int, generation_id: int) -> dict[str, Any]:
     }
 
 
-def _check_file(field: str, one: Input, offer: Images) -> None:
+def _check_file(user_id: int, source: Source, one: Input, offer: Images) -> None:
     """Raise InvalidInput for what the model does not take. Raises Missing for a file that is lost.
 
     Outside of a transaction: the file may be far away.
     """
+    field = source.field
     formats = [MASK_FORMAT] if one["kind"] == MASK else offer.formats
     if _extension(one) not in formats:
         raise InvalidInput(fields={field: ("input_format", {"formats": ", ".join(formats)})})
     size = storage.size(one["key"])
     if size is None:
+        _look_up(user_id, source)  # which tells if it was deleted just now
         raise Missing("not_found", fields={field: ("input_unknown", {})})
     if size > offer.max_bytes:
         raise InvalidInput(fields={field: ("input_bytes", {"most": offer.max_bytes})})
@@ -154,7 +156,8 @@ def _check_mask(user_id: int, mask: Input, first: Input) -> None:
     if (mask["width"], mask["height"]) != (first["width"], first["height"]):
         size = {"width": first["width"], "height": first["height"]}
         raise InvalidInput(fields={MASK: ("mask_size", size)})
-    if not uploads.find(user_id, mask["id"])["clear_pixels"]:
+    upload = uploads.get(user_id, mask["id"])
+    if upload and not upload["clear_pixels"]:
         raise InvalidInput(fields={MASK: ("mask_empty", {})})
 
 

@@ -66,6 +66,7 @@ def acquire(models: list[str]) -> Job | None:
     """Claim the job whose turn it is among these models; None if there is none."""
     is_counted = False
     tries = 0
+    waiting.count_new()
     while models and (waits := waiting.find_any(models)):
         paused = queue.list_paused()
         models = [] if "" in paused else [name for name in models if name not in paused]
@@ -245,6 +246,7 @@ def sweep() -> bool:
         else:
             queue.release(job)
     all_done = registration.finish_deletions()
+    uploads.sweep()
     all_done &= cleanup.delete_expired()
     submit.delete_expired_keys()
     queue.delete_old_workers()
@@ -252,7 +254,6 @@ def sweep() -> bool:
     sessions.delete_expired()
     shares.delete_expired()
     archive_links.delete_expired()
-    uploads.sweep()
     retention.sweep()
     identities.delete_expired()
     codes.delete_expired()

@@ -61,11 +61,6 @@ WAITING_AGAIN = """
 # -- Taking jobs --------------------------------------------------------------------------------
 
 
-def next_generation(models: list[str]) -> int | None:
-    """Return the id of the pending generation whose turn it is."""
-    return next(iter(waiting.next_ids(models)), None)
-
-
 def get_job(generation_id: int) -> Job | None:
     return db.one(
         f"""
@@ -431,9 +426,10 @@ def list_running() -> list[db.Row]:
 
 def count_unfinished() -> list[db.Row]:
     """Count what waits and what is being made: rows of {model, status, number}."""
+    waiting.count_new()
     return db.all(
         """
-          SELECT model, 'pending' AS status, SUM(number) AS number
+          SELECT model, 'pending' AS status, CAST(SUM(number) AS SIGNED) AS number
             FROM waiting
         GROUP BY model
            UNION ALL

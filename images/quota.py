@@ -95,7 +95,8 @@ RESERVE = f"""
            END),
            submit_minute = {THIS_MINUTE},
            active_at_most = active_at_most + %(number)s,
-           image_count = image_count + %(number)s
+           image_count = image_count + %(number)s,
+           has_new = 1
      WHERE {{session}}
        AND quota_day IN (%(today)s, %(today)s + 1)
        AND storage_bytes < %(storage_limit)s

@@ -22,7 +22,6 @@ from images import (
     queue_status,
     quota,
     uploads,
-    waiting,
 )
 from images.schemas import GenerateInput
 
@@ -115,6 +114,7 @@ def insert(
     return [new_record(row, now, result.new_id) for row, result in zip(rows, results[inserts])]
 
 
+@db.retried
 def run_with_inputs(
     session: Session,
     sources: Sequence[inputs.Source],
@@ -139,12 +139,10 @@ def statements(
 ) -> list[tuple[str, db.Row]]:
     """Return what a submit runs, in one transaction, after the quota is reserved."""
     inserts = [(INSERT, {"inputs_json": None, **values, **row}) for row in rows]
-    last = waiting.ADD_ONE if len(rows) == 1 else waiting.COUNT_AFTER
-    adding = last, {"user_id": values["user_id"], "model": rows[0]["model"]}
     if not used_key:
-        return [*inserts, adding]
+        return inserts
     values = {**values, **used_key.columns}
-    return [(INSERT_KEY, values), *inserts, (NOTE_IDS, values), adding]
+    return [(INSERT_KEY, values), *inserts, (NOTE_IDS, values)]
 
 
 # A record that was just inserted, less what its request says: NULL until a worker sets it.

@@ -23,7 +23,6 @@ from images import (
     uploads,
     waiting,
 )
-from images.history import Generation
 
 HISTORY, TRASH = "image_generations", "trashed_generations"
 # Every column of image_generations, which come back with a restored one.
@@ -41,17 +40,21 @@ def was_deleted(user_id: int, generation_id: int) -> bool:
     return db.one(sql, generation_id, user_id) is not None
 
 
-def file_keys(generation: Generation) -> list[str]:
+def file_keys(generation: db.Row) -> list[str]:
     """Return the keys of the image and its thumbnail, which an old row may have as one file."""
     urls = {generation["image_url"], generation["thumbnail_url"]}
     return sorted(storage.key_of(str(url)) for url in urls if url)
 
 
-def delete_files(generations: list[Generation]) -> None:
-    """Delete at once those files of what was deleted for good whose deletion is scheduled."""
+def delete_files(generations: list[db.Row]) -> bool:
+    """Delete at once those files of what was deleted for good whose deletion is scheduled.
+
+    False means that there is no use in more of it for now.
+    """
     keys = [key for generation in generations for key in file_keys(generation)]
     with suppress(db.Unavailable):  # a sweep does it
-        cleanup.delete_files(sorted(cleanup.list_pending(keys)))
+        return cleanup.delete_files(sorted(cleanup.list_pending(keys)))
+    return False
 
 
 def _free_keys(user_id: int, row: db.Row, *tables: str) -> list[str]:
@@ -81,7 +84,7 @@ def _free_keys(user_id: int, row: db.Row, *tables: str) -> list[str]:
 @db.retried
 def take_out(
     user_id: int, ids: list[int], into_trash: bool, condition: str = "1 = 1", **values: Any
-) -> list[Generation]:
+) -> list[db.Row]:
     """Take generations of the user out of the history, and return what they were.
 
     They go into the trash, or for good: then the deletion of their files is scheduled for now, and
@@ -91,32 +94,27 @@ def take_out(
     with db.transaction():
         quota.lock_user(user_id)
         # Their rows too, or a worker could complete one, and keep its files, while we delete it.
-        rows = _lock_rows(user_id, ids, condition, values)
-        found = [row["id"] for row in rows]
-        generations = history.list_owned(user_id, found)
-        # In one order, as others count for the same models at the same moment.
-        unfinished = [row for row in generations if row["status"] in UNFINISHED]
-        for generation in sorted(unfinished, key=lambda row: row["model"] or ""):
-            quota.refund(user_id, generation["id"])
-            stats.count(generation["id"], CANCELED)
-        if generations:
-            _leave_history(user_id, generations, into_trash)
-            if not into_trash:
-                shares.delete_shares_of(found)
-                uploads.forget_uses(found)
-            file_bytes = 0 if into_trash else sum(row["file_bytes"] or 0 for row in rows)
-            quota.forget_images(user_id, len(found), file_bytes)
-        if unfinished:
-            waiting.recount_within(user_id)
-    return generations
+        rows = _lock_rows(HISTORY, user_id, ids, condition, **values)
+        if rows:
+            _cancel_unfinished(user_id, rows)
+            _leave_history(user_id, rows, into_trash)
+            if into_trash:
+                for row in rows:
+                    withheld.withhold(user_id, row["id"], _free_keys(user_id, row, HISTORY))
+            else:
+                _delete_for_good(user_id, rows)
+    return rows
 
 
-def _lock_rows(user_id: int, ids: list[int], condition: str, values: db.Row) -> list[db.Row]:
+def _lock_rows(
+    table: str, user_id: int, ids: list[int], condition: str = "1 = 1", **values: Any
+) -> list[db.Row]:
+    """Return those of the user's generations that are there, with what a delete needs of them."""
     numbered = {f"id_{number}": generation_id for number, generation_id in enumerate(ids)}
     return db.all(
         f"""
-          SELECT id, file_bytes
-            FROM image_generations
+          SELECT id, user_id, status, model, created_at, image_url, thumbnail_url, file_bytes, tags
+            FROM {table}
            WHERE user_id = %(user_id)s AND id IN ({", ".join(f"%({name})s" for name in numbered)})
              AND {condition}
         ORDER BY id
@@ -128,35 +126,37 @@ def _lock_rows(user_id: int, ids: list[int], condition: str, values: db.Row) -> 
     )
 
 
-def _leave_history(user_id: int, generations: list[Generation], into_trash: bool) -> None:
-    ids = [generation["id"] for generation in generations]
+def _cancel_unfinished(user_id: int, rows: list[db.Row]) -> None:
+    """Refund what is unfinished, and count it as canceled; it is about to leave the history."""
+    unfinished = [row for row in rows if row["status"] in UNFINISHED]
+    # In one order, as others count for the same models at the same moment.
+    for row in sorted(unfinished, key=lambda row: row["model"] or ""):
+        quota.refund(user_id, row["id"])
+        stats.count(row["id"], CANCELED)
+
+
+def _leave_history(user_id: int, rows: list[db.Row], into_trash: bool) -> None:
+    """Move rows into the trash, or delete them; either way, a tombstone stays."""
+    ids = _ids(rows)
     if into_trash:
-        _copy_to_trash(user_id, ids)
+        _copy_to_trash(ids)
     tags.remove_all(ids)
-    db.execute(f"DELETE FROM image_generations WHERE id IN ({db.placeholders(ids)})", *ids)
-    for generation in generations:
-        db.insert("deleted_generations", id=generation["id"], user_id=user_id)
-        if into_trash:
-            keys = _free_keys(user_id, generation, HISTORY)
-            withheld.withhold(user_id, generation["id"], keys)
-        else:
-            _schedule_deletion(user_id, generation)
+    _delete_rows(HISTORY, ids)
+    for generation_id in ids:
+        db.insert("deleted_generations", id=generation_id, user_id=user_id)
+    quota.forget_images(user_id, len(ids))
+    if any(row["status"] in UNFINISHED for row in rows):
+        waiting.recount_within(user_id)
 
 
-def _schedule_deletion(user_id: int, row: db.Row) -> None:
-    cleanup.schedule_deletion(_free_keys(user_id, row, HISTORY, TRASH), after_seconds=0)
-
-
-def _copy_to_trash(user_id: int, ids: list[int]) -> None:
+def _copy_to_trash(ids: list[int]) -> None:
     db.execute(
         f"""
         UPDATE image_generations
            SET status = 'canceled', finished_at = CURRENT_TIMESTAMP,
                updated_at = CURRENT_TIMESTAMP
-         WHERE user_id = %s AND id IN ({db.placeholders(ids)})
-           AND status IN ('pending', 'processing')
+         WHERE id IN ({db.placeholders(ids)}) AND status IN ('pending', 'processing')
         """,
-        user_id,
         *ids,
     )
     db.execute(
@@ -164,11 +164,28 @@ def _copy_to_trash(user_id: int, ids: list[int]) -> None:
         INSERT INTO trashed_generations ({ROW}, trashed_at)
         SELECT {ROW}, UNIX_TIMESTAMP()
           FROM image_generations
-         WHERE user_id = %s AND id IN ({db.placeholders(ids)})
+         WHERE id IN ({db.placeholders(ids)})
         """,
-        user_id,
         *ids,
     )
+
+
+def _delete_for_good(user_id: int, rows: list[db.Row]) -> None:
+    """Delete what hangs on rows that have left both tables; their files are deleted next."""
+    for row in rows:
+        cleanup.schedule_deletion(_free_keys(user_id, row, HISTORY, TRASH), after_seconds=0)
+    ids = _ids(rows)
+    shares.delete_shares_of(ids)
+    uploads.forget_uses(ids)
+    quota.forget_images(user_id, 0, sum(row["file_bytes"] or 0 for row in rows))
+
+
+def _ids(rows: list[db.Row]) -> list[int]:
+    return [row["id"] for row in rows]
+
+
+def _delete_rows(table: str, ids: list[int]) -> None:
+    db.execute(f"DELETE FROM {table} WHERE id IN ({db.placeholders(ids)})", *ids)
 
 
 def delete_orphans() -> None:
@@ -224,36 +241,37 @@ def restore(user_id: int, ids: list[int]) -> list[int]:
     """Put what is in the user's trash back into the history; return the ids of those there were."""
     with db.transaction():
         quota.lock_user(user_id)
-        rows = _list_rows(user_id, ids)
-        found = [row["id"] for row in rows]
-        if not found:
-            return []
-        db.execute(
-            f"""
-            INSERT INTO image_generations ({ROW})
-            SELECT {ROW}
-              FROM trashed_generations
-             WHERE id IN ({db.placeholders(found)})
-            """,
-            *found,
-        )
-        db.execute(
-            f"""
-            UPDATE image_generations
-               SET kept_since = UNIX_TIMESTAMP(), updated_at = CURRENT_TIMESTAMP
-             WHERE id IN ({db.placeholders(found)})
-            """,
-            *found,
-        )
-        tags.enter_again(user_id, rows)
-        _leave_trash(found)
-        for row in rows:
-            withheld.forget_keys(file_keys(row))
-        db.execute(
-            f"DELETE FROM deleted_generations WHERE id IN ({db.placeholders(found)})", *found
-        )
-        quota.forget_images(user_id, -len(found))
+        rows = _lock_rows(TRASH, user_id, ids)
+        found = _ids(rows)
+        if found:
+            _copy_to_history(found)
+            tags.enter_again(user_id, rows)
+            _leave_trash(found)
+            # Another generation in the trash may have the same files.
+            withheld.forget_keys([key for row in rows for key in file_keys(row)])
+            _delete_rows("deleted_generations", found)
+            quota.forget_images(user_id, -len(found))
     return found
+
+
+def _copy_to_history(ids: list[int]) -> None:
+    db.execute(
+        f"""
+        INSERT INTO image_generations ({ROW})
+        SELECT {ROW}
+          FROM trashed_generations
+         WHERE id IN ({db.placeholders(ids)})
+        """,
+        *ids,
+    )
+    db.execute(
+        f"""
+        UPDATE image_generations
+           SET kept_since = UNIX_TIMESTAMP(), updated_at = CURRENT_TIMESTAMP
+         WHERE id IN ({db.placeholders(ids)})
+        """,
+        *ids,
+    )
 
 
 @db.retried
@@ -264,101 +282,13 @@ def purge(user_id: int, ids: list[int]) -> list[db.Row]:
     """
     with db.transaction():
         quota.lock_user(user_id)
-        rows = _list_rows(user_id, ids)
+        rows = _lock_rows(TRASH, user_id, ids)
         if rows:
-            found = [row["id"] for row in rows]
-            _leave_trash(found)
-            for row in rows:
-                _schedule_deletion(user_id, row)
-            shares.delete_shares_of(found)
-            uploads.forget_uses(found)
-            quota.forget_images(user_id, 0, sum(row["file_bytes"] or 0 for row in rows))
+            _leave_trash(_ids(rows))
+            _delete_for_good(user_id, rows)
     return rows
 
 
-def _list_rows(user_id: int, ids: list[int]) -> list[db.Row]:
-    return db.all(
-        f"""
-          SELECT id, user_id, image_url, thumbnail_url, created_at, model, tags, file_bytes
-            FROM trashed_generations
-           WHERE user_id = %s AND id IN ({db.placeholders(ids)})
-        ORDER BY id
-        """,
-        user_id,
-        *ids,
-    )
-
-
 def _leave_trash(ids: list[int]) -> None:
-    db.execute(f"DELETE FROM trashed_generations WHERE id IN ({db.placeholders(ids)})", *ids)
+    _delete_rows(TRASH, ids)
     withheld.forget(ids)
-
-
-# -- What goes by itself ------------------------------------------------------------------------
-
-
-def list_due(before: int, limit: int) -> list[db.Row]:
-    """List what came into the trash before a time: rows of {id, user_id}."""
-    return db.all(
-        """
-          SELECT id, user_id
-            FROM trashed_generations
-           WHERE trashed_at <= %s
-        ORDER BY trashed_at
-           LIMIT %s
-        """,
-        before,
-        limit,
-    )
-
-
-# An unfinished one is not old, and a time that is none does not pass.
-EXPIRED = """
-    favorite = 0 AND status NOT IN ('pending', 'processing')
-    AND created_at > '1970-01-02' AND created_at < %(before_time)s
-    AND UNIX_TIMESTAMP(created_at) BETWEEN 1 AND %(before)s AND kept_since < %(before)s
-"""
-
-
-def list_users_with_old(before: db.Row, ids: range) -> list[int]:
-    """Return those of the users whose oldest generation that is no favorite is so old.
-
-    An index leads to that one alone. To look for one that is EXPIRED, too, MariaDB would read all
-    of each user who has none.
-    """
-    rows = db.all(
-        """
-        SELECT id
-          FROM users
-         WHERE id >= %(first)s AND id < %(end)s
-           AND (SELECT g.created_at
-                  FROM image_generations AS g
-                 WHERE g.user_id = users.id AND g.favorite = 0 AND g.created_at > '1970-01-02'
-              ORDER BY g.created_at
-                 LIMIT 1) < %(before_time)s
-        """,
-        before_time=before["before_time"],
-        first=ids.start,
-        end=ids.stop,
-    )
-    return [row["id"] for row in rows]
-
-
-def list_expired_of(user_id: int, before: db.Row, limit: int) -> list[int]:
-    rows = db.all(
-        f"""
-          SELECT id
-            FROM image_generations
-           WHERE user_id = %(user_id)s AND {EXPIRED}
-        ORDER BY created_at
-           LIMIT %(limit)s
-        """,
-        **before,
-        user_id=user_id,
-        limit=limit,
-    )
-    return [row["id"] for row in rows]
-
-
-def last_user() -> int:
-    return db.value("SELECT COALESCE(MAX(id), 0) FROM users")

@@ -162,6 +162,7 @@ def _delete_unkept(keys: list[str]) -> None:
         cleanup.delete_unkept(key)
 
 
+@db.retried
 def _record(session: Session, row: db.Row, keys: list[str]) -> None:
     with db.transaction():
         user = quota.lock_user(session.user_id)
@@ -190,6 +191,7 @@ def delete(user_id: int, upload_id: str) -> None:
     upload = find(user_id, upload_id)
     if not _delete(upload):
         raise ApiError("upload_deleted")
+    cleanup.delete_files(keys_of(upload))
 
 
 # Nothing is kept for longer than this; if it seems so, the database's clock was wrong.
@@ -197,9 +199,12 @@ DUE = f"(due_at <= UNIX_TIMESTAMP() OR due_at > UNIX_TIMESTAMP() + {TOMBSTONE_SE
 UNUSED = "NOT EXISTS (SELECT 1 FROM upload_uses AS x WHERE x.upload_id = uploads.id)"
 
 
+@db.retried
 def _delete(upload: Upload, condition: str = "1 = 1") -> bool:
-    """Delete an upload that the condition is still true of; False if there is none any more."""
-    keys = keys_of(upload)
+    """Delete an upload that the condition is still true of; False if there is none any more.
+
+    The deletion of its files is scheduled for now; the caller may delete them at once.
+    """
     with db.transaction():
         quota.lock_user(upload["user_id"])
         deleted = db.execute(
@@ -216,8 +221,7 @@ def _delete(upload: Upload, condition: str = "1 = 1") -> bool:
             return False
         db.execute("DELETE FROM upload_uses WHERE upload_id = %s", upload["id"])
         quota.add_bytes(upload["user_id"], -upload["file_bytes"])
-        cleanup.schedule_deletion(keys, after_seconds=0)
-    cleanup.delete_files(keys)
+        cleanup.schedule_deletion(keys_of(upload), after_seconds=0)
     return True
 
 
@@ -267,7 +271,11 @@ def forget_uses(generation_ids: list[int]) -> None:
 
 
 def sweep() -> None:
-    """Delete what no record uses any more; any number of workers may do so at the same time."""
+    """Delete what no record uses any more; any number of workers may do so at the same time.
+
+    The files are left to the sweep of files, which knows when to give up: a store that is away
+    would keep each of them waiting, and the heartbeats with them.
+    """
     due = f"""
           SELECT {COLUMNS}
             FROM uploads AS u

@@ -1,12 +1,14 @@
 """SQL of `waiting`: how much of each user and model waits, and since when its user was not served.
 
 It says whose turn it is without a look at all that waits. Who changes what waits locks the user's
-row first, and calls recount_within() last. Processes of the release before do not, and so it is
+row first, and calls recount_within() last; but a submit only notes `has_new` in the user's row, and
+whoever reads the table counts that first. Processes of the release before do neither, and so it is
 only an index: each id is looked up in `image_generations`, and repair() sets right what differs.
 """
 
 import math
 from collections import Counter
+from contextlib import suppress
 from typing import NamedTuple
 
 import db
@@ -14,6 +16,8 @@ from images import quota
 
 # How many are looked up at first: of workers that ask at the same moment each takes another one.
 CANDIDATES = 16
+# So many users are counted at once; if more have submitted meanwhile, others count them, or later.
+MOST_NEW = 100
 # What the release before changes waits for so long at most, if there is other work meanwhile.
 REPAIR_SECONDS = 30
 # A time further ahead was noted while a clock was wrong.
@@ -45,18 +49,10 @@ FORGET = """
              WHERE g.user_id = %(user_id)s AND g.status = 'pending'
                AND g.model = waiting.model) = 0
 """
-RECOUNT = (COUNT.format(after=""), FORGET)
+NOTE_COUNTED = "UPDATE users SET has_new = 0 WHERE id = %(user_id)s AND has_new = 1"
+RECOUNT = (COUNT.format(after=""), FORGET, NOTE_COUNTED)
 # If the statement before it changed a row.
 COUNT_AFTER = COUNT.format(after="AND ROW_COUNT() = 1")
-# The last statement of a submit of one job: it need not count, which takes twice as long.
-ADD_ONE = f"""
-    INSERT INTO waiting (user_id, model, number, first_id, last_id, served_at)
-    SELECT u.id, %(model)s, 1, LAST_INSERT_ID(), LAST_INSERT_ID(), {SERVED_AT}
-      FROM users AS u
-     WHERE u.id = %(user_id)s AND ROW_COUNT() = 1
-        ON DUPLICATE KEY UPDATE
-           number = number + 1, last_id = LAST_INSERT_ID()
-"""
 
 
 def recount_within(user_id: int) -> None:
@@ -66,10 +62,18 @@ def recount_within(user_id: int) -> None:
 
 
 @db.retried
-def recount(user_id: int) -> None:
+def recount(user_id: int, may_wait: bool = True) -> None:
+    """Do the same in a transaction; not if another one has locked the user, unless it may wait."""
     with db.transaction():
-        quota.lock_user(user_id)
-        recount_within(user_id)
+        lock = quota.LOCK if may_wait else f"{quota.LOCK} SKIP LOCKED"
+        if db.one(lock, user_id=user_id):
+            recount_within(user_id)
+
+
+def count_new() -> None:
+    """Count what was submitted since this was done last, by whichever process."""
+    for row in db.all("SELECT id FROM users WHERE has_new = 1 LIMIT %s", MOST_NEW):
+        recount(row["id"], may_wait=False)
 
 
 def repair() -> None:
@@ -220,6 +224,8 @@ def find_any(models: list[str]) -> db.Row | None:
 
 
 def count() -> int:
+    with suppress(db.Unavailable):  # those are missing then
+        count_new()
     return int(db.value("SELECT COALESCE(SUM(number), 0) FROM waiting"))
 
 

@@ -11,6 +11,9 @@ CREATE TABLE IF NOT EXISTS waiting (
     PRIMARY KEY (user_id, model)
 ) {TABLE};
 CREATE INDEX waiting_turn ON waiting (model, served_at, first_id);
+-- Whether the user has submitted something that is not in there yet: to say so costs a submit next to nothing.
+ALTER TABLE users ADD COLUMN has_new SMALLINT NOT NULL DEFAULT 0;
+CREATE INDEX users_has_new ON users (has_new);
 INSERT INTO waiting (user_id, model, number, first_id, last_id, served_at)
 SELECT g.user_id, g.model, COUNT(*), MIN(g.id), MAX(g.id), MAX(u.served_at)
   FROM image_generations AS g

@@ -18,7 +18,7 @@ from images import jobs, queue, stats
 from images.schemas import STATUSES
 from tests.conftest import Person, form
 from tests.test_openapi import check_documented
-from tests.test_queue import record, submit, submit_one, work
+from tests.test_queue import next_generation, record, submit, submit_one, work
 from tests.test_second_factor import Phone
 
 ADMIN = "/api/v1/admin"
@@ -722,7 +722,7 @@ def test_a_paused_model_leaves_the_others_alone(root, alice):
     submit_one(alice)
     db.insert("paused_models", model="test_model", paused_at=1)
 
-    assert queue.next_generation(["test_model", "other"])
+    assert next_generation(["test_model", "other"])
     queue.claim_job({**queue.get_job(number)}, "c" * 32, 30, 60, now=1)
 
     assert queue.get_job(number)["status"] == "processing"
@@ -828,6 +828,7 @@ def test_workers_are_shown(root):
 
 
 def test_the_queue_is_paused_by_commands_too(flask, alice):
+    assert flask("queue", "status").output == "Nothing waits or runs\n"
     submit_one(alice)
     flask("queue", "pause", "test_model")
     queue.note_worker("w1", '{"test_model": ""}', 1.0)

@@ -41,6 +41,7 @@ SQL_FILES = {
     "images/history.py",
     "images/queue.py",
     "images/quota.py",
+    "images/retention.py",
     "images/shares.py",
     "images/admin.py",
     "images/stats.py",

@@ -5,7 +5,7 @@ import pytest
 import db
 from images import admin, jobs, queue, quota, waiting
 from pool import pool
-from tests.test_queue import submit
+from tests.test_queue import next_generation, submit
 
 MODELS = ["test_model", "other"]
 
@@ -55,7 +55,7 @@ def analyze(database: str) -> None:
 @pytest.mark.parametrize(
     "look",
     [
-        lambda: queue.next_generation(MODELS),
+        lambda: next_generation(MODELS),
         waiting.count,
         lambda: queue.list_waiting(1000),
         queue.list_running,

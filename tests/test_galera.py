@@ -210,4 +210,5 @@ def test_a_node_that_dies_under_load_costs_no_accepted_job(cluster, fleet):
     assert {row["status"] for row in rows} == {"completed"}
     assert sorted(row["id"] for row in rows) == sorted(chain(*[one.accepted for one in clients]))
     assert set.union(*(client.statuses for client in clients)) <= {200, 201, 202, 503}
+    waiting.count_new()
     assert waiting.list_wrong() == []

@@ -7,8 +7,9 @@ from PIL import Image
 
 import db
 import engines
+import pool
 from engines import painter
-from files import storage
+from files import cleanup, storage
 from images import inputs, jobs, quota, schemas, submit, uploads
 from tests.conftest import Person
 from tests.inputs import hole, noise
@@ -285,6 +286,50 @@ def test_file_that_is_lost_is_found_out_at_once(alice, settings):
         (settings.uploads_dir / "inputs" / file).unlink()
 
     assert generate(alice, images=[source]).status_code == 404
+
+
+@pytest.mark.parametrize("kind", ["images", "mask"])
+def test_file_of_what_was_just_deleted_is_not_called_unknown(alice, monkeypatch, kind):
+    source, mask = send_noise(alice), send_mask(alice)
+    wanted = mask if kind == "mask" else source
+    size = storage.size
+
+    def delete_first(key):
+        if wanted["upload"] in key:
+            alice.open("DELETE", f"/api/v1/uploads/{wanted['upload']}")
+        return size(key)
+
+    monkeypatch.setattr(storage, "size", delete_first)
+
+    response = generate(alice, images=[source], mask=mask)
+
+    assert (response.status_code, response.json["code"]) == (410, "upload_deleted")
+    assert list(response.json["fields"]) == ["mask" if kind == "mask" else "images.0"]
+
+
+def test_conflict_with_another_transaction_is_tried_again(alice, settings, monkeypatch):
+    """As on a cluster, where another node may have been faster."""
+
+    def conflict_once(place, name):
+        function = getattr(place, name)
+
+        def call(*values, **named):
+            monkeypatch.setattr(place, name, function)
+            raise pool.Conflict
+
+        monkeypatch.setattr(place, name, call)
+
+    conflict_once(quota, "add_bytes")
+    source = send_noise(alice)
+    conflict_once(uploads, "note_uses")
+    made = submitted(alice, images=[source])
+    run_all()
+    conflict_once(cleanup, "schedule_deletion")
+    deleted = alice.open("DELETE", f"/api/v1/uploads/{source['upload']}")
+
+    assert record(alice, made["id"])["status"] == "completed"
+    assert deleted.status_code == 200 and files_in(settings) == []
+    assert quota.list_wrong_counters() == []
 
 
 # -- What is gone later -------------------------------------------------------------------------

@@ -559,6 +559,32 @@ def test_any_ratio_is_that_of_the_first_picture(declare, picture, size):
     assert sizes.like(model, InputImage(b"", "png", *picture), (1024, 1024)) == size
 
 
+@pytest.mark.parametrize(
+    ("least", "picture", "size"),
+    [
+        (65536, (1, 9000), (128, 512)),
+        (65536, (9000, 1), (512, 128)),
+        (65536, (100, 300), (168, 512)),
+        (262144, (9000, 1), (512, 512)),
+    ],
+)
+def test_thin_picture_makes_no_size_that_the_model_refuses(declare, least, picture, size):
+    model = declare(f"""
+        [m]
+        label = "M"
+        engine = "painter"
+        aspect_ratio = ["auto"]
+        width = {{ min = 64, max = 512, default = 512, step = 8 }}
+        height = {{ min = 64, max = 512, default = 512, step = 8 }}
+        pixels = {{ min = {least}, max = 262144 }}
+        images = {{ max = 1 }}
+    """)["m"]
+
+    found = sizes.like(model, InputImage(b"", "png", *picture), (512, 512))
+
+    assert found == size and not model.breaks_pixels(*found)
+
+
 def test_pictures_reach_an_engine_in_formats_that_the_model_takes(declare):
     declare(INPUTS)
     row = {"model": "edits", "prompt_text": "x", "width": 64, "height": 64}

@@ -75,7 +75,7 @@ def test_a_submit_is_one_transaction_of_a_few_statements(alice, monkeypatch):
     monkeypatch.setattr(db, "run_transaction", watch)
     submit(alice, n=2)
 
-    assert seen == [4]  # reserve, two rows, and what waits
+    assert seen == [3]  # reserve, and two rows
 
 
 def test_records_of_a_submit_are_what_the_database_has(alice):

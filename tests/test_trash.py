@@ -12,6 +12,7 @@ from config import settings as current
 from files import storage
 from images import jobs, queue, retention, trash
 from tests.conftest import Person
+from tests.test_queue import next_generation
 from tests.test_tags import add, found, listed, tag, tags_of
 
 DAY = 86400
@@ -201,7 +202,7 @@ def test_what_is_made_for_the_trash_is_canceled_and_refunded(alice, bin_of_a_wee
     assert restore(alice, first, second) == [first, second]
     states = {record["status"] for record in alice.history()["records"]}
     assert states == {"canceled"}
-    assert queue.next_generation([job["model"]]) is None
+    assert next_generation([job["model"]]) is None
 
 
 def test_the_trash_moves_every_column(database):
@@ -397,14 +398,14 @@ def test_a_favorite_of_the_last_moment_stays(alice, settings, monkeypatch):
     settings.IMAGE_DAYS = 30
     number = made(alice)["id"]
     age(31, number)
-    list_expired_of = trash.list_expired_of
+    list_expired_of = retention.list_expired_of
 
     def list_and_mark(*arguments):
         ids = list_expired_of(*arguments)
         alice.open("PATCH", f"/api/v1/images/{number}", json={"favorite": True})
         return ids
 
-    monkeypatch.setattr(trash, "list_expired_of", list_and_mark)
+    monkeypatch.setattr(retention, "list_expired_of", list_and_mark)
     jobs.sweep()
 
     assert alice.get(f"/api/v1/images/{number}").status_code == 200
@@ -550,3 +551,29 @@ def test_what_was_restored_lately_hides_nobody_else_who_has_expired_images(alice
 
     kept = [row["id"] for row in db.all("SELECT id FROM image_generations")]
     assert (kept, trash.was_deleted(bob.id, expired)) == (restored, True)
+
+
+@pytest.mark.parametrize("trash_days", [0, 7])
+def test_sweep_does_not_wait_for_a_store_that_is_away(
+    alice, bob, settings, monkeypatch, trash_days
+):
+    settings.IMAGE_DAYS, settings.TRASH_DAYS = 30, trash_days
+    for person in (alice, bob):
+        if trash_days:
+            delete(person, made(person)["id"])
+        else:
+            age(31, made(person)["id"])
+    db.execute("UPDATE trashed_generations SET trashed_at = 1")
+    tried = []
+
+    def away(key):
+        tried.append(key)
+        raise storage.Unavailable
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "delete", away)
+        retention.sweep()
+    assert len(tried) == 1
+
+    jobs.sweep()
+    assert (files_of(alice), files_of(bob)) == ([], [])

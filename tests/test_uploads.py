@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from PIL import Image
+from werkzeug.datastructures import MultiDict
 
 import db
 import heavy
@@ -192,6 +193,20 @@ def test_form_without_a_file_is_refused(alice):
     assert send(alice, unknown="1").json["fields"].keys() == {"unknown"}
 
 
+def test_form_with_more_than_a_file_is_refused(alice, settings):
+    for more in ({"file": "a text"}, {"file": (io.BytesIO(b"x"), "b.png")}):
+        form = MultiDict([("file", (io.BytesIO(picture()), "a.png")), *more.items()])
+        response = alice.post("/api/v1/uploads", data=form)
+
+        assert (response.status_code, response.json["code"]) == (400, "invalid_input")
+        assert (
+            "twice" in response.json["fields"]["file"] or "重复" in response.json["fields"]["file"]
+        )
+    other = send(alice, mask=(io.BytesIO(b"x"), "b.png"))
+    assert other.status_code == 400 and other.json["fields"].keys() == {"mask"}
+    assert files_in(settings) == []
+
+
 def test_too_large_a_file_is_refused_before_it_is_looked_at(alice, monkeypatch):
     monkeypatch.setattr(heavy.uploads, "run", None)
 
@@ -342,6 +357,25 @@ def test_what_is_left_of_a_deleted_upload_goes_after_a_month(alice):
 
     assert db.value("SELECT COUNT(*) FROM uploads") == 0
     assert alice.get(f"/api/v1/uploads/{shown['id']}").status_code == 404
+
+
+def test_sweep_does_not_wait_for_a_store_that_is_away(alice, settings, monkeypatch):
+    for side in range(3):
+        upload(alice, picture(size=(5, 5 + side)))
+    age(uploads.KEEP_SECONDS)
+    tried = []
+
+    def away(key):
+        tried.append(key)
+        raise storage.Unavailable
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "delete", away)
+        jobs.sweep()
+
+    assert len(tried) == 1 and len(files_in(settings)) == 6
+    jobs.sweep()
+    assert files_in(settings) == []
 
 
 def test_upload_wanted_again_while_it_is_swept_stays(alice, settings):

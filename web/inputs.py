@@ -195,12 +195,12 @@ def uploaded_avatar(body: dict[str, Any]) -> bytes | None:
 
 def read_upload(schema: type[Schema]) -> bytes:
     """Return the file in the field `file` of a form with nothing else. Raises ApiError."""
-    body = form_or_json()
-    upload = request.files.get("file")
-    if upload:
-        parse(schema, {**body, "file": b""})
+    body, files = form_or_json(), request.files
+    parse(schema, {**body, **dict.fromkeys(files, b"")})
+    if len(files.getlist("file")) + ("file" in body) > 1:
+        raise InvalidInput(fields={"file": ("duplicate", {})})
+    if upload := files.get("file"):
         return upload.read()
-    parse(schema, body)
     raise InvalidInput(fields={"file": ("not_a_file", {})})
 
 

@@ -122,8 +122,10 @@ class PictureFile:
         if len(text.encode("utf-16-be", "replace")) // 2 <= most:
             return text
         head, _, last = text.rpartition("\n")
-        # A character may take two units.
-        return f"{head[: max(0, most - len(last)) // 2]}\n{last}"
+        room = most - len(last.encode("utf-16-be", "replace")) // 2
+        kept = head.encode("utf-16-be", "replace")[: 2 * max(0, room)]
+        # Of a character that takes two units, one alone is left out.
+        return f"{kept.decode('utf-16-be', 'ignore')}\n{last}"
 
     def put_exif(self, data: bytes) -> None:
         """Insert EXIF data in place of the first ones. Raises ValueError if they are too long."""
