@@ -146,9 +146,8 @@ def stored_avatar(picture: pictures.Picture | None) -> Iterator[str | None]:
     try:
         yield key
     except ApiError:
-        with suppress(db.Unavailable):  # a sweep does it
-            if key:
-                cleanup.delete_unkept(key)
+        if key:
+            cleanup.delete_unkept(key)
         raise
 
 

@@ -58,7 +58,8 @@ WORKER_MACHINES = 4
 # How long a server is away at most, and a process frozen: longer than a lease and a sweep.
 OUTAGE_SECONDS = 60
 FREEZE_SECONDS = 45
-QUIET_SECONDS = 300
+# An upload that a store did not answer to is deleted five minutes later.
+QUIET_SECONDS = 420
 # Weight of what may happen, and the method of Fleet that does it, with its arguments.
 TROUBLES = [
     (6, "send", "worker", SIGKILL),

@@ -107,10 +107,17 @@ def delete_folder(key: str, seconds: float) -> bool:
 
 
 def delete_unkept(key: str) -> None:
-    """Delete a file at once, unless a row has it after all: the answer to keep() may be lost."""
+    """Delete a file at once, unless a row has it after all: the answer to keep() may be lost.
+
+    A store elsewhere may be about to write what it did not answer to; there it is done by a sweep,
+    at the time that the file was entered for.
+    """
+    if storage.is_remote():
+        return
     sql = f"UPDATE {TABLE} SET due_at = UNIX_TIMESTAMP() WHERE file_key = %s"
-    if db.execute(sql, key).count:
-        delete_files([key])
+    with suppress(db.Unavailable):
+        if db.execute(sql, key).count:
+            delete_files([key])
 
 
 def _delete(key: str, table: str, seconds: float = FOLDER_SECONDS) -> bool:

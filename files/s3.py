@@ -147,9 +147,14 @@ class S3:
         return sorted(each["path"] for each in files if each["last_modified"].timestamp() < before)
 
     def delete(self, key: str) -> None:
-        if _is_name(key):
-            with self._asked.once():
-                self._delete(key)
+        if not _is_name(key):
+            return
+        started = time.monotonic()
+        with self._asked.once():
+            self._delete(key)
+        if time.monotonic() - started > SLOW_SECONDS:
+            # It hung, and may write only now what it was sent before.
+            raise Unavailable from OSError("a deletion was answered late")
 
     def _delete(self, keys: str | list[str]) -> None:
         with suppress(FileNotFoundError, ValueError):

@@ -172,7 +172,8 @@ def store(
     try:
         put({image_key: result.image, thumbnail_key: result.thumbnail}, patience_seconds)
     except (OSError, storage.Unavailable) as error:
-        cleanup.delete_files(keys)
+        for key in keys:
+            cleanup.delete_unkept(key)
         # The next attempt may find room, but what may be charged is never repeated on a guess.
         kind = PermanentError if job["may_be_charged"] else TransientError
         raise kind("storage_unavailable", str(error.__cause__ or error)) from error

@@ -9,7 +9,6 @@ import hashlib
 import re
 import secrets
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import TypedDict
 
 import db
@@ -159,9 +158,8 @@ def _store(session: Session, sha256: str, picture: uploaded.Uploaded) -> Upload:
 
 
 def _delete_unkept(keys: list[str]) -> None:
-    with suppress(db.Unavailable):  # a sweep does it
-        for key in keys:
-            cleanup.delete_unkept(key)
+    for key in keys:
+        cleanup.delete_unkept(key)
 
 
 @db.retried

@@ -302,6 +302,21 @@ def test_a_result_is_kept_until_a_store_is_back(alice, away, monkeypatch):
     assert len(keys()) == 2
 
 
+def test_what_a_store_may_write_late_is_deleted_later(alice, bucket, monkeypatch):
+    record = alice.post("/api/v1/images/generate", json={"prompt": "a fox", **SIZE})
+    put = storage.put
+
+    def hang(key: str, data: bytes) -> None:
+        put(key, data)
+        raise Unavailable from OSError("timed out")
+
+    monkeypatch.setattr(storage, "put", hang)
+    monkeypatch.setattr(jobs, "STORE_PATIENCE_SECONDS", 0)
+
+    assert jobs.run(jobs.claim(record.json["data"]["records"][0]["id"])) == "deferred"
+    assert keys() and cleanup.list_pending(keys()) == set(keys())
+
+
 def test_files_of_a_deleted_image_go_when_the_store_is_back(alice, bucket, settings):
     record = made(alice)
     good = settings.STORAGE_URL
