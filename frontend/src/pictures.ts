@@ -138,6 +138,11 @@ export async function copy(text: string, t: Translate): Promise<void> {
   }
 }
 
+/** What it is called; those made of pictures alone have no prompt. */
+export function nameOf({ prompt, id }: Pick<Generation, "prompt" | "id">, t: Translate): string {
+  return prompt || t("image.wordless", { id });
+}
+
 export function thumbnail(record: Generation): string {
   return record.signedThumbnailUrl ? api.asset(record.signedThumbnailUrl) : "";
 }

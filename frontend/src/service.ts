@@ -57,6 +57,12 @@ export const status = reactive({
   hasEnded: false,
 });
 
+export const models = shallowRef<Model[]>([]);
+
+export async function loadModels(): Promise<void> {
+  models.value = (await api.call("get", "/api/v1/models")).data.models;
+}
+
 export const user = shallowRef<Profile | null>(null);
 
 export const api = createClient({

@@ -192,20 +192,25 @@ export function createClient(options: ClientOptions) {
 
   /**
    * Send a form with files. `fetch` cannot tell how much of it has gone; XMLHttpRequest can.
-   * `onProgress` gets a number from 0 to 1.
+   * `onProgress` gets a number from 0 to 1; at 1 the service has all, and still looks at it.
    */
-  function upload<M extends "post" | "patch", P extends Path<M>>(
+  async function upload<M extends "post" | "patch", P extends Path<M>>(
     method: M,
     path: P,
     form: FormData,
     onProgress?: (part: number) => void,
+    signal?: AbortSignal,
   ): Promise<Result<Answer<P, M>>> {
+    if (session.isAging()) await (refreshing ??= refresh());
+    signal?.throwIfAborted();
     return new Promise((resolve, reject) => {
       const request = new XMLHttpRequest();
       request.open(method.toUpperCase(), service + path);
       for (const [name, value] of Object.entries(commonHeaders())) request.setRequestHeader(name, value);
       request.upload.onprogress = (event) => event.lengthComputable && onProgress?.(event.loaded / event.total);
       request.onerror = () => reject(new ApiError("offline", "No answer came"));
+      signal?.addEventListener("abort", () => request.abort());
+      request.onabort = () => reject(signal?.reason);
       request.onload = () => {
         const headers = new Headers();
         for (const name of ["Retry-After", "X-Request-Id"]) {
