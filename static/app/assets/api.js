@@ -198,15 +198,19 @@ function createClient(options) {
 	}
 	/**
 	* Send a form with files. `fetch` cannot tell how much of it has gone; XMLHttpRequest can.
-	* `onProgress` gets a number from 0 to 1.
+	* `onProgress` gets a number from 0 to 1; at 1 the service has all, and still looks at it.
 	*/
-	function upload(method, path, form, onProgress) {
+	async function upload(method, path, form, onProgress, signal) {
+		if (session.isAging()) await (refreshing ??= refresh());
+		signal?.throwIfAborted();
 		return new Promise((resolve, reject) => {
 			const request = new XMLHttpRequest();
 			request.open(method.toUpperCase(), service + path);
 			for (const [name, value] of Object.entries(commonHeaders())) request.setRequestHeader(name, value);
 			request.upload.onprogress = (event) => event.lengthComputable && onProgress?.(event.loaded / event.total);
 			request.onerror = () => reject(new ApiError("offline", "No answer came"));
+			signal?.addEventListener("abort", () => request.abort());
+			request.onabort = () => reject(signal?.reason);
 			request.onload = () => {
 				const headers = new Headers();
 				for (const name of ["Retry-After", "X-Request-Id"]) {
@@ -263,6 +267,32 @@ function sleep(milliseconds, signal) {
 			reject(signal.reason);
 		});
 	});
+}
+// src/api/inputs.ts
+var MEDIA_TYPES = {
+	png: "image/png",
+	jpg: "image/jpeg",
+	webp: "image/webp"
+};
+/** What the service takes of every picture; a model may take less: `capabilities.images`. */
+var TAKEN = {
+	formats: Object.keys(MEDIA_TYPES),
+	maxBytes: 20971520
+};
+/** What is wrong with a file, before any of it is sent; null if nothing is. */
+function checkPicture(file, offer = TAKEN) {
+	if (!offer.formats.some((format) => MEDIA_TYPES[format] === file.type)) return "format";
+	return file.size > Math.min(offer.maxBytes, TAKEN.maxBytes) ? "bytes" : null;
+}
+/**
+* Send a picture. The same bytes again are the same upload, so that it may be tried again after
+* "offline". 400 names the field `file`; 409 `storage_full`, 429 `too_many_uploads`.
+*/
+async function addUpload(api, file, options = {}) {
+	const form = new FormData();
+	form.append("file", file, options.name ?? "picture.png");
+	const { data } = await api.upload("post", "/api/v1/uploads", form, options.onProgress, options.signal);
+	return data;
 }
 // src/api/watch.ts
 var SECONDS = 1;
@@ -336,4 +366,4 @@ function createWatcher(api, events) {
 		}
 	};
 }
-export { ApiError, Session, createClient, createWatcher, isFinished, newKey, readClaims, readRetryAfter };
+export { ApiError, MEDIA_TYPES, Session, addUpload, checkPicture, createClient, createWatcher, isFinished, newKey, readClaims, readRetryAfter };
