@@ -98,7 +98,7 @@ def when_ready(server) -> None:
         host = "localhost"
     url = f"http://{host}:{settings.PORT}{settings.URL_PREFIX}"
     with suppress(OSError):  # a full disk
-        print(f"Ready: {url}/api/health  (documentation: /api/docs)", flush=True)
+        print(f"Ready: {url}/  (documentation: /api/docs)", flush=True)
 
 
 def post_worker_init(worker) -> None:

@@ -139,6 +139,31 @@ def test_the_page_is_never_kept_and_its_files_are(visitor):
     assert module.mimetype.endswith("javascript")
 
 
+@pytest.mark.parametrize("accepted", ["gzip", "br, gzip;q=0.5", "gzip;q=0", ""])
+def test_texts_are_compressed_for_those_who_take_it(visitor, accepted):
+    [name] = [file.name for file in BUILT.glob("assets/index-*.css")]
+
+    response = visitor.get(f"/assets/{name}", headers={"Accept-Encoding": accepted})
+    etag = {"If-None-Match": response.headers["ETag"], "Accept-Encoding": accepted}
+    again = visitor.get(f"/assets/{name}", headers=etag)
+
+    is_zipped = accepted.startswith(("gzip", "br")) and not accepted.endswith("q=0")
+    data = gzip.decompress(response.data) if is_zipped else response.data
+    assert data == (BUILT / "assets" / name).read_bytes()
+    assert (response.headers.get("Content-Encoding") == "gzip") == is_zipped
+    assert "Accept-Encoding" in response.headers["Vary"]
+    assert (again.status_code, again.data) == (304, b"")
+
+
+def test_pictures_are_sent_as_they_are(visitor):
+    [picture] = BUILT.glob("assets/sea-*.webp")
+
+    response = visitor.get(f"/assets/{picture.name}", headers={"Accept-Encoding": "gzip"})
+
+    assert response.data == picture.read_bytes()
+    assert "Content-Encoding" not in response.headers
+
+
 @pytest.mark.parametrize(
     "path", ["/create", "/gallery", "/images/7", "/reset-password", "/admin", "/admin/users"]
 )
@@ -234,7 +259,7 @@ GOOD = {
     "keptOverLogin": True,
     "saved": "png",
     "shared": "image/png",
-    "end": "gone",
+    "end": "reached",
 }
 
 

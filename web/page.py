@@ -1,5 +1,6 @@
 """The reference client: the page in static/app/, which `npm run build` in frontend/ makes."""
 
+import gzip
 import re
 from functools import lru_cache
 from urllib.parse import urlsplit
@@ -13,6 +14,7 @@ from web.files import PUBLIC, conditional
 from web.inputs import service_path
 
 FOLDER = STATIC / "app"
+TEXTS = (".js", ".css", ".svg")
 # As bundlers name what never changes under its name.
 HASHED = re.compile(r".+-[\w-]{8}\.\w+")
 HTTP_ORIGIN = re.compile(rf"https?://({HOST})(:[0-9]{{1,5}})?", re.ASCII)
@@ -50,7 +52,28 @@ def app_asset(filename: str) -> Response:
     """Return a file of the page."""
     response = conditional(lambda: send_from_directory(FOLDER / "assets", filename))
     response.headers["Cache-Control"] = PUBLIC if HASHED.fullmatch(filename) else "no-cache"
+    if filename.endswith(TEXTS):
+        compress(response, filename)
     return response
+
+
+def compress(response: Response, filename: str) -> None:
+    """Send the file by gzip if the client takes it; a third of the bytes, without nginx as well."""
+    response.vary.add("Accept-Encoding")
+    etag, _ = response.get_etag()
+    if etag:
+        response.set_etag(etag, weak=True)  # of both forms
+    if response.status_code != 200 or not request.accept_encodings["gzip"]:
+        return
+    response.direct_passthrough = False
+    response.set_data(zipped(filename))
+    response.content_encoding = "gzip"
+    del response.accept_ranges
+
+
+@lru_cache(maxsize=200)
+def zipped(filename: str) -> bytes:
+    return gzip.compress((FOLDER / "assets" / filename).read_bytes(), mtime=0)
 
 
 def hints() -> str:
