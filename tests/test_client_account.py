@@ -30,7 +30,7 @@ def use(node: str, script: str, folder, *arguments: str) -> dict:
     said = json.loads(run(node, script, chromium, url, str(folder), *others))
     where = f"screenshots in {folder}"
     assert said["seen"].get("error") is None, where
-    assert (said["faults"], said["complaints"]) == ([], []), where
+    assert (said["faults"], said["complaints"], said["strangers"]) == ([], [], []), where
     return said["seen"]
 
 

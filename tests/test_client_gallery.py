@@ -18,6 +18,7 @@ SEEN = {
     "days": 90,
     "shares": 0,
     "trash": 0,
+    "end": "reached",
 }
 
 

@@ -4,7 +4,7 @@ import { createHmac } from "node:crypto";
 import { caller, logIn, open, PNG, register } from "./page.mjs";
 
 const [executablePath, url, folder, size, language, invite] = process.argv.slice(2);
-const { page, look, run } = await open({ executablePath, folder, size, language });
+const { page, look, run } = await open({ executablePath, folder, size, language, own: [url] });
 const call = caller(url);
 const part = (id) => page.locator(`#${id}`);
 const dialog = page.locator("dialog[open]");

@@ -4,7 +4,7 @@
 import { logIn, open } from "./page.mjs";
 
 const [executablePath, url, folder, size, language] = process.argv.slice(2);
-const { page, look, run } = await open({ executablePath, folder, size, language });
+const { page, look, run } = await open({ executablePath, folder, size, language, own: [url] });
 const dialog = page.locator("dialog[open]");
 const rows = page.locator(".data tbody tr");
 const go = (place) => page.locator(`main nav a[href$="/admin${place}"]`).click();

@@ -1,78 +1,18 @@
 // The reference client in a real browser, from registration to the end of the account:
 // `node client_page.mjs CHROMIUM URL FOLDER SIZE LANGUAGE [API]`. It prints what it saw, and leaves
 // screenshots in the folder.
-import AxeBuilder from "@axe-core/playwright";
-import { chromium } from "playwright-core";
+import { open, PNG } from "./page.mjs";
 
-const PNG =
-  "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
-const SIZES = {
-  phone: { viewport: { width: 390, height: 844 }, hasTouch: true },
-  laptop: { viewport: { width: 1280, height: 800 } },
-};
 const [executablePath, url, folder, size, language, api] = process.argv.slice(2);
 const service = api ?? url;
-
-const browser = await chromium.launch({
-  executablePath,
-  args: [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-  ],
-});
-const context = await browser.newContext({
-  ...SIZES[size],
-  locale: language === "zh" ? "zh-CN" : "en-GB",
-  colorScheme: "light",
-  reducedMotion: "reduce",
-});
-const page = await context.newPage();
-page.setDefaultTimeout(20_000);
-const complaints = [];
-const strangers = [];
-// What the page is refused on purpose.
-const expected = /Failed to load resource.*(400|401|403|404|409)/;
-page.on("console", (message) => {
-  const isBad = ["error", "warning"].includes(message.type());
-  if (isBad && !expected.test(message.text())) complaints.push(message.text());
-});
-page.on("pageerror", (error) => complaints.push(String(error)));
-page.on("request", (request) => {
-  const isOwn = [url, service].some((own) => request.url().startsWith(own));
-  if (request.url().startsWith("http") && !isOwn) strangers.push(request.url());
-});
-
-const faults = [];
-const screens = [];
-
-/** Look at a screen in both themes: with the eyes of axe, and with a camera. */
-async function look(name) {
-  screens.push(name);
-  for (const colorScheme of ["light", "dark"]) {
-    await page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
-    await page.screenshot({ path: `${folder}/${size}-${language}-${colorScheme}-${name}.png` });
-    const { violations } = await new AxeBuilder({ page }).setLegacyMode(true).analyze();
-    for (const { id, nodes } of violations) {
-      const [{ html, failureSummary }] = nodes;
-      faults.push(`${name}, ${colorScheme}: ${id}: ${html.slice(0, 300)} ${failureSummary}`);
-    }
-  }
-  await page.emulateMedia({ colorScheme: "light", reducedMotion: "reduce" });
-  const isTooWide = await page.evaluate(() => document.documentElement.scrollWidth > innerWidth);
-  if (isTooWide) faults.push(`${name} is wider than the window`);
-}
+// Below a path and from another origin it is the same page: once is enough for axe.
+const axe = api || new URL(url).pathname !== "/" ? [] : undefined;
+const { page, look, run } = await open({ executablePath, folder, size, language, own: [url, service], axe });
 
 const field = (name) => page.locator(`main [name="${name}"], dialog [name="${name}"]`).last();
 const account = { username: `wanda-${size}`, password: "secret1", email: `wanda-${size}@example.com` };
-const seen = {};
 
-try {
+await run(async (seen) => {
   await page.goto(api ? `${url}/?api=${api}/api` : url);
   if (api) {
     await look("other");
@@ -92,8 +32,7 @@ try {
   seen.wrong = await page.locator('[aria-invalid="true"]').count();
   await look("register");
   for (const [name, value] of Object.entries(account)) await field(name).fill(value);
-  const buffer = Buffer.from(PNG, "base64");
-  await field("avatar").setInputFiles({ name: "me.png", mimeType: "image/png", buffer });
+  await field("avatar").setInputFiles({ name: "me.png", mimeType: "image/png", buffer: PNG });
   await page.locator('.avatar img[src^="blob:"]').waitFor();
   await page.locator("form .btn-primary").click();
   await page.waitForURL("**/create*");
@@ -175,7 +114,6 @@ try {
   await page.locator('nav a[href*="account"]').click();
   await page.locator(".session").first().waitFor();
   await look("account");
-  await page.screenshot({ path: `${folder}/${size}-${language}-light-account-whole.png`, fullPage: true });
   await page.locator("main .btn-error").click();
   await field("password").fill("wrong-one");
   await page.locator("dialog .btn-error").click();
@@ -190,11 +128,4 @@ try {
   await page.locator("form .btn-primary").click();
   await page.locator('[role="alert"] p').waitFor();
   await look("login");
-  seen.end = "gone";
-} catch (error) {
-  seen.error = String(error.stack ?? error);
-  await page.screenshot({ path: `${folder}/${size}-${language}-broken.png` });
-} finally {
-  await browser.close();
-}
-console.log(JSON.stringify({ seen, screens, faults, complaints, strangers }));
+});

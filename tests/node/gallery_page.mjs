@@ -1,63 +1,12 @@
 // The collection in a real browser: gallery, one picture, trash and links of an account with pictures:
 // `node gallery_page.mjs CHROMIUM URL FOLDER SIZE LANGUAGE TOKEN`. It prints what it saw, and leaves
 // screenshots in the folder.
-import AxeBuilder from "@axe-core/playwright";
-import { chromium } from "playwright-core";
+import { open } from "./page.mjs";
 
-const SIZES = {
-  phone: { viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true },
-  laptop: { viewport: { width: 1280, height: 800 } },
-  wide: { viewport: { width: 2560, height: 1400 } },
-};
 const [executablePath, url, folder, size, language, token] = process.argv.slice(2);
-
-const browser = await chromium.launch({
-  executablePath,
-  args: ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"],
-});
-const context = await browser.newContext({
-  ...SIZES[size],
-  locale: language === "zh" ? "zh-CN" : "en-GB",
-  colorScheme: "light",
-  reducedMotion: "reduce",
-});
+const { page, look, run } = await open({ executablePath, folder, size, language, own: [url] });
+const context = page.context();
 await context.addInitScript(([key, value]) => localStorage.setItem(key, value), [`token ${url}/api`, token]);
-const page = await context.newPage();
-page.setDefaultTimeout(20_000);
-const complaints = [];
-const strangers = [];
-// What the page is refused, or cannot reach, on purpose.
-const expected = /Failed to load resource.*(404|410|ERR_INTERNET_DISCONNECTED)/;
-page.on("console", (message) => {
-  const isBad = ["error", "warning"].includes(message.type());
-  if (isBad && !expected.test(message.text())) complaints.push(message.text());
-});
-page.on("pageerror", (error) => complaints.push(String(error)));
-page.on("request", (request) => {
-  const { protocol, origin } = new URL(request.url());
-  if (protocol.startsWith("http") && origin !== url) strangers.push(request.url());
-});
-
-const faults = [];
-const screens = [];
-const seen = {};
-
-/** Look at a screen in both themes: with the eyes of axe, and with a camera. */
-async function look(name) {
-  screens.push(name);
-  for (const colorScheme of ["light", "dark"]) {
-    await page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
-    await page.screenshot({ path: `${folder}/${size}-${language}-${colorScheme}-${name}.png` });
-    const { violations } = await new AxeBuilder({ page }).setLegacyMode(true).analyze();
-    for (const { id, nodes } of violations) {
-      const [{ html, failureSummary }] = nodes;
-      faults.push(`${name}, ${colorScheme}: ${id}: ${html.slice(0, 300)} ${failureSummary}`);
-    }
-  }
-  await page.emulateMedia({ colorScheme: "light", reducedMotion: "reduce" });
-  const isTooWide = await page.evaluate(() => document.documentElement.scrollWidth > innerWidth);
-  if (isTooWide) faults.push(`${name} is wider than the window`);
-}
 
 const faces = page.locator(".face");
 const bar = page.locator(".bar-below");
@@ -97,7 +46,7 @@ async function swipe(locator, from, to) {
 
 // -- The journeys ---------------------------------------------------------------------------------
 
-async function tagSeveral() {
+async function tagSeveral(seen) {
   await page.goto(`${url}/gallery`);
   await countFaces(12);
   if (size === "phone") await hold(faces.first());
@@ -119,7 +68,7 @@ async function tagSeveral() {
   await chip("harbour").waitFor();
 }
 
-async function narrowDown() {
+async function narrowDown(seen) {
   await chip("harbour").click();
   await page.waitForURL("**/gallery?tag=harbour");
   await countFaces(size === "phone" ? 2 : 4);
@@ -146,7 +95,7 @@ async function narrowDown() {
   await countFaces(12);
 }
 
-async function deleteAndTakeBack() {
+async function deleteAndTakeBack(seen) {
   await page.locator(".tools .chip").last().click();
   await faces.nth(1).click();
   await faces.nth(2).click();
@@ -169,7 +118,7 @@ async function deleteAndTakeBack() {
 }
 
 /** By keys alone: to a picture, through it, and back to where one was. */
-async function walk() {
+async function walk(seen) {
   await faces.first().focus();
   await page.keyboard.press("ArrowRight");
   await page.keyboard.press("f");
@@ -210,7 +159,7 @@ async function turn() {
   await page.locator(".canvas img").waitFor();
 }
 
-async function useOne() {
+async function useOne(seen) {
   await turn();
   await turn(); // past those with a tag
   const field = page.locator('.side [role="combobox"]');
@@ -242,7 +191,7 @@ async function useOne() {
   await page.locator(".canvas img").waitFor();
 }
 
-async function endLinks() {
+async function endLinks(seen) {
   await page.goto(`${url}/shares`);
   await page.locator(".share img").waitFor();
   const [{ createdAt, expiresAt }] = (await ask("/api/v1/shares")).shares;
@@ -255,7 +204,7 @@ async function endLinks() {
   seen.shares = (await ask("/api/v1/shares")).shares.length;
 }
 
-async function emptyTrash() {
+async function emptyTrash(seen) {
   await page.goto(`${url}/trash`);
   await page.locator(".empty").waitFor();
   await look("no-trash");
@@ -300,20 +249,14 @@ async function loseTheNetwork() {
   await look("gone");
 }
 
-try {
-  await tagSeveral();
-  await narrowDown();
-  await deleteAndTakeBack();
+await run(async (seen) => {
+  await tagSeveral(seen);
+  await narrowDown(seen);
+  await deleteAndTakeBack(seen);
   await look("gallery");
-  await walk();
-  await useOne();
-  await endLinks();
-  await emptyTrash();
+  await walk(seen);
+  await useOne(seen);
+  await endLinks(seen);
+  await emptyTrash(seen);
   await loseTheNetwork();
-} catch (error) {
-  seen.error = String(error.stack ?? error);
-  await page.screenshot({ path: `${folder}/${size}-${language}-broken.png` });
-} finally {
-  await browser.close();
-}
-console.log(JSON.stringify({ seen, screens, faults, complaints, strangers }));
+});

@@ -3,7 +3,7 @@
 import { logIn, open, register } from "./page.mjs";
 
 const [executablePath, url, folder, size, language, provider] = process.argv.slice(2);
-const { page, look, run } = await open({ executablePath, folder, size, language });
+const { page, look, run } = await open({ executablePath, folder, size, language, own: [url, provider] });
 const dialog = page.locator("dialog[open]");
 const button = page.locator("main form button.btn:not(.btn-primary)");
 

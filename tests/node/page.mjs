@@ -3,16 +3,21 @@ import AxeBuilder from "@axe-core/playwright";
 import { chromium } from "playwright-core";
 
 const SIZES = {
-  phone: { viewport: { width: 390, height: 844 }, hasTouch: true },
+  phone: { viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true },
   laptop: { viewport: { width: 1280, height: 800 } },
-  wide: { viewport: { width: 1920, height: 1080 } },
+  wide: { viewport: { width: 2560, height: 1400 } },
 };
 // What the page is refused on purpose; and axe, which asks for styles while there is no network.
 const EXPECTED =
-  /Failed to load resource.*(400|401|403|404|409|429|503|ERR_INTERNET_DISCONNECTED)|^Couldn't load preload assets/;
+  /Failed to load resource.*(400|401|403|404|409|410|429|503)|^Couldn't load preload assets/;
+// What no answer comes to, on purpose.
+const UNREACHABLE = /Failed to load resource.*ERR_(INTERNET_DISCONNECTED|CONNECTION_|EMPTY_RESPONSE)/;
 
-/** Open a page, and return it with what looks at it and what it complained of. */
-export async function open({ executablePath, folder, size, language }) {
+/**
+ * Open a page, and return it with what looks at it and what it complained of. It may call the services
+ * of `own` alone. Colours are the same in every size and language: one run looks at both themes with axe.
+ */
+export async function open({ executablePath, folder, size, language, own, axe = themesOf(size, language) }) {
   const args = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"];
   args.push("--disable-background-networking", "--disable-component-update", "--disable-sync");
   const browser = await chromium.launch({ executablePath, args });
@@ -21,12 +26,23 @@ export async function open({ executablePath, folder, size, language }) {
     locale: language === "zh" ? "zh-CN" : "en-GB",
     reducedMotion: "reduce",
   });
+  // What the policy of the page forbids is an error as well, wherever it happens.
+  await context.addInitScript(() =>
+    addEventListener("securitypolicyviolation", ({ effectiveDirective, blockedURI, sourceFile }) =>
+      console.error("policy:", effectiveDirective, blockedURI, sourceFile),
+    ),
+  );
   const page = await context.newPage();
   page.setDefaultTimeout(20_000);
-  const said = { seen: {}, screens: [], faults: [], complaints: [] };
+  const said = { seen: {}, screens: [], faults: [], complaints: [], strangers: [] };
   page.on("console", (message) => {
     const isBad = ["error", "warning"].includes(message.type());
-    if (isBad && !EXPECTED.test(message.text())) said.complaints.push(message.text());
+    const isExpected = EXPECTED.test(message.text()) || UNREACHABLE.test(message.text());
+    if (isBad && !isExpected) said.complaints.push(message.text());
+  });
+  page.on("request", (request) => {
+    const isOwn = !own || own.some((one) => request.url().startsWith(one));
+    if (request.url().startsWith("http") && !isOwn) said.strangers.push(request.url());
   });
   page.on("pageerror", (error) => said.complaints.push(String(error)));
 
@@ -41,6 +57,7 @@ export async function open({ executablePath, folder, size, language }) {
       if (isFull) await page.evaluate(() => scrollTo(0, 0));
       const path = `${folder}/${size}-${language}-${colorScheme}-${name}.png`;
       await page.screenshot({ path, fullPage: isFull });
+      if (!axe.includes(colorScheme)) continue;
       const { violations } = await new AxeBuilder({ page }).setLegacyMode(true).analyze();
       for (const { id, nodes } of violations) {
         const [{ html, failureSummary }] = nodes;
@@ -66,7 +83,11 @@ export async function open({ executablePath, folder, size, language }) {
     console.log(JSON.stringify(said));
   }
 
-  return { page, look, run };
+  return { page, look, run, said };
+}
+
+function themesOf(size, language) {
+  return size === "laptop" && language === "en" ? ["light", "dark"] : ["light"];
 }
 
 /** The API as another program calls it. */

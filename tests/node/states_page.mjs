@@ -4,7 +4,7 @@
 import { caller, logIn, open, register } from "./page.mjs";
 
 const [executablePath, url, folder, size, language] = process.argv.slice(2);
-const { page, look, run } = await open({ executablePath, folder, size, language });
+const { page, look, run } = await open({ executablePath, folder, size, language, own: [url] });
 const call = caller(url);
 const note = page.locator("form .note").first();
 const submit = page.locator("main form .btn-primary");
