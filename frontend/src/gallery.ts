@@ -47,6 +47,11 @@ export async function loadMore(): Promise<void> {
   else if (!gallery.isComplete) await start(false);
 }
 
+/** After a failure: the next page, or the first one, if it was that. */
+export function again(): Promise<void> {
+  return gallery.cursor ? loadMore() : reload();
+}
+
 /** Load all that match, unless something goes wrong or somebody begins anew. */
 export async function loadAll(signal: AbortSignal): Promise<void> {
   const { signal: other } = controller;
