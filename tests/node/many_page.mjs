@@ -3,7 +3,7 @@
 import { open } from "./page.mjs";
 
 const [executablePath, url, folder, size, language, token] = process.argv.slice(2);
-const { page, look, run } = await open({ executablePath, folder, size, language, own: [url], axe: [] });
+const { page, run } = await open({ executablePath, folder, size, language, own: [url], axe: [] });
 await page.addInitScript(([key, value]) => localStorage.setItem(key, value), [`token ${url}/api`, token]);
 
 /** Scroll down in every frame, and up again; measure frames, tiles and what jumps. */
@@ -41,21 +41,5 @@ await run(async (seen) => {
   Object.assign(seen, await scrollThrough());
   await page.locator("main .keys").waitFor();
   seen.pictures = Number((await page.locator(".head [role=status]").innerText()).replace(/\D/g, ""));
-  // To a picture in the middle, and back to where one was.
-  await page.evaluate(() => scrollTo({ top: document.documentElement.scrollHeight / 2, behavior: "instant" }));
-  await page.waitForFunction(() => {
-    const at = document.elementFromPoint(innerWidth / 2, innerHeight / 2);
-    return at?.closest(".face")?.querySelector("img")?.complete;
-  });
-  const before = await page.evaluate(() => scrollY);
-  await page.mouse.click((await page.evaluate(() => innerWidth)) / 2, (await page.evaluate(() => innerHeight)) / 2);
-  await page.locator(".canvas").waitFor();
-  await page.goBack();
-  await page.waitForFunction(() => document.activeElement.classList.contains("face"));
-  seen.place = Math.abs((await page.evaluate(() => scrollY)) - before) < 5;
-  seen.focus = await page.evaluate(() => {
-    const { top, bottom } = document.activeElement.getBoundingClientRect();
-    return top < innerHeight && bottom > 0;
-  });
   await page.screenshot({ path: `${folder}/${size}-many.png` });
 });
