@@ -7,10 +7,11 @@ const SIZES = {
   laptop: { viewport: { width: 1280, height: 800 } },
   wide: { viewport: { width: 2560, height: 1400 } },
 };
-// What the page is refused on purpose.
-const EXPECTED = /Failed to load resource.*(400|401|403|404|409|410|429|503)/;
-// What no answer comes to, on purpose; and axe, which asks for styles while there is no network.
-const UNREACHABLE = /Failed to load resource.*ERR_(INTERNET_DISCONNECTED|CONNECTION_|EMPTY_RESPONSE)|^Couldn't load preload assets/;
+// What the page is refused on purpose; and axe, which asks for styles while there is no network.
+const EXPECTED =
+  /Failed to load resource.*(400|401|403|404|409|410|429|503)|^Couldn't load preload assets/;
+// What no answer comes to, on purpose.
+const UNREACHABLE = /Failed to load resource.*ERR_(INTERNET_DISCONNECTED|CONNECTION_|EMPTY_RESPONSE)/;
 
 /**
  * Open a page, and return it with what looks at it and what it complained of. It may call the services
@@ -40,7 +41,7 @@ export async function open({ executablePath, folder, size, language, own, axe = 
     if (isBad && !isExpected) said.complaints.push(message.text());
   });
   page.on("request", (request) => {
-    const isOwn = own.some((one) => request.url().startsWith(one));
+    const isOwn = !own || own.some((one) => request.url().startsWith(one));
     if (request.url().startsWith("http") && !isOwn) said.strangers.push(request.url());
   });
   page.on("pageerror", (error) => said.complaints.push(String(error)));
