@@ -49,7 +49,7 @@ page.on("request", (request) => {
 });
 
 /** Press "Try it out" and "Execute", and return the answer. */
-async function execute(operationId, typed = {}) {
+async function execute(operationId, { file, ...typed } = {}) {
   const { tag, method, pattern } = operations.find((one) => one.operationId === operationId);
   const block = page.locator(`#operations-${tag}-${operationId}`);
   const summary = block.locator(".opblock-summary-control");
@@ -58,6 +58,7 @@ async function execute(operationId, typed = {}) {
   for (const [name, value] of Object.entries(typed)) {
     await block.locator(`tr[data-param-name="${name}"] input`).fill(value);
   }
+  if (file) await block.locator('input[type="file"]').setInputFiles(file);
   const answer = page.waitForResponse((response) => {
     const { pathname } = new URL(response.url());
     return response.request().method() === method && pattern.test(pathname);
@@ -109,7 +110,16 @@ try {
   form.append("email", "bob@example.com");
   form.append("avatar", new Blob([Buffer.from(PNG, "base64")]), "me.png");
   const { avatarUrl } = await post("/api/auth/register", form);
+  const picture = new FormData();
+  picture.append("file", new Blob([Buffer.from(PNG, "base64")]), "me.png");
+  const authorization = { "Authorization": headers.Authorization };
+  const upload = await post("/api/v1/uploads", picture, authorization);
+  const [user_id, filename] = upload.signedUrl.split("?")[0].split("/").slice(-2);
   const typed = {
+    addUpload: { file: { name: "me.png", mimeType: "image/png", buffer: Buffer.from(PNG, "base64") } },
+    getUpload: { upload_id: upload.id },
+    deleteUpload: { upload_id: upload.id },
+    getInput: { user_id, filename },
     cancelImage: { generation_id: String(records[0].id) },
     getAvatar: { filename: avatarUrl.split("/").pop() },
     getGeneratedImage: { filename: imageUrl.split("/").pop() },
@@ -123,7 +133,7 @@ try {
   const place = { deleteShare: -1, deleteAccount: 1 };
   const deletions = left.filter(isDeletion);
   deletions.sort((a, b) => (place[a] ?? 0) - (place[b] ?? 0));
-  for (const id of deletions) await attempt(id);
+  for (const id of deletions) await attempt(id, typed[id]);
 } finally {
   await page.screenshot({ path: screenshot, fullPage: true });
   await browser.close();
