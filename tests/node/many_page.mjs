@@ -42,4 +42,20 @@ await run(async (seen) => {
   await page.locator("main .keys").waitFor();
   seen.pictures = Number((await page.locator(".head [role=status]").innerText()).replace(/\D/g, ""));
   await page.screenshot({ path: `${folder}/${size}-many.png` });
+
+  // Back from a picture in the middle, one is where one was, at that picture.
+  const place = await page.evaluate(() => {
+    scrollTo({ top: document.documentElement.scrollHeight / 2, behavior: "instant" });
+    return new Promise((next) => requestAnimationFrame(() => requestAnimationFrame(() => next(scrollY))));
+  });
+  const address = await page.evaluate(() => {
+    const isInSight = (face) => face.getBoundingClientRect().top > 100;
+    const face = [...document.querySelectorAll(".face")].find(isInSight);
+    face.click();
+    return face.getAttribute("href");
+  });
+  await page.locator(".canvas img").waitFor();
+  await page.goBack();
+  await page.waitForFunction((href) => document.activeElement?.getAttribute("href") === href, address);
+  seen.moved = await page.evaluate((place) => Math.abs(scrollY - place), place);
 });
