@@ -15,7 +15,7 @@ import logs
 from accounts import registration, users
 from engines import PermanentError, TransientError, painter
 from files import cleanup, storage
-from images import history, jobs, queue, queue_status, results, waiting
+from images import jobs, queue, queue_status, results, trash, waiting
 from images import quota as quotas
 from tests.pictures import opened
 
@@ -638,15 +638,15 @@ def test_deleting_what_is_being_made_stops_it(alice, settings):
 def test_deleting_at_the_moment_of_completion_leaves_no_file(alice, settings, monkeypatch):
     number = submit_one(alice)
     worker = threading.Thread(target=run_unless_lost, args=(jobs.acquire(["test_model"]),))
-    list_owned = history.list_owned
+    lock_rows = trash._lock_rows
 
-    def list_and_let_the_worker_try(user_id: int, ids: list[int]) -> list[db.Row]:
-        found = list_owned(user_id, ids)
+    def lock_and_let_the_worker_try(*arguments, **values) -> list[db.Row]:
+        found = lock_rows(*arguments, **values)
         worker.start()
         worker.join(1)  # it cannot end before the delete has, which holds the row
         return found
 
-    monkeypatch.setattr(history, "list_owned", list_and_let_the_worker_try)
+    monkeypatch.setattr(trash, "_lock_rows", lock_and_let_the_worker_try)
     alice.open("DELETE", f"/api/v1/images/{number}")
     worker.join()
 
