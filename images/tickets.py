@@ -1,21 +1,14 @@
-"""SQL of `turns`, and of what waits without a ticket in `image_generations`.
+"""SQL of what waits without a ticket in `image_generations`.
 
 Only with BROKER_URL: workers then ask the database seldom, and one of them repairs for all.
 """
 
 import db
 from config import settings
-from images import broker, queue
+from images import broker, queue, turns
 
 # Noted as seen so far ahead, a worker that is noted each half a minute stays a live one.
 SEEN_AHEAD_SECONDS = 25
-# A turn that seems to be taken in the future was taken while the database's clock was wrong.
-TAKE_TURN = """
-    UPDATE turns
-       SET taken_at = UNIX_TIMESTAMP()
-     WHERE name = %(turn)s
-       AND (taken_at <= UNIX_TIMESTAMP() - %(seconds)s OR taken_at > UNIX_TIMESTAMP())
-"""
 
 
 def note_worker(name: str, models_json: str, run_seconds: float, seconds: int) -> bool:
@@ -25,7 +18,7 @@ def note_worker(name: str, models_json: str, run_seconds: float, seconds: int) -
     """
     values = {"name": name, "models": models_json, "run_seconds": run_seconds}
     noting = (queue.NOTE_WORKER, {**values, "ahead": SEEN_AHEAD_SECONDS})
-    _, taken = db.run_transaction(noting, (TAKE_TURN, {"turn": "sweep", "seconds": seconds}))
+    _, taken = db.run_transaction(noting, (turns.TAKE, {"turn": "sweep", "seconds": seconds}))
     return taken.count > 0
 
 

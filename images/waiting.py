@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 import db
-from images import quota
+from images import quota, turns
 
 # How many are looked up at first: of workers that ask at the same moment each takes another one.
 CANDIDATES = 16
@@ -78,22 +78,9 @@ def count_new() -> None:
 
 def repair() -> None:
     """Count anew where the numbers are wrong, unless another worker did so lately."""
-    if _is_due():
+    if turns.take("recount", REPAIR_SECONDS):
         for row in list_wrong():
             recount(row["user_id"])
-
-
-def _is_due() -> bool:
-    noted = db.execute(
-        """
-        UPDATE queue_checks
-           SET checked_at = UNIX_TIMESTAMP()
-         WHERE checked_at <= UNIX_TIMESTAMP() - %(seconds)s
-            OR checked_at > UNIX_TIMESTAMP() + %(seconds)s
-        """,
-        seconds=REPAIR_SECONDS,
-    )
-    return noted.count > 0
 
 
 def list_wrong() -> list[db.Row]:

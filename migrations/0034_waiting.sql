@@ -21,12 +21,9 @@ SELECT g.user_id, g.model, COUNT(*), MIN(g.id), MAX(g.id), MAX(u.served_at)
  WHERE g.status = 'pending' AND g.model IS NOT NULL
  GROUP BY g.user_id, g.model;
 
--- When that was last compared with the jobs, by whichever worker.
-CREATE TABLE IF NOT EXISTS queue_checks (
-    id INT NOT NULL PRIMARY KEY,
-    checked_at BIGINT NOT NULL
-) {TABLE};
-INSERT INTO queue_checks (id, checked_at) VALUES (1, 0);
+-- The turn of comparing that with the jobs.
+INSERT INTO turns (name)
+SELECT 'recount' FROM DUAL WHERE NOT EXISTS (SELECT 1 FROM turns WHERE name = 'recount');
 
 -- A cluster wants a primary key in each table.
 {MYSQL} ALTER TABLE paused_models ADD COLUMN id INT AUTO_INCREMENT PRIMARY KEY;

@@ -48,6 +48,7 @@ SQL_FILES = {
     "images/submit.py",
     "images/tags.py",
     "images/tickets.py",
+    "images/turns.py",
     "images/trash.py",
     "images/uploads.py",
     "images/usage.py",
@@ -81,7 +82,6 @@ TABLES = {
     "identities",
     "login_codes",
     "waiting",
-    "queue_checks",
     "uploads",
     "upload_uses",
 }
