@@ -11,6 +11,7 @@ import secrets
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import count
 
 import db
 import engines
@@ -65,22 +66,16 @@ class ClaimLost(Exception):
 def acquire(models: list[str]) -> Job | None:
     """Claim the job whose turn it is among these models; None if there is none."""
     is_counted = False
-    tries = 0
     waiting.count_new()
-    while models and (waits := waiting.find_any(models)):
-        paused = queue.list_paused()
-        models = [] if "" in paused else [name for name in models if name not in paused]
-        ids = waiting.next_ids(models) if models else []
+    for tries in count():
+        ids = waiting.next_ids(models)
         # Other workers may be faster; then look anew whose turn it is.
         if job := _claim_one_of(ids, may_wait=tries >= TRIES):
             return job
-        if models and not ids:
-            if is_counted:
-                break
-            waiting.recount(waits["user_id"])  # it came from a process of the release before
+        if not ids:
+            if is_counted or not waiting.count_missed(models):
+                return None
             is_counted = True
-        tries += 1
-    return None
 
 
 def _claim_one_of(ids: list[int], may_wait: bool) -> Job | None:

@@ -113,12 +113,7 @@ CLAIM = (
        AND {OF_ENABLED_USER} AND {NOT_PAUSED}
     """,
     "UPDATE users SET served_at = %(now)s WHERE id = %(user_id)s AND ROW_COUNT() = 1",
-    waiting.COUNT_AFTER,
-    f"""
-    {waiting.FORGET} AND EXISTS (SELECT 1
-                                   FROM image_generations
-                                  WHERE id = %(id)s AND claim = %(claim)s)
-    """,
+    *waiting.RECOUNT_CLAIMED,
 )
 
 

@@ -35,7 +35,7 @@ COUNT = f"""
     SELECT g.user_id, g.model, COUNT(*), MIN(g.id), MAX(g.id), MAX({SERVED_AT})
       FROM image_generations AS g
       JOIN users AS u ON u.id = g.user_id
-     WHERE g.user_id = %(user_id)s AND g.status = 'pending' AND g.model IS NOT NULL {{after}}
+     WHERE g.user_id IN ({{users}}) AND g.status = 'pending' AND g.model IS NOT NULL {{after}}
   GROUP BY g.user_id, g.model
         ON DUPLICATE KEY UPDATE
            number = VALUES(number), first_id = VALUES(first_id), last_id = VALUES(last_id),
@@ -43,16 +43,31 @@ COUNT = f"""
 """
 FORGET = """
     DELETE FROM waiting
-     WHERE user_id = %(user_id)s
+     WHERE user_id IN ({users})
        AND (SELECT COUNT(*)
               FROM image_generations AS g
-             WHERE g.user_id = %(user_id)s AND g.status = 'pending'
+             WHERE g.user_id = waiting.user_id AND g.status = 'pending'
                AND g.model = waiting.model) = 0
 """
-NOTE_COUNTED = "UPDATE users SET has_new = 0 WHERE id = %(user_id)s AND has_new = 1"
-RECOUNT = (COUNT.format(after=""), FORGET, NOTE_COUNTED)
-# If the statement before it changed a row.
-COUNT_AFTER = COUNT.format(after="AND ROW_COUNT() = 1")
+NOTE_COUNTED = "UPDATE users SET has_new = 0 WHERE id IN ({users}) AND has_new = 1"
+LOCK = "SELECT id FROM users WHERE id IN ({users}) FOR UPDATE SKIP LOCKED"
+
+
+def _statements(users: str) -> list[str]:
+    return [part.format(users=users, after="") for part in (COUNT, FORGET, NOTE_COUNTED)]
+
+
+# Of one user, who is locked.
+RECOUNT = _statements("%(user_id)s")
+# Of the user of a job that was just claimed: if the statement before it changed a row.
+RECOUNT_CLAIMED = (
+    COUNT.format(users="%(user_id)s", after="AND ROW_COUNT() = 1"),
+    f"""
+    {FORGET.format(users="%(user_id)s")} AND EXISTS (SELECT 1
+                                                       FROM image_generations
+                                                      WHERE id = %(id)s AND claim = %(claim)s)
+    """,
+)
 
 
 def recount_within(user_id: int) -> None:
@@ -62,18 +77,27 @@ def recount_within(user_id: int) -> None:
 
 
 @db.retried
-def recount(user_id: int, may_wait: bool = True) -> None:
-    """Do the same in a transaction; not if another one has locked the user, unless it may wait."""
+def recount(user_id: int) -> None:
+    """Do the same in a transaction."""
     with db.transaction():
-        lock = quota.LOCK if may_wait else f"{quota.LOCK} SKIP LOCKED"
-        if db.one(lock, user_id=user_id):
+        if db.one(quota.LOCK, user_id=user_id):
             recount_within(user_id)
 
 
 def count_new() -> None:
     """Count what was submitted since this was done last, by whichever process."""
-    for row in db.all("SELECT id FROM users WHERE has_new = 1 LIMIT %s", MOST_NEW):
-        recount(row["id"], may_wait=False)
+    if rows := db.all("SELECT id FROM users WHERE has_new = 1 LIMIT %s", MOST_NEW):
+        recount_unlocked([row["id"] for row in rows])
+
+
+@db.retried
+def recount_unlocked(users: list[int]) -> None:
+    """Count what waits of those whom nobody else has locked, so that nobody waits for anybody."""
+    with db.transaction():
+        rows = db.all(LOCK.format(users=db.placeholders(users)), *users)
+        if locked := [row["id"] for row in rows]:
+            for statement in _statements(db.placeholders(locked)):
+                db.execute(statement, *locked)
 
 
 def repair() -> None:
@@ -112,6 +136,10 @@ def list_wrong() -> list[db.Row]:
 
 # The subqueries are such that no database makes a join of them, which would begin with the jobs.
 IS_ENABLED = "(SELECT is_disabled FROM users AS u WHERE u.id = w.user_id) = 0"
+# Of a model of which no job is taken, '' for any. It is looked up once.
+IS_OPEN = """
+    (SELECT COUNT(*) FROM paused_models AS p WHERE p.model IN ('', %(model_{number})s)) = 0
+"""
 # The oldest that may be taken; NULL if none may.
 READY = """
     (SELECT MIN(g.id)
@@ -123,7 +151,7 @@ OF_IDLE_USERS = f"""
     SELECT *
       FROM (SELECT w.user_id, w.model, 0 AS working, w.served_at, w.first_id, {READY} AS id
               FROM waiting AS w
-             WHERE w.model = %(model_{{number}})s AND {IS_ENABLED}
+             WHERE w.model = %(model_{{number}})s AND {IS_OPEN} AND {IS_ENABLED}
                AND (SELECT COUNT(*)
                       FROM image_generations AS g
                      WHERE g.user_id = w.user_id AND g.status = 'processing'
@@ -139,7 +167,15 @@ OF_BUSY_USERS = f"""
              WHERE status = 'processing' AND model IS NOT NULL
           GROUP BY user_id + 0) AS busy
       JOIN waiting AS w ON w.user_id = busy.user_id AND w.model = %(model_{{number}})s
-     WHERE {IS_ENABLED} AND {READY} IS NOT NULL
+     WHERE {IS_OPEN} AND {IS_ENABLED} AND {READY} IS NOT NULL
+"""
+OF_ANY_USER = f"""
+    SELECT *
+      FROM (SELECT w.user_id
+              FROM image_generations AS w
+             WHERE w.status = 'pending' AND w.model = %(model_{{number}})s
+               AND w.not_before <= UNIX_TIMESTAMP() AND {IS_OPEN} AND {IS_ENABLED}
+             LIMIT 1) AS of_model_{{number}}
 """
 
 
@@ -176,10 +212,14 @@ class Candidate(NamedTuple):
 
 
 def _candidates(select: str, models: list[str], most: int) -> list[Candidate]:
-    values: db.Row = {f"model_{number}": model for number, model in enumerate(models)}
-    parts = [select.format(number=number) for number in range(len(models))]
-    rows = db.all(" UNION ALL ".join(parts), **values, most=most)
+    rows = _of_each(select, models, most=most)
     return sorted((Candidate(**row) for row in rows), key=lambda one: one.turn)
+
+
+def _of_each(select: str, models: list[str], **values: int) -> list[db.Row]:
+    names = {f"model_{number}": model for number, model in enumerate(models)}
+    parts = [select.format(number=number) for number in range(len(models))]
+    return db.all(" UNION ALL ".join(parts), **names, **values) if models else []
 
 
 def _seen_until(found: list[Candidate], most: int) -> tuple[int, float, float]:
@@ -193,18 +233,15 @@ def _seen_until(found: list[Candidate], most: int) -> tuple[int, float, float]:
     return min(last.values(), default=(0, math.inf, math.inf))
 
 
-def find_any(models: list[str]) -> db.Row | None:
-    """Return the {user_id} of any job that may be taken, which `waiting` need not know of."""
-    return db.one(
-        f"""
-        SELECT w.user_id
-          FROM image_generations AS w
-         WHERE w.status = 'pending' AND w.model IN ({db.placeholders(models)})
-           AND w.not_before <= UNIX_TIMESTAMP() AND {IS_ENABLED}
-         LIMIT 1
-        """,
-        *models,
-    )
+def count_missed(models: list[str]) -> bool:
+    """Count what waits of some users, if anything may be taken that next_ids() does not know of.
+
+    Tells if there was any. It came from a process of the release before.
+    """
+    users = [row["user_id"] for row in _of_each(OF_ANY_USER, models)]
+    for user_id in users:
+        recount(user_id)
+    return bool(users)
 
 
 # -- How long the queue is ----------------------------------------------------------------------

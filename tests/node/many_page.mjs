@@ -11,10 +11,14 @@ async function scrollThrough() {
   return page.evaluate(
     () =>
       new Promise((resolve) => {
-        const found = { longest: 0, tiles: 0, shift: 0, frames: 0 };
+        const found = { longest: 0, tiles: 0, shift: 0, moved: [], frames: 0 };
         const list = document.querySelector(".grid-of-pictures");
         new PerformanceObserver((entries) => {
-          for (const { value, hadRecentInput } of entries.getEntries()) found.shift += hadRecentInput ? 0 : value;
+          for (const { value, hadRecentInput, sources } of entries.getEntries()) {
+            if (hadRecentInput) continue;
+            found.shift += value;
+            found.moved.push(...sources.map(({ node }) => node?.outerHTML?.slice(0, 200)));
+          }
         }).observe({ type: "layout-shift" });
         let last = performance.now();
         let height = 0;

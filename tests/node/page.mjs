@@ -10,6 +10,8 @@ const SIZES = {
 // What the page is refused on purpose; and axe, which asks for styles while there is no network.
 const EXPECTED =
   /Failed to load resource.*(400|401|403|404|409|410|429|503)|^Couldn't load preload assets/;
+// A script that stands still for so long never ends: a page may wait for a frame that does not come.
+const PATIENCE = 600_000;
 // What no answer comes to, on purpose.
 const UNREACHABLE = /Failed to load resource.*ERR_(INTERNET_DISCONNECTED|CONNECTION_|EMPTY_RESPONSE)/;
 
@@ -72,7 +74,7 @@ export async function open({ executablePath, folder, size, language, own, axe = 
   /** Run the steps, close the browser, and print what was seen. */
   async function run(steps) {
     try {
-      await steps(said.seen);
+      await Promise.race([steps(said.seen), standstill()]);
       said.seen.end = "reached";
     } catch (error) {
       said.seen.error = String(error.stack ?? error);
@@ -81,9 +83,16 @@ export async function open({ executablePath, folder, size, language, own, axe = 
       await browser.close();
     }
     console.log(JSON.stringify(said));
+    process.exit();
   }
 
   return { page, look, run, said };
+}
+
+function standstill() {
+  return new Promise((_, reject) => {
+    setTimeout(() => reject(new Error("no end after ten minutes")), PATIENCE).unref();
+  });
 }
 
 function themesOf(size, language) {
