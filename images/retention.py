@@ -36,7 +36,7 @@ def expires_at(generation: Generation) -> int | None:
     created = unix_timestamp(generation["created_at"])
     if created is None:  # an old row may have anything for a time
         return None
-    return max(created, generation["kept_since"]) + settings.IMAGE_DAYS * DAY_SECONDS
+    return max(created, generation["kept_since"] or 0) + settings.IMAGE_DAYS * DAY_SECONDS
 
 
 def purges_at(trashed_at: int) -> int:

@@ -7,6 +7,7 @@ trip to the database. Only if nothing was reserved is a closer look taken, at wh
 import hashlib
 import time
 from collections.abc import Sequence
+from itertools import count
 
 import db
 from accounts import sessions
@@ -95,8 +96,9 @@ def insert(
         "not_before": seconds + hold_seconds if hold_seconds else 0,
         "api_key_id": session.session_id if session.key_hash else None,
     }
-    while True:
-        reserving = quota.reserve(session, model, number, values["today"])
+    for attempt in count():
+        has_limits = attempt > 0
+        reserving = quota.reserve(session, model, number, values["today"], has_limits)
         all_statements = [*reserving, *statements(rows, values, used_key)]
         first = len(reserving) + bool(used_key)
         inserts = slice(first, first + number)
@@ -107,7 +109,8 @@ def insert(
         reserved = results[: len(reserving)]
         if reserved[-1].count:
             break
-        values["today"] = quota.make_room(session, model, number)
+        if has_limits:
+            values["today"] = quota.make_room(session, model, number)
     quota.note_submitted(reserved, seconds)
     if not hold_seconds:
         broker.wake(model, number)
@@ -151,7 +154,6 @@ NEW = {
     "status": PENDING,
     "progress": 0,
     "favorite": 0,
-    "kept_since": 0,
 }
 
 

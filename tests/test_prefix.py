@@ -167,7 +167,7 @@ def test_log_line_has_the_path_without_the_prefix_and_no_token(below, client, ca
 def test_uploads_are_received_below_the_prefix(below, path):
     head = f"POST {path} HTTP/1.1\r\nContent-Type: multipart/form-data; boundary=x\r\n\r\n"
 
-    assert hooks.max_body_bytes(service.app, head) == hooks.MAX_UPLOAD_BYTES
+    assert hooks.max_body_bytes(service.app, head, None) == hooks.MAX_UPLOAD_BYTES
 
 
 def test_a_real_server_takes_a_large_avatar_and_says_where_it_is(tmp_path):

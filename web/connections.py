@@ -80,7 +80,7 @@ class Connection(TConn):
         del self.received[:size]
         return data
 
-    def is_ready(self, max_body_bytes: Callable[[str], int]) -> bool:
+    def is_ready(self, max_body_bytes: Callable[[str, int | None], int]) -> bool:
         """Tell if a thread can answer: the request is whole, or will be refused as it is.
 
         The largest body that is worth waiting for depends on the head.
@@ -88,7 +88,8 @@ class Connection(TConn):
         if not self.body_at and not self.has_head():
             return False
         if self.max_body_bytes is None and (self.length or self.chunk_at):
-            self.max_body_bytes = max_body_bytes(self.received[: self.body_at].decode("latin-1"))
+            head = self.received[: self.body_at].decode("latin-1")
+            self.max_body_bytes = max_body_bytes(head, None if self.chunk_at else self.length)
         if self.chunk_at:
             is_whole = self.has_last_chunk()
             self.length = len(self.received) - self.body_at

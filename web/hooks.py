@@ -175,8 +175,13 @@ def json_bytes(endpoint: str) -> int:
     return MAX_BODY_BYTES
 
 
-def max_body_bytes(app: Flask, head: str) -> int:
-    """Return the same limit by the head of a request, before its body is received."""
+def max_body_bytes(app: Flask, head: str, length: int | None) -> int:
+    """Return the same limit by the head of a request, before its body is received.
+
+    Of a body that is known to be short, it is the lowest: to find the right one takes 60 us.
+    """
+    if length is not None and length <= MAX_BODY_BYTES:
+        return MAX_BODY_BYTES
     method, path, *_ = [*re.split("[ ?]", head, maxsplit=2), ""]
     try:
         endpoint, _ = app.url_map.bind("").match(without_prefix(path), method)
