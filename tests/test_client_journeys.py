@@ -19,6 +19,8 @@ from tests.servers import ROOT
 from tests.test_clients import NODE, install, need, run
 
 PICTURES = 3000
+# Without a graphics card, Chromium 156 sometimes draws nothing any more, whatever the page.
+TRIES = 5
 SHAPES = [(64, 64), (96, 64), (64, 96), (80, 64)]
 
 
@@ -151,9 +153,14 @@ def test_thousands_of_pictures_scroll_smoothly(database, live, node, tmp_path, s
     account = {"username": "wanda", "password": "secret1"}
     token = requests.post(f"{url}/api/auth/login", json=account).json()["data"]["token"]
 
-    printed = run(*command(node, "many_page.mjs", url, str(tmp_path), size, "en", token))
+    for _ in range(TRIES):
+        said = json.loads(
+            run(*command(node, "many_page.mjs", url, str(tmp_path), size, "en", token))
+        )
+        if "no frame" not in said["seen"].get("error", ""):
+            break
 
-    seen = check(json.loads(printed), tmp_path)
+    seen = check(said, tmp_path)
     # `longest` is the time without a frame; it depends on the machine, these do not.
     assert (seen["pictures"], seen["shift"]) == (PICTURES, 0), seen
     assert seen["tiles"] < 400, seen

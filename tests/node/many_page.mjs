@@ -10,18 +10,21 @@ await page.addInitScript(([key, value]) => localStorage.setItem(key, value), [`t
 async function scrollThrough() {
   return page.evaluate(
     () =>
-      new Promise((resolve) => {
-        const found = { longest: 0, tiles: 0, shift: 0, moved: [], frames: 0 };
+      new Promise((resolve, reject) => {
+        const found = { longest: 0, tiles: 0, shift: 0, jumped: [], frames: 0 };
         const list = document.querySelector(".grid-of-pictures");
         new PerformanceObserver((entries) => {
           for (const { value, hadRecentInput, sources } of entries.getEntries()) {
             if (hadRecentInput) continue;
             found.shift += value;
-            found.moved.push(...sources.map(({ node }) => node?.outerHTML?.slice(0, 200)));
+            found.jumped.push(...sources.map(({ node }) => node?.outerHTML?.slice(0, 200)));
           }
         }).observe({ type: "layout-shift" });
         let last = performance.now();
         let height = 0;
+        const watch = setInterval(() => {
+          if (performance.now() - last > 10_000) reject(new Error("no frame for ten seconds"));
+        }, 1000);
         const frame = (now) => {
           found.longest = Math.max(found.longest, now - last);
           found.frames += 1;
@@ -30,7 +33,10 @@ async function scrollThrough() {
           scrollBy({ top: 400, behavior: "instant" });
           const isEnd = scrollY + innerHeight >= document.documentElement.scrollHeight - 2;
           const isLoading = Boolean(document.querySelector("main .spinner"));
-          if (isEnd && !isLoading && document.documentElement.scrollHeight === height) return resolve(found);
+          if (isEnd && !isLoading && document.documentElement.scrollHeight === height) {
+            clearInterval(watch);
+            return resolve(found);
+          }
           height = document.documentElement.scrollHeight;
           requestAnimationFrame(frame);
         };

@@ -11,7 +11,7 @@ const SIZES = {
 const EXPECTED =
   /Failed to load resource.*(400|401|403|404|409|410|429|503)|^Couldn't load preload assets/;
 // A script that stands still for so long never ends: a page may wait for a frame that does not come.
-const PATIENCE = 600_000;
+const PATIENCE = 300_000;
 // What no answer comes to, on purpose.
 const UNREACHABLE = /Failed to load resource.*ERR_(INTERNET_DISCONNECTED|CONNECTION_|EMPTY_RESPONSE)/;
 
@@ -78,7 +78,8 @@ export async function open({ executablePath, folder, size, language, own, axe = 
       said.seen.end = "reached";
     } catch (error) {
       said.seen.error = String(error.stack ?? error);
-      await page.screenshot({ path: `${folder}/${size}-${language}-broken.png` });
+      const path = `${folder}/${size}-${language}-broken.png`;
+      await page.screenshot({ path, timeout: 5000 }).catch(() => {}); // if it draws nothing any more
     } finally {
       await browser.close();
     }
@@ -91,7 +92,7 @@ export async function open({ executablePath, folder, size, language, own, axe = 
 
 function standstill() {
   return new Promise((_, reject) => {
-    setTimeout(() => reject(new Error("no end after ten minutes")), PATIENCE).unref();
+    setTimeout(() => reject(new Error("no end after five minutes")), PATIENCE).unref();
   });
 }
 

@@ -116,3 +116,12 @@ test("a call waits as long as the service asks, and says so", async () => {
   expect(waiting.mock.calls.map(([call]) => call?.seconds ?? null)).toEqual([2, null]);
   vi.useRealTimers();
 });
+
+test("a call that gets no answer ends as if there were no network", async () => {
+  vi.spyOn(AbortSignal, "timeout").mockReturnValue(AbortSignal.abort());
+  vi.stubGlobal("fetch", (_: string, { signal }: RequestInit) => Promise.reject(signal!.reason));
+  const api = createClient({ base: "https://a.example/api", store: memory() });
+
+  await expect(api.call("get", "/api/health")).rejects.toMatchObject({ code: "offline" });
+  vi.restoreAllMocks();
+});

@@ -69,6 +69,8 @@ export interface ClientOptions {
 /** A call waits by itself if it need not wait longer than this, and no oftener. */
 const LONGEST_WAIT = 30;
 const MOST_WAITS = 3;
+/** Who left one network for another would wait for ever for an answer that went to the first. */
+const NO_ANSWER = 60;
 
 export type Client = ReturnType<typeof createClient>;
 
@@ -138,7 +140,7 @@ export function createClient(options: ClientOptions) {
         method: method.toUpperCase(),
         headers,
         body: body === undefined ? undefined : JSON.stringify(body),
-        signal,
+        signal: AbortSignal.any([AbortSignal.timeout(NO_ANSWER * 1000), ...(signal ? [signal] : [])]),
         // Records come with an ETag of their own, which the watcher keeps.
         cache: "no-store",
       });

@@ -93,6 +93,8 @@ function readClaims(token) {
 /** A call waits by itself if it need not wait longer than this, and no oftener. */
 var LONGEST_WAIT = 30;
 var MOST_WAITS = 3;
+/** Who left one network for another would wait for ever for an answer that went to the first. */
+var NO_ANSWER = 60;
 function createClient(options) {
 	const base = options.base.replace(/\/+$/, "");
 	const service = base.replace(/\/api$/, "");
@@ -153,7 +155,7 @@ function createClient(options) {
 				method: method.toUpperCase(),
 				headers,
 				body: body === void 0 ? void 0 : JSON.stringify(body),
-				signal,
+				signal: AbortSignal.any([AbortSignal.timeout(NO_ANSWER * 1e3), ...signal ? [signal] : []]),
 				cache: "no-store"
 			});
 			text = await response.text();
