@@ -176,6 +176,28 @@ def test_many_at_once_keep_it_right(alice, bob, settings):
     assert wrong() == [] and all(one.result() is not None for one in workers)
 
 
+@pytest.mark.parametrize("empty_database", ["mariadb"], indirect=True)
+def test_what_is_new_is_counted_of_all_but_those_who_are_locked(alice, bob):
+    submit(alice, n=2)
+    submit(bob, n=3)
+    is_locked, may_end = threading.Event(), threading.Event()
+
+    def lock() -> None:
+        with db.transaction():
+            db.one("SELECT id FROM users WHERE id = %s FOR UPDATE", alice.id)
+            is_locked.set()
+            may_end.wait(30)
+
+    with ThreadPoolExecutor(1) as threads:
+        holding = threads.submit(lock)
+        is_locked.wait(30)
+        before = waiting.count()
+        may_end.set()
+        holding.result()
+
+    assert (before, waiting.count(), wrong()) == (3, 5, [])
+
+
 # -- Processes of the release before -------------------------------------------------------------
 
 
