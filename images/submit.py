@@ -97,11 +97,9 @@ def insert(
         "api_key_id": session.session_id if session.key_hash else None,
     }
     for attempt in count():
-        has_limits = attempt > 0
-        reserving = quota.reserve(session, model, number, values["today"], has_limits)
+        reserving = quota.reserve(session, model, number, values["today"], has_limits=attempt > 0)
         all_statements = [*reserving, *statements(rows, values, used_key)]
-        first = len(reserving) + bool(used_key)
-        inserts = slice(first, first + number)
+        inserts = slice(-number - 1, -1) if used_key else slice(-number, None)
         if sources:
             results = run_with_inputs(session, sources, all_statements, inserts)
         else:
@@ -109,7 +107,7 @@ def insert(
         reserved = results[: len(reserving)]
         if reserved[-1].count:
             break
-        if has_limits:
+        if attempt:
             values["today"] = quota.make_room(session, model, number)
     quota.note_submitted(reserved, seconds)
     if not hold_seconds:
