@@ -23,7 +23,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from multiprocessing.sharedctypes import RawValue
+from types import SimpleNamespace
 from typing import Any
 
 import config
@@ -129,9 +129,8 @@ class Worker:
         self.probes = {name: EngineProbe(catalog.find_model(name)) for name in served}
         self.running: Run | None = None
         self.average_seconds = FIRST_RUN_SECONDS
-        # A plain value, because a signal handler that waits for a lock can wait for ever; shared
-        # with Celery's process, which gets the signal.
-        self.stopping_since = RawValue("d", 0.0)
+        # A plain value, because a signal handler that waits for a lock can wait for ever.
+        self.stopping_since: Any = SimpleNamespace(value=0.0)
         self.is_over = False
         # With a broker:
         self.taking = threading.Lock()
@@ -363,7 +362,11 @@ class CeleryWorker:
     """
 
     def __init__(self, worker: Worker):
+        from multiprocessing.sharedctypes import RawValue  # which only a broker needs
+
         self.worker = worker
+        # Celery's process gets the signal, and this one has to know.
+        worker.stopping_since = RawValue("d", worker.stopping_since.value)
         self.starting: threading.Thread | None = None
         self.failed = RawValue("i", 0)  # the exit status of a child that cannot start
 
