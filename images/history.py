@@ -39,7 +39,7 @@ class Generation(TypedDict):
     inputs_json: str | None
 
 
-# Of a page of 50 rows, each column that has something costs 35 us, and NULL a third less.
+# A number costs a page of 50 rows 22 us more than NULL, and few are kept beyond their time.
 COLUMNS = ", ".join(f"g.{name}" for name in Generation.__annotations__).replace(
     "g.kept_since", "NULLIF(g.kept_since, 0) AS kept_since"
 )
