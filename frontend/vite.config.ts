@@ -29,7 +29,14 @@ export default defineConfig(({ mode }) =>
         ],
         define: { __VUE_OPTIONS_API__: false },
         // No data: addresses, which the page's policy forbids.
-        build: { ...out, emptyOutDir: true, assetsInlineLimit: 0, modulePreload: { polyfill: false } },
+        build: {
+          ...out,
+          emptyOutDir: true,
+          assetsInlineLimit: 0,
+          modulePreload: { polyfill: false },
+          // What every screen needs is one file, not one for each set of screens that share it.
+          rolldownOptions: { output: { codeSplitting: { groups: [{ name: "start", tags: ["$initial"] }] } } },
+        },
         server: { proxy: { "/api": API } },
       },
 );

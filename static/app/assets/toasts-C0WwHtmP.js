@@ -1,1 +1,0 @@
-import{_n as e}from"./_plugin-vue_export-helper-hTjyNubC.js";var t=e([]),n=0;function r(e,r={}){let a=++n;t.push({id:a,text:e,isError:r.isError??!1,action:r.action}),setTimeout(()=>i(a),r.action?12e3:5e3)}function i(e){let n=t.findIndex(t=>t.id===e);n>=0&&t.splice(n,1)}export{r as n,t as r,i as t};
