@@ -6,7 +6,6 @@ anew in its own format, a JPEG as finely as it was.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -72,6 +71,8 @@ def make(data: bytes) -> Uploaded:
 
 def give_back_memory() -> None:
     """Let the system have what a large picture took; the C library would keep 200 MB and more."""
+    import ctypes  # half a megabyte, for what few processes do
+
     with suppress(OSError, AttributeError):  # a system without this function
         ctypes.CDLL(None).malloc_trim(0)
 

@@ -119,8 +119,7 @@ def list_generations(
         if offset <= DEEP_OFFSET:
             return _page(session, filters, values)
         return search.run(session.user_id, _page, session, filters, values, MAX_SECONDS)
-    sessions.check(session)
-    return search.run(session.user_id, _search, filters, values)
+    return search.run(session.user_id, _search, session, filters, values)
 
 
 def _page(session: Session, filters: db.Row, values: db.Row, seconds: int = 0) -> Page:
@@ -209,11 +208,13 @@ def _select_page(session: Session, source: str, total: str, conditions: list[str
     """
 
 
-def _search(filters: db.Row, values: db.Row) -> Page:
+def _search(session: Session, filters: db.Row, values: db.Row) -> Page:
     """Return a page that no index serves, out of the next MAX_LOOKED_THROUGH generations.
 
-    The total counts what was found up to the end of the page, and one if there is more.
+    The total counts what was found up to the end of the page, and one if there is more. The session
+    is checked here, so that a search too many costs the database nothing. Raises BadToken.
     """
+    sessions.check(session)
     if "tag_1" in filters:
         values |= _rarest_first(filters, values)
     source = _source(filters)
