@@ -141,7 +141,7 @@ def test_the_page_is_never_kept_and_its_files_are(visitor):
 
 @pytest.mark.parametrize("accepted", ["gzip", "br, gzip;q=0.5", "gzip;q=0", ""])
 def test_texts_are_compressed_for_those_who_take_it(visitor, accepted):
-    [name] = [file.name for file in BUILT.glob("assets/index-*.css")]
+    [name] = [file.name for file in BUILT.glob("assets/start-*.css")]
 
     response = visitor.get(f"/assets/{name}", headers={"Accept-Encoding": accepted})
     etag = {"If-None-Match": response.headers["ETag"], "Accept-Encoding": accepted}
