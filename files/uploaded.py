@@ -71,7 +71,7 @@ def make(data: bytes) -> Uploaded:
 
 def give_back_memory() -> None:
     """Let the system have what a large picture took; the C library would keep 200 MB and more."""
-    import ctypes  # half a megabyte, for what few processes do
+    import ctypes  # which few processes need
 
     with suppress(OSError, AttributeError):  # a system without this function
         ctypes.CDLL(None).malloc_trim(0)

@@ -21,8 +21,8 @@ from tests.test_clients import NODE, install, need, run
 PICTURES = 3000
 # Without a graphics card, Chromium 156 sometimes draws nothing any more, whatever the page.
 TRIES = 5
-# Cumulative layout shift that web.dev calls good is up to 0.1. A tile that moved would be above.
-GOOD_SHIFT = 0.05
+# On a wide screen the foot of the list may move while pages come slowly; up to 0.1 is called good.
+MOST_SHIFT = {"laptop": 0, "wide": 0.05}
 SHAPES = [(64, 64), (96, 64), (64, 96), (80, 64)]
 
 
@@ -165,7 +165,7 @@ def test_thousands_of_pictures_scroll_smoothly(database, live, node, tmp_path, s
     seen = check(said, tmp_path)
     # `longest` is the time without a frame; it depends on the machine, these do not.
     assert seen["pictures"] == PICTURES, seen
-    assert seen["shift"] < GOOD_SHIFT, seen
+    assert seen["shift"] <= MOST_SHIFT[size], seen
     assert seen["tiles"] < 400, seen
     assert seen.get("moved", 0) <= 5, seen
 
