@@ -92,7 +92,7 @@ def create_user(
 
 
 def get_user(user_id: int) -> Account | None:
-    return db.one(f"SELECT {COLUMNS} FROM users WHERE id = %s", user_id)
+    return db.one(f"SELECT {COLUMNS} FROM users WHERE id = %s AND deleted_at = 0", user_id)
 
 
 def get_user_by_email(key: str) -> Account | None:
@@ -101,7 +101,8 @@ def get_user_by_email(key: str) -> Account | None:
 
 def get_user_with_hash(user_id: int) -> dict[str, Any] | None:
     """Do the same, with the password hash."""
-    return db.one(f"SELECT {COLUMNS}, password_hash FROM users WHERE id = %s", user_id)
+    sql = f"SELECT {COLUMNS}, password_hash FROM users WHERE id = %s AND deleted_at = 0"
+    return db.one(sql, user_id)
 
 
 # One column of an answer: each costs 6 us, and the evaluation of in_force() 12.

@@ -12,6 +12,7 @@ import requests
 import db
 from accounts import (
     identities,
+    login,
     mails,
     oidc,
     profile,
@@ -22,7 +23,7 @@ from accounts import (
     users,
 )
 from accounts.schemas import KeyInput, LoginCodeInput
-from accounts.tokens import Session
+from accounts.tokens import BadToken, Session
 from config import settings as config_settings
 from files import storage
 from images import archive_links, jobs, queue, shares
@@ -219,6 +220,16 @@ def test_an_account_that_is_being_deleted_is_seen_by_nobody(alice, small_portion
     assert "alice" not in str(row) and row["is_disabled"] == 1 and row["password_hash"] == ""
     assert usernames() == []
     assert not jobs.acquire(["test_model"])
+
+
+def test_a_second_deletion_that_comes_while_the_first_goes_on_finds_no_session(
+    alice, small_portions
+):
+    submit(alice, n=4)
+    registration.delete_account(users.get_user(alice.id), seconds=0)
+
+    with pytest.raises(BadToken):
+        login.confirm_password(alice.id, "secret1", "127.0.0.1")
 
 
 def test_a_folder_of_many_files_goes_in_portions(alice, settings):
