@@ -7,8 +7,8 @@ from pathlib import Path
 import requests
 from PIL import Image
 
+from tests.browser import command, run
 from tests.servers import ROOT, Service, Worker, clean_environment, wait_until
-from tests.test_clients import NODE, install, need, run
 
 NAMES = ("create", "gallery", "phone")
 MOST_BYTES = 60_000
@@ -60,7 +60,6 @@ def save(source: Path, target: Path) -> None:
 
 
 def main() -> None:
-    install(NODE)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         service = Service(folder / "data").start()
@@ -68,9 +67,7 @@ def main() -> None:
         worker = Worker(folder / "worker.log", environment, "worker.py")
         try:
             token = draw(service.url)
-            chromium = need("chromium", "chromium-browser", "google-chrome")
-            arguments = (chromium, service.url, str(folder), token)
-            said = json.loads(run(need("node"), "screenshots.mjs", *arguments))
+            said = json.loads(run(*command("screenshots.mjs", service.url, folder, token)))
             assert said["seen"].get("end") == "reached", said
         finally:
             worker.stop()

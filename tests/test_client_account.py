@@ -1,6 +1,5 @@
 """One's own account and the admin's screens in the reference client, in a real browser."""
 
-import json
 import time
 
 import pytest
@@ -9,38 +8,20 @@ import db
 from accounts import invites
 from accounts.schemas import InviteInput
 from images import quota
+from tests.browser import use
 from tests.conftest import Person
 from tests.oidc_provider import CLIENT
 from tests.servers import Provider, Service
-from tests.test_clients import NODE, install, need, run
 from validation import parse
-
-
-@pytest.fixture(scope="session")
-def node() -> str:
-    """The path of Node, with what drives the browser in place."""
-    install(NODE)
-    return need("node")
-
-
-def use(node: str, script: str, folder, *arguments: str) -> dict:
-    """Run a script with Chromium and return what it saw; nothing else may be wrong."""
-    chromium = need("chromium", "chromium-browser", "google-chrome")
-    url, *others = arguments
-    said = json.loads(run(node, script, chromium, url, str(folder), *others))
-    where = f"screenshots in {folder}"
-    assert said["seen"].get("error") is None, where
-    assert (said["faults"], said["complaints"], said["strangers"]) == ([], [], []), where
-    return said["seen"]
 
 
 @pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(("size", "language"), [("laptop", "en"), ("phone", "zh")])
-def test_everything_about_ones_own_account(live, node, tmp_path, size, language):
+def test_everything_about_ones_own_account(live, tmp_path, size, language):
     url = live().url
     _, code = invites.create(parse(InviteInput, {"dailyImages": 77}))
 
-    seen = use(node, "account_page.mjs", tmp_path, url, size, language, code)
+    seen = use("account_page.mjs", url, tmp_path, size, language, code)
 
     assert seen == {
         "focus": "password",
@@ -92,8 +73,8 @@ def people(database):
 
 @pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(("size", "language"), [("laptop", "en"), ("phone", "zh")])
-def test_everything_an_admin_does(people, live, node, tmp_path, size, language):
-    seen = use(node, "admin_page.mjs", tmp_path, live().url, size, language)
+def test_everything_an_admin_does(people, live, tmp_path, size, language):
+    seen = use("admin_page.mjs", live().url, tmp_path, size, language)
 
     assert seen == {
         "days": 30,
@@ -126,10 +107,10 @@ def service_with_provider(empty_database, settings, tmp_path):
 
 
 @pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
-def test_logging_in_elsewhere_and_linking_it(service_with_provider, node, tmp_path):
+def test_logging_in_elsewhere_and_linking_it(service_with_provider, tmp_path):
     service, provider = service_with_provider
 
-    seen = use(node, "openid_page.mjs", tmp_path, service.url, "laptop", "en", provider.url)
+    seen = use("openid_page.mjs", service.url, tmp_path, "laptop", "en", provider.url)
 
     assert seen == {
         "opened": "carol",
@@ -141,10 +122,10 @@ def test_logging_in_elsewhere_and_linking_it(service_with_provider, node, tmp_pa
 
 @pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(("size", "language"), [("laptop", "en"), ("phone", "zh")])
-def test_what_is_said_when_not_all_is_well(people, live, node, tmp_path, size, language):
+def test_what_is_said_when_not_all_is_well(people, live, tmp_path, size, language):
     url = live(DAILY_IMAGES="1").url
 
-    seen = use(node, "states_page.mjs", tmp_path, url, size, language)
+    seen = use("states_page.mjs", url, tmp_path, size, language)
 
     assert seen == {
         "paused": True,

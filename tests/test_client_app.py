@@ -1,16 +1,15 @@
 """The reference client: that it is built from its source, how it is served, and how it is used."""
 
 import gzip
-import json
 import os
 import re
 import subprocess
 
 import pytest
 
+from tests.browser import install, leave_out, need, run, use
 from tests.conftest import Person
 from tests.servers import ROOT
-from tests.test_clients import NODE, install, leave_out, need, run
 from web import page
 
 FRONTEND = ROOT / "frontend"
@@ -236,22 +235,6 @@ def test_another_service_is_let_in_by_name_in_development(visitor, settings, mod
 # -- As people use it -----------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="session")
-def node() -> str:
-    """The path of Node, with what drives the browser in place."""
-    install(NODE)
-    return need("node")
-
-
-def use(node: str, folder, *arguments: str) -> dict:
-    chromium = need("chromium", "chromium-browser", "google-chrome")
-    said = json.loads(run(node, "client_page.mjs", chromium, *arguments))
-    folder = f"screenshots in {folder}"
-    assert "error" not in said["seen"], (folder, said)
-    assert (said["faults"], said["complaints"], said["strangers"]) == ([], [], []), folder
-    return said
-
-
 GOOD = {
     "focus": "username",
     "wrong": 3,
@@ -269,23 +252,22 @@ GOOD = {
     [("laptop", "en", "en", ""), ("phone", "zh", "zh-CN", ""), ("laptop", "en", "en", "/imagegen")],
 )
 def test_a_life_from_registration_to_the_end_of_the_account(
-    live, start_worker, node, tmp_path, size, language, lang, prefix
+    live, start_worker, tmp_path, size, language, lang, prefix
 ):
     url = live(TRASH_DAYS="7", URL_PREFIX=prefix).url + prefix
     start_worker("worker.py")
 
-    said = use(node, tmp_path, url, str(tmp_path), size, language)
+    seen = use("client_page.mjs", url, tmp_path, size, language)
 
-    assert said["seen"] == {**GOOD, "language": lang}
+    assert seen == {**GOOD, "language": lang}
 
 
 @pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
-def test_the_same_on_a_service_of_another_origin(live, start_worker, node, tmp_path):
+def test_the_same_on_a_service_of_another_origin(live, start_worker, tmp_path):
     host = live(TRASH_DAYS="7").url
     url = live(TRASH_DAYS="7", CORS_ORIGINS=host).url
     start_worker("worker.py")
 
-    said = use(node, tmp_path, host, str(tmp_path), "laptop", "en", url)
+    seen = use("client_page.mjs", host, tmp_path, "laptop", "en", url)
 
-    assert said["seen"] == {**GOOD, "language": "en"}
-    assert said["screens"][0] == "other"
+    assert seen == {**GOOD, "language": "en", "other": url}

@@ -1,11 +1,9 @@
 """The reference client's collection, as people use it: gallery, pictures, trash and links."""
 
-import json
-
 import pytest
 import requests
 
-from tests.test_clients import NODE, install, need, run
+from tests.browser import use
 
 PASSWORD = "secret1"
 SEEN = {
@@ -20,13 +18,6 @@ SEEN = {
     "trash": 0,
     "end": "reached",
 }
-
-
-@pytest.fixture(scope="session")
-def node() -> str:
-    """The path of Node, with what drives the browser in place."""
-    install(NODE)
-    return need("node")
 
 
 def open_account(url: str, pictures: int) -> str:
@@ -44,30 +35,16 @@ def open_account(url: str, pictures: int) -> str:
     return token
 
 
-def use(node: str, folder, *arguments: str) -> dict:
-    chromium = need("chromium", "chromium-browser", "google-chrome")
-    said = json.loads(run(node, "gallery_page.mjs", chromium, *arguments))
-    folder = f"screenshots in {folder}"
-    assert "error" not in said["seen"], (folder, said)
-    assert (said["faults"], said["complaints"], said["strangers"]) == ([], [], []), folder
-    return said["seen"]
-
-
 @pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(
     ("size", "language", "chosen"), [("laptop", "en", 4), ("phone", "zh", 2), ("wide", "en", 4)]
 )
 def test_a_collection_is_tagged_searched_shared_and_thrown_away(
-    live,
-    node,
-    tmp_path,
-    size,
-    language,
-    chosen,
+    live, tmp_path, size, language, chosen
 ):
     url = live(TRASH_DAYS="7").url
     token = open_account(url, 12)
 
-    seen = use(node, tmp_path, url, str(tmp_path), size, language, token)
+    seen = use("gallery_page.mjs", url, tmp_path, size, language, token)
 
     assert seen == {**SEEN, "range": chosen}

@@ -1,14 +1,13 @@
 """The reference client's pictures in: references, masks, and what is made of them."""
 
 import io
-import json
 
 import pytest
 import requests
 from PIL import Image, ImageChops
 
+from tests.browser import use
 from tests.servers import ROOT, wait_until
-from tests.test_clients import NODE, install, need, run
 
 PASSWORD = "secret1"
 SIDE = 512
@@ -38,13 +37,6 @@ prompt_max = 400
 n_max = 10
 seed_max = 100
 """
-
-
-@pytest.fixture(scope="session")
-def node() -> str:
-    """The path of Node, with what drives the browser in place."""
-    install(NODE)
-    return need("node")
 
 
 class Account:
@@ -103,9 +95,8 @@ def check_change(account: Account, generation_id: int) -> None:
 @pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(("size", "language"), [("laptop", "en"), ("phone", "zh")])
 def test_pictures_are_brought_painted_on_and_gone_on_from(
-    live, start_worker, settings, node, tmp_path, size, language
+    live, start_worker, settings, tmp_path, size, language
 ):
-    chromium = need("chromium", "chromium-browser", "google-chrome")
     settings.MODELS_FILE = tmp_path / "models.toml"
     settings.MODELS_FILE.write_text((ROOT / "models.toml").read_text() + MODELS)
     url = live(MODELS_FILE=str(settings.MODELS_FILE)).url
@@ -115,12 +106,8 @@ def test_pictures_are_brought_painted_on_and_gone_on_from(
     picture = account.make()
     write_pictures(tmp_path)
 
-    arguments = (str(tmp_path), size, language, account.token, str(picture))
-    said = json.loads(run(node, "mask_page.mjs", chromium, url, *arguments))
+    seen = use("mask_page.mjs", url, tmp_path, size, language, account.token, str(picture))
 
-    seen, folder = said["seen"], f"screenshots in {tmp_path}"
-    assert "error" not in seen, (folder, said)
-    assert (said["faults"], said["complaints"], said["strangers"]) == ([], [], []), folder
     for generation_id in (seen.pop("byHand"), seen.pop("byKeys")):
         check_change(account, generation_id)
     assert seen == {

@@ -16,6 +16,7 @@ await run(async (seen) => {
   await page.goto(api ? `${url}/?api=${api}/api` : url);
   if (api) {
     await look("other");
+    seen.other = await page.locator("main .font-mono").innerText();
     await page.locator("main .btn-primary").click();
   }
   await page.locator("main h1").waitFor();

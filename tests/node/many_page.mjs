@@ -17,7 +17,10 @@ async function scrollThrough() {
           for (const { value, hadRecentInput, sources } of entries.getEntries()) {
             if (hadRecentInput) continue;
             found.shift += value;
-            found.jumped.push(...sources.map(({ node }) => node?.outerHTML?.slice(0, 200)));
+            for (const { node, previousRect, currentRect } of sources) {
+              const what = node?.outerHTML?.slice(0, 200);
+              found.jumped.push({ what, from: previousRect.toJSON(), to: currentRect.toJSON() });
+            }
           }
         }).observe({ type: "layout-shift" });
         let last = performance.now();

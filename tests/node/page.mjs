@@ -77,7 +77,8 @@ export async function open({ executablePath, folder, size, language, own, axe = 
       await Promise.race([steps(said.seen), standstill()]);
       said.seen.end = "reached";
     } catch (error) {
-      said.seen.error = String(error.stack ?? error);
+      const text = await page.locator("body").innerText({ timeout: 5000 }).catch(String);
+      said.seen.error = `${error.stack ?? error}\n${page.url()} shows:\n${text.slice(0, 2000)}`;
       const path = `${folder}/${size}-${language}-broken.png`;
       await page.screenshot({ path, timeout: 5000 }).catch(() => {}); // if it draws nothing any more
     } finally {
