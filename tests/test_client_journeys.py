@@ -143,7 +143,7 @@ def test_thousands_of_pictures_scroll_smoothly(database, live, tmp_path, size):
     seen = check(said, tmp_path)
     # `longest` is the time without a frame; it depends on the machine, these do not.
     assert seen["pictures"] == PICTURES, seen
-    assert seen["shift"] == 0, seen
+    assert seen["shift"] == 0, str(seen)
     assert seen["tiles"] < 400, seen
     assert seen.get("moved", 0) <= 5, seen
 

@@ -1,0 +1,1 @@
+import{Jt as e,Kt as t,w as n}from"./start-BA8MTLmI.js";function r(r){let i=e(null),a=e(null),o=t(!1),s=0;async function c(){let e=++s;o.value=!0;try{let t=await r();if(e!==s)return;i.value=t,a.value=null}catch(t){e===s&&(a.value=n(t))}finally{e===s&&(o.value=!1)}}return c(),{data:i,error:a,isLoading:o,load:c}}export{r as t};
