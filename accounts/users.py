@@ -3,12 +3,11 @@
 Deleting an account also deletes its rows in other tables.
 """
 
+import json
 import secrets
 from contextlib import suppress
 from itertools import product
 from typing import Any, TypedDict
-
-from pydantic_core import from_json
 
 import db
 from accounts import limits, sessions
@@ -105,21 +104,23 @@ def get_user_with_hash(user_id: int) -> dict[str, Any] | None:
     return db.one(sql, user_id)
 
 
-# One column of an answer: each costs 6 us, and the evaluation of in_force() 12.
-PACKED = ["role", "image_count", "storage_bytes", *limits.NAMES]
+# SQLite may hold bytes here, which JSON cannot.
+TEXTS = ["username", "email", "avatar_url", "created_at"]
+OTHERS = ["role", "image_count", "storage_bytes", *limits.NAMES]
+# All in one column of the answer: each would cost 6 us, and the evaluation of in_force() 12.
 PROFILE = f"""
-    SELECT u.username, u.email, u.avatar_url, u.created_at,
-           JSON_ARRAY({", ".join(PACKED)}) AS packed
+    SELECT JSON_ARRAY({", ".join([*(f"CAST(u.{name} AS CHAR)" for name in TEXTS), *OTHERS])})
+           AS packed
       FROM users AS u
      WHERE """
 
 
 def get_profile(session: Session) -> db.Row | None:
     """Return what users see of their account, if the session stands."""
-    profile = db.one(PROFILE + sessions.condition(session), **session._asdict())
-    if not profile:
+    row = db.one(PROFILE + sessions.condition(session), **session._asdict())
+    if not row:
         return None
-    profile.update(zip(PACKED, from_json(profile.pop("packed"))))
+    profile = dict(zip([*TEXTS, *OTHERS], json.loads(row["packed"])))
     return limits.without_ended(profile)
 
 

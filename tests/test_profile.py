@@ -1,6 +1,7 @@
 """One's own account: seen, and changed."""
 
 import io
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -41,6 +42,32 @@ def test_profile_says_role_and_number_of_images(alice):
 
     assert seen(alice)["role"] == "user"
     assert seen(alice)["imageCount"] == 1
+
+
+ODD = "q\"b\\\\/ \x01\x1f\x7f\t\r\n 狐 🦊 \u2028\ue000"
+
+
+def test_an_old_account_may_hold_any_characters(alice):
+    db.execute("UPDATE users SET username = %s, email = %s, avatar_url = %s", ODD, ODD, ODD)
+
+    profile = seen(alice)
+
+    assert (profile["username"], profile["email"]) == (ODD, ODD)
+    assert profile["avatarUrl"] == ODD
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", profile["created_at"])
+
+
+@pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("value", ["x'00ff'", "CAST(x'eda080' AS TEXT)", "9e999", "1.5", "''"])
+def test_an_account_in_sqlite_may_hold_anything(alice, value):
+    db.execute(
+        f"UPDATE users SET username = {value}, email = {value}, avatar_url = {value},"
+        f" created_at = {value}"
+    )
+
+    profile = seen(alice)
+
+    assert isinstance(profile["username"], str) and profile["created_at"] is None
 
 
 def test_an_email_is_changed_with_the_password(alice):
