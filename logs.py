@@ -5,6 +5,7 @@ import logging
 import re
 import time
 from contextvars import ContextVar
+from functools import lru_cache
 from traceback import format_tb
 
 from config import settings
@@ -25,20 +26,24 @@ request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        moment = time.gmtime(record.created)
-        seconds = time.strftime("%Y-%m-%dT%H:%M:%S", moment)
         line = {
-            "time": f"{seconds}.{int(record.msecs):03}Z",
+            "time": f"{shown_second(int(record.created))}.{int(record.msecs):03}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": COLOURS.sub("", record.getMessage()),
         }
-        if request_id.get():
-            line["request_id"] = request_id.get()
+        if wanted := request_id.get():
+            line["request_id"] = wanted
         line.update(getattr(record, "details", {}))
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return printable(to_json(line))
+
+
+@lru_cache(maxsize=1)
+def shown_second(seconds: int) -> str:
+    """Return a time in seconds since 1970; a busy service has many lines in each."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
 def printable(text: str) -> str:

@@ -44,7 +44,7 @@ def test_profile_says_role_and_number_of_images(alice):
     assert seen(alice)["imageCount"] == 1
 
 
-ODD = "q\"b\\\\/ \x01\x1f\x7f\t\r\n 狐 🦊 \u2028\ue000"
+ODD = 'q"b\\\\/ \x01\x1f\x7f\t\r\n 狐 🦊 \u2028\ue000'
 
 
 def test_an_old_account_may_hold_any_characters(alice):

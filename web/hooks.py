@@ -159,10 +159,11 @@ def begin() -> None:
     logs.request_id.set(wanted)
     rate_limits.noted.set({})
     # A longer body is refused when somebody wants to read it, by its Content-Length if it has one.
-    if request.endpoint in FORM_LIMITS and request.mimetype == FORM:
-        request.max_content_length = FORM_LIMITS[request.endpoint]
-    elif request.endpoint in LONG_LISTS or request.endpoint in PROMPTS:
-        request.max_content_length = json_bytes(request.endpoint)
+    endpoint = request.endpoint
+    if endpoint in FORM_LIMITS and request.mimetype == FORM:
+        request.max_content_length = FORM_LIMITS[endpoint]
+    elif endpoint in LONG_LISTS or endpoint in PROMPTS:
+        request.max_content_length = json_bytes(endpoint)
 
 
 def json_bytes(endpoint: str) -> int:
