@@ -231,7 +231,8 @@ def tls_options() -> dict[str, Any] | None:
     """Return what makes TLS check the broker's certificate, by the authorities of the system."""
     scheme, _, _ = settings.BROKER_URL.partition(":")
     if scheme == "amqps":
-        return {"cert_reqs": ssl.CERT_REQUIRED, "check_hostname": True, "server_hostname": None}
+        # The host's name is that of BROKER_URL where it is None, and is checked then.
+        return {"cert_reqs": ssl.CERT_REQUIRED, "server_hostname": None}
     if scheme == "rediss":
         return {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_check_hostname": True}
     return None

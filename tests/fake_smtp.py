@@ -3,7 +3,6 @@
 import email
 import email.policy
 import ssl
-import subprocess
 from pathlib import Path
 
 from aiosmtpd.controller import Controller
@@ -51,19 +50,6 @@ class MailServer(Controller):
 def check_password(server, session, envelope, mechanism, data) -> AuthResult:
     is_right = data.login == USER.encode() and data.password == PASSWORD.encode()
     return AuthResult(success=is_right, handled=False)
-
-
-def certificate(folder: Path) -> Path:
-    """Return a file with a key, and a certificate for 127.0.0.1 that signs itself."""
-    key, signed = folder / "mail.pem", folder / "cert.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
-         "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1",
-         "-keyout", str(key), "-out", str(signed)],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    key.write_text(key.read_text() + signed.read_text())
-    return key
 
 
 def server_context(file: Path) -> ssl.SSLContext:

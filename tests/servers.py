@@ -260,8 +260,24 @@ class ObjectStore(Program):
         return {"STORAGE_URL": self.url(prefix), **self.KEYS}
 
 
+def certificate(folder: Path) -> Path:
+    """Return a file with a key, and a certificate for 127.0.0.1 that signs itself: `cert.pem`."""
+    both, signed = folder / "both.pem", folder / "cert.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+         "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1",
+         "-keyout", str(both), "-out", str(signed)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    both.write_text(both.read_text() + signed.read_text())
+    return both
+
+
 class RabbitMQ(Program):
-    """A RabbitMQ of our own, with a port mapper of its own."""
+    """A RabbitMQ of our own, with a port mapper of its own; `tls_url` asks for TLS.
+
+    That listens on 127.0.0.2 too, for which its certificate is not.
+    """
 
     PROGRAM = "/usr/lib/rabbitmq/bin/rabbitmq-server"
 
@@ -271,8 +287,17 @@ class RabbitMQ(Program):
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}//"
         (folder / "home").mkdir(parents=True)
         (folder / "plugins").write_text("[].")
-        limits = "disk_free_limit.absolute = 10MB\nvm_memory_high_watermark.absolute = 400MB\n"
-        (folder / "rabbitmq.conf").write_text(limits)
+        tls_port = free_port()
+        self.tls_url = f"amqps://guest:guest@127.0.0.1:{tls_port}//"
+        lines = [
+            "disk_free_limit.absolute = 10MB",
+            "vm_memory_high_watermark.absolute = 400MB",
+            f"listeners.ssl.1 = 127.0.0.1:{tls_port}",
+            f"listeners.ssl.2 = 127.0.0.2:{tls_port}",
+            f"ssl_options.certfile = {certificate(folder)}",
+            f"ssl_options.keyfile = {folder}/both.pem",
+        ]
+        (folder / "rabbitmq.conf").write_text("\n".join(lines) + "\n")
         mapper = str(free_port())
         self.mapper = subprocess.Popen(["epmd", "-address", "127.0.0.1", "-port", mapper])
         self.environment = {
@@ -331,13 +356,22 @@ class RabbitMQ(Program):
 
 
 class Redis:
-    """A Redis of our own, which keeps nothing on a disk."""
+    """A Redis of our own, which keeps nothing on a disk; `tls_url` asks for TLS.
+
+    It listens on 127.0.0.2 too, for which its certificate is not.
+    """
 
     def __init__(self, folder: Path):
         folder.mkdir()
-        port = free_port()
+        self.folder = folder
+        port, tls_port = free_port(), free_port()
         self.url = f"redis://127.0.0.1:{port}/0"
-        options = ["--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", str(folder)]
+        self.tls_url = f"rediss://127.0.0.1:{tls_port}/0"
+        both = str(certificate(folder))
+        options = ["--bind", "127.0.0.1", "127.0.0.2", "--port", str(port)]
+        options += ["--save", "", "--dir", str(folder)]
+        options += ["--tls-port", str(tls_port), "--tls-cert-file", both, "--tls-key-file", both]
+        options += ["--tls-auth-clients", "no"]
         self.log = open(folder / "log", "ab")  # noqa: SIM115
         self.process = subprocess.Popen(
             [find_program("redis-server"), *options], stdout=self.log, stderr=self.log

@@ -3,10 +3,12 @@
 import os
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -140,6 +142,40 @@ def test_a_ticket_wakes_a_worker(alice, server, use, start):
     second = submit_one(alice)
 
     assert wait_for(alice, second, "completed")["imageUrl"]
+
+
+def test_tickets_go_over_tls_with_a_certificate_that_the_system_trusts(
+    alice, server, use, start, monkeypatch
+):
+    trusted = str(server.folder / "cert.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", trusted)
+    use(server.tls_url)
+    purge("model.test_model")
+    start(server.tls_url, SSL_CERT_FILE=trusted)
+
+    number = submit_one(alice)
+
+    wait_for(alice, number, "completed")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2"])
+def test_no_ticket_goes_to_a_broker_whose_certificate_is_wrong(
+    alice, server, use, monkeypatch, host
+):
+    """That of 127.0.0.1 was signed by nobody; for 127.0.0.2, one was taken from another host."""
+    port = urlsplit(server.tls_url).port
+    assert ssl.get_server_certificate((host, port)) == (server.folder / "cert.pem").read_text()
+    if host == "127.0.0.2":
+        monkeypatch.setenv("SSL_CERT_FILE", str(server.folder / "cert.pem"))
+    use(server.url)
+    purge("model.test_model")
+
+    use(server.tls_url.replace("127.0.0.1", host))
+    number = submit_one(alice)
+    wait_until(lambda: broker.sender(os.getpid()).is_away, what="the broker to count as away")
+
+    use(server.url)
+    assert count("model.test_model") == 0 and row(number)["status"] == "pending"
 
 
 def test_one_ticket_is_sent_for_each_row(alice, server, use):

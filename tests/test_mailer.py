@@ -12,11 +12,10 @@ from tests.fake_smtp import (
     PASSWORD,
     USER,
     MailServer,
-    certificate,
     check_password,
     server_context,
 )
-from tests.servers import free_port, wait_until
+from tests.servers import certificate, free_port, wait_until
 
 
 @pytest.fixture
