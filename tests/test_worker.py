@@ -274,6 +274,10 @@ def test_a_model_that_is_not_there_stops_the_start_with_one_line(tmp_path):
     )
 
 
+def test_workers_of_one_process_id_on_one_host_have_names_of_their_own():
+    assert program.new_name() != program.new_name()
+
+
 @pytest.mark.parametrize(
     ("text", "where"),
     [
