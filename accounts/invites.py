@@ -185,6 +185,11 @@ def redeem(session: Session, code: str, address: str) -> db.Row:
     Raises ApiError: the code cannot be used, or the operator has set the account's limits.
     """
     check(code, address)
+    return _redeem(session, code)
+
+
+@db.retried
+def _redeem(session: Session, code: str) -> db.Row:
     with db.transaction():
         account = limits.lock(session.user_id)
         sessions.check(session)

@@ -225,12 +225,17 @@ def link(session: Session, wanted: LoginCodeInput) -> None:
     use_login_code(wanted)
     identity = (claims["issuer"], claims["subject"])
     try:
-        with db.transaction():
-            sessions.lock(session)
-            identities.add(session.user_id, *identity)
+        _add(session, *identity)
     except db.Duplicate:
         if identities.get_user_id(*identity) != session.user_id:
             raise ApiError("identity_taken") from None
+
+
+@db.retried
+def _add(session: Session, issuer: str, subject: str) -> None:
+    with db.transaction():
+        sessions.lock(session)
+        identities.add(session.user_id, issuer, subject)
 
 
 def get_login(wanted: LoginCodeInput) -> dict[str, Any]:

@@ -34,7 +34,9 @@ def change(
             refuse_taken(session, email, address)
     picture = make_picture(session, avatar) if avatar else None
     with registration.stored_avatar(picture) as avatar_key:
-        write(session, None if is_mailed else email, avatar_key, has_new_avatar=avatar is not None)
+        new_email = None if is_mailed else email
+        old_keys = write(session, new_email, avatar_key, has_new_avatar=avatar is not None)
+    cleanup.delete_files(old_keys)
     return db.retry_while_unavailable(get_profile, session), is_mailed
 
 
@@ -66,10 +68,11 @@ def refuse_taken(session: Session, email: str, address: str) -> None:
         raise Taken("email")
 
 
+@db.retried
 def write(
     session: Session, email: str | None, avatar_key: str | None, has_new_avatar: bool
-) -> None:
-    """Write the changes, of which the account keeps the new file and loses the old one."""
+) -> list[str]:
+    """Write the changes; return the files that are not needed any more."""
     old_keys = []
     with db.transaction():
         before = users.lock_profile(session)
@@ -84,7 +87,7 @@ def write(
             if before["avatar_url"]:
                 old_keys = [storage.key_of(before["avatar_url"])]
                 cleanup.schedule_deletion(old_keys, after_seconds=0)
-    cleanup.delete_files(old_keys)
+    return old_keys
 
 
 def change_email(user_id: int, email: str) -> None:

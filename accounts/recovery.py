@@ -102,17 +102,22 @@ def reset_password(wanted: ResetInput, address: str) -> None:
     password_hash = heavy.passwords.run(
         passwords.hash_password, wanted.password, owner=network(address)
     )
-    with db.transaction():
-        found = codes.use(found["user_id"], wanted.code, *RESETS)
-        # One that was mailed to the address that the account had before is good no longer.
-        if not found or found["email"] not in ("", found["present_email"]):
-            raise CodeInvalid
-        users.set_password(found["user_id"], password_hash)
-        if found["email"]:
-            users.set_email(found["user_id"], found["email"])
+    set_password(wanted.code, found["user_id"], password_hash)
     limit.refund()
     # Whoever forgot a password has failed to log in before.
     rate_limits.clear_named(account_counter(found["username"]))
+
+
+@db.retried
+def set_password(code: str, user_id: int, password_hash: str) -> None:
+    with db.transaction():
+        found = codes.use(user_id, code, *RESETS)
+        # One that was mailed to the address that the account had before is good no longer.
+        if not found or found["email"] not in ("", found["present_email"]):
+            raise CodeInvalid
+        users.set_password(user_id, password_hash)
+        if found["email"]:
+            users.set_email(user_id, found["email"])
 
 
 def confirm_email(code: str, address: str, language: str) -> None:
@@ -126,18 +131,19 @@ def confirm_email(code: str, address: str, language: str) -> None:
     if not found:
         raise CodeInvalid
     try:
-        with db.transaction():
-            set_email(code, found["user_id"], language)
+        set_email(code, found["user_id"], language)
     except db.Duplicate:  # somebody else has opened an account with it meanwhile
         raise CodeInvalid from None
     limit.refund()
 
 
+@db.retried
 def set_email(code: str, user_id: int, language: str) -> None:
-    found = codes.use(user_id, code, codes.EMAIL)
-    if not found:
-        raise CodeInvalid
-    email, before = found["email"], found["present_email"]
-    users.set_email(user_id, email)
-    if email_key(email) != email_key(before):
-        mails.add("changed", before, language, user_id)
+    with db.transaction():
+        found = codes.use(user_id, code, codes.EMAIL)
+        if not found:
+            raise CodeInvalid
+        email, before = found["email"], found["present_email"]
+        users.set_email(user_id, email)
+        if email_key(email) != email_key(before):
+            mails.add("changed", before, language, user_id)

@@ -176,6 +176,17 @@ def delete_account(
     leave nobody to make another.
     """
     give_up_at = time.monotonic() + seconds
+    cleanup.delete_files(end_account(user, session, first))
+    with suppress(db.Unavailable):
+        return delete_rest(user["id"], give_up_at)
+    return False
+
+
+@db.retried
+def end_account(
+    user: Account, session: Session | None, first: Callable[[], None] | None
+) -> list[str]:
+    """Do the first part of it, after which the account is gone; return the files to delete."""
     with db.transaction():
         if first:
             first()
@@ -193,10 +204,7 @@ def delete_account(
         rate_limits.delete_named(account_counter(before["username"]))
         rate_limits.delete_named(f"2fa:{user['id']}:")
         rate_limits.delete_named(f"upload:user {user['id']}:")
-    cleanup.delete_files(keys)
-    with suppress(db.Unavailable):
-        return delete_rest(user["id"], give_up_at)
-    return False
+    return keys
 
 
 def finish_deletions() -> bool:

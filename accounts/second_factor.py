@@ -82,6 +82,13 @@ def turn_on(session: Session, code: str, address: str) -> list[str]:
     step = matching_step(row["totp_secret"], normalize(code))
     if not step:
         raise WrongOwnCode
+    codes = _turn_on(session, row["totp_secret"], step)
+    limit.refund()
+    return codes
+
+
+@db.retried
+def _turn_on(session: Session, secret: str, step: int) -> list[str]:
     with db.transaction():
         changed = db.execute(
             """
@@ -91,15 +98,13 @@ def turn_on(session: Session, code: str, address: str) -> list[str]:
             """,
             step,
             session.user_id,
-            row["totp_secret"],
+            secret,
         )
         if not changed.count:  # another request was first
             raise ApiError("second_factor_on")
         sessions.check(session)
         sessions.end_all(session.user_id, but=session.session_id)
-        codes = _replace_recovery_codes(session.user_id)
-    limit.refund()
-    return codes
+        return _replace_recovery_codes(session.user_id)
 
 
 @db.retried

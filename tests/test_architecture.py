@@ -241,6 +241,24 @@ def test_functions_are_short(path):
     assert long == []
 
 
+@pytest.mark.parametrize("path", MODULES)
+def test_every_transaction_that_the_database_takes_back_is_repeated(path):
+    functions = [node for node in ast.walk(MODULES[path]) if isinstance(node, ast.FunctionDef)]
+
+    unrepeated = [
+        function.name
+        for function in functions
+        if any(is_transaction(node) for node in ast.walk(function))
+        and "db.retried" not in map(ast.unparse, function.decorator_list)
+    ]
+
+    assert unrepeated == []
+
+
+def is_transaction(node: ast.AST) -> bool:
+    return isinstance(node, ast.With) and ast.unparse(node.items[0]) == "db.transaction()"
+
+
 def test_every_route_is_in_app_or_one_of_its_blueprints():
     routes = []
     for path in MODULES:
