@@ -100,7 +100,7 @@ LEFT_OUT = object()
 class GenerateInput(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    images: list[ImageSource] = Field(default_factory=list, max_length=MAX_INPUTS)
+    images: list[ImageSource] = Field([], max_length=MAX_INPUTS)
     # After the images, which its validator looks at.
     prompt: Prompt = Field(
         default_factory=lambda: LEFT_OUT,
