@@ -41,15 +41,15 @@ def install(folder: Path) -> None:
 
 
 def run(*command: str) -> str:
-    """Run a program in tests/node, whose packages are in place, and return what it printed."""
-    install(NODE)
+    """Run a program in tests/node and return what it printed."""
     result = subprocess.run(command, cwd=NODE, capture_output=True, text=True, timeout=1200)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
 
 
 def command(script: str, *arguments: str | Path) -> list[str]:
-    """Return what runs a script that opens Chromium."""
+    """Return what runs a script that opens Chromium, with all that it needs in place."""
+    install(NODE)
     chromium = need("chromium", "chromium-browser", "google-chrome")
     return [need("node"), script, chromium, *map(str, arguments)]
 

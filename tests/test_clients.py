@@ -5,7 +5,7 @@ import json
 import pytest
 import requests
 
-from tests.browser import NODE, command, need, run
+from tests.browser import NODE, command, install, need, run
 from tests.servers import ROOT, wait_until
 
 TOOLS = NODE / "node_modules" / ".bin"
@@ -17,6 +17,7 @@ def test_lock_file_names_no_host():
 
 @pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
 def test_typescript_client_made_from_the_document_works(live):
+    install(NODE)
     url = live().url
     run(f"{TOOLS}/openapi-typescript", f"{url}/api/openapi.json", "--output", "build/api.d.ts")
     run(f"{TOOLS}/tsc")
