@@ -260,12 +260,12 @@ class ObjectStore(Program):
         return {"STORAGE_URL": self.url(prefix), **self.KEYS}
 
 
-def certificate(folder: Path) -> Path:
-    """Return a file with a key, and a certificate for 127.0.0.1 that signs itself: `cert.pem`."""
+def new_certificate(folder: Path) -> Path:
+    """Return a file with a key, and a certificate for this host that signs itself: `cert.pem`."""
     both, signed = folder / "both.pem", folder / "cert.pem"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
-         "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1",
+         "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost",
          "-keyout", str(both), "-out", str(signed)],
         check=True, capture_output=True,
     )  # fmt: skip
@@ -294,7 +294,7 @@ class RabbitMQ(Program):
             "vm_memory_high_watermark.absolute = 400MB",
             f"listeners.ssl.1 = 127.0.0.1:{tls_port}",
             f"listeners.ssl.2 = 127.0.0.2:{tls_port}",
-            f"ssl_options.certfile = {certificate(folder)}",
+            f"ssl_options.certfile = {new_certificate(folder)}",
             f"ssl_options.keyfile = {folder}/both.pem",
         ]
         (folder / "rabbitmq.conf").write_text("\n".join(lines) + "\n")
@@ -367,7 +367,7 @@ class Redis:
         port, tls_port = free_port(), free_port()
         self.url = f"redis://127.0.0.1:{port}/0"
         self.tls_url = f"rediss://127.0.0.1:{tls_port}/0"
-        both = str(certificate(folder))
+        both = str(new_certificate(folder))
         options = ["--bind", "127.0.0.1", "127.0.0.2", "--port", str(port)]
         options += ["--save", "", "--dir", str(folder)]
         options += ["--tls-port", str(tls_port), "--tls-cert-file", both, "--tls-key-file", both]

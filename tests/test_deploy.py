@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from tests.conftest import form
-from tests.servers import ROOT, Service, find_program, free_port, wait_until
+from tests.servers import ROOT, Service, find_program, free_port, new_certificate, wait_until
 from tests.test_connections import ARCHIVE, add_large_images, check_broken_off
 from web import hooks
 
@@ -66,7 +66,7 @@ class Nginx:
                 "listen [::]:443 ssl http2;": "",
                 "/etc/letsencrypt/live/api.example.com/fullchain.pem": str(certificate),
                 "/etc/letsencrypt/live/api.example.com/privkey.pem": str(
-                    certificate.with_name("key.pem")
+                    certificate.with_name("both.pem")
                 ),
                 "/var/lib/image-generator/uploads/": f"{data_dir}/uploads/",
                 "/var/log/nginx/image-generator.log": f"{folder}/access.log",
@@ -139,10 +139,7 @@ def certificate(tmp_path_factory):
                 pytest.fail(f"{missing}, and CI must not skip the tests of deploy/")
             pytest.skip(f"{missing}: the tests of deploy/nginx-site.conf are left out")
     folder = tmp_path_factory.mktemp("certificate")
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
-    command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-    command += ["-keyout", folder / "key.pem", "-out", folder / "cert.pem"]
-    subprocess.run(command, check=True, capture_output=True)
+    new_certificate(folder)
     return folder / "cert.pem"
 
 

@@ -15,7 +15,7 @@ from tests.fake_smtp import (
     check_password,
     server_context,
 )
-from tests.servers import certificate, free_port, wait_until
+from tests.servers import free_port, new_certificate, wait_until
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def start(settings):
 @pytest.fixture
 def certified(tmp_path, monkeypatch):
     """A certificate that this machine trusts."""
-    file = certificate(tmp_path)
+    file = new_certificate(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(file))
     return server_context(file)
 
