@@ -104,13 +104,17 @@ def get_user_with_hash(user_id: int) -> dict[str, Any] | None:
     return db.one(sql, user_id)
 
 
-# SQLite may hold bytes here, which JSON cannot.
-TEXTS = ["username", "email", "avatar_url", "created_at"]
-OTHERS = ["role", "image_count", "storage_bytes", *limits.NAMES]
+# What the profile shows, by name. SQLite may hold bytes in columns of text, which JSON cannot.
+SHOWN = {
+    **{
+        name: f"CAST(u.{name} AS CHAR)"
+        for name in ("username", "email", "avatar_url", "created_at")
+    },
+    **{name: f"u.{name}" for name in ("role", "image_count", "storage_bytes", *limits.NAMES)},
+}
 # All in one column of the answer: each would cost 6 us, and the evaluation of in_force() 12.
 PROFILE = f"""
-    SELECT JSON_ARRAY({", ".join([*(f"CAST(u.{name} AS CHAR)" for name in TEXTS), *OTHERS])})
-           AS packed
+    SELECT JSON_ARRAY({", ".join(SHOWN.values())}) AS packed
       FROM users AS u
      WHERE """
 
@@ -120,7 +124,7 @@ def get_profile(session: Session) -> db.Row | None:
     row = db.one(PROFILE + sessions.condition(session), **session._asdict())
     if not row:
         return None
-    profile = dict(zip([*TEXTS, *OTHERS], json.loads(row["packed"])))
+    profile = dict(zip(SHOWN, json.loads(row["packed"])))
     return limits.without_ended(profile)
 
 

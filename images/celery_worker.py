@@ -39,6 +39,7 @@ class CeleryWorker:
         signals.worker_shutting_down.connect(lambda **_: self.worker.on_signal(), weak=False)
         signals.task_received.connect(self.pass_on)
         celery = app.Worker(
+            # Containers may have the same process ids, and the same host name.
             hostname=f"worker-{os.getpid()}-{secrets.token_hex(3)}@{socket.gethostname()}",
             pool="prefork",
             concurrency=1,
